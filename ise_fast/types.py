@@ -1,0 +1,121 @@
+"""The values that operators return: a sparse graph and small named tuples, shared by `ops` and `reference`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+class KNN(NamedTuple):
+    """k nearest neighbours of M rows, each row ordered by (distance, index)."""
+
+    distances: Tensor  # [M, k] float32
+    indices: Tensor  # [M, k] int64
+
+
+class DBSCANResult(NamedTuple):
+    """Cluster of each point (-1: noise) and whether the point is a core point."""
+
+    labels: Tensor  # [N] int64
+    core_mask: Tensor  # [N] bool
+
+
+class Nearest(NamedTuple):
+    """The k centroids nearest to each feature, own centroid left out, by falling similarity."""
+
+    similarity: Tensor  # [B, k] float32
+    indices: Tensor  # [B, k] int64
+
+
+class ISELossOutput(NamedTuple):
+    """The ISE objective, its two parts, and the support samples that the memory update takes."""
+
+    loss: Tensor  # scalar float32
+    contrastive: Tensor  # scalar float32
+    label_preserving: Tensor  # scalar float32
+    supports: Tensor  # [B, k, d], detached
+
+
+class RankMetrics(NamedTuple):
+    """Retrieval quality over the queries that have a match."""
+
+    mAP: float  # noqa: N815 - the field's spelling
+    cmc: Tensor  # [max_rank] float32, cmc[r - 1] = rank-r accuracy
+    mINP: float  # noqa: N815
+    ap: Tensor  # [Q] float32, NaN for a query without a match
+
+
+class CSRGraph:
+    """A sparse matrix of distances or weights in compressed rows; immutable.
+
+    Row i holds columns ``indices[indptr[i]:indptr[i + 1]]``, ascending, with their ``values``. A stored zero is an
+    entry (DBSCAN tells "distance 0" from "no neighbour"), so nothing here drops zeros.
+
+    Args:
+        indptr: [N + 1] int64, from 0, never falling.
+        indices: [nnz] int32 or int64.
+        values: [nnz] float32 (float64 is accepted by the operators that say so).
+        shape: (rows, columns); square of the number of rows when left out.
+    """
+
+    __slots__ = ("indices", "indptr", "shape", "values")
+
+    indptr: Tensor
+    indices: Tensor
+    values: Tensor
+    shape: tuple[int, int]
+
+    def __init__(self, indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int] | None = None) -> None:
+        rows = indptr.numel() - 1
+        object.__setattr__(self, "indptr", indptr)
+        object.__setattr__(self, "indices", indices)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "shape", shape if shape is not None else (rows, rows))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"CSRGraph is immutable: cannot set {name}")
+
+    def __repr__(self) -> str:
+        return f"CSRGraph(shape={self.shape}, nnz={self.nnz}, device={self.device})"
+
+    @property
+    def nnz(self) -> int:
+        """Stored entries, explicit zeros included."""
+        return self.values.numel()
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    def to(self, device: torch.device | str) -> CSRGraph:
+        """The same graph with its three tensors on `device`."""
+        return CSRGraph(self.indptr.to(device), self.indices.to(device), self.values.to(device), self.shape)
+
+    def to_scipy(self) -> csr_array:
+        """A scipy.sparse.csr_array that shares memory with a CPU graph."""
+        from scipy.sparse import csr_array
+
+        values, indices, indptr = (t.detach().cpu().numpy() for t in (self.values, self.indices, self.indptr))
+        return csr_array((values, indices, indptr), shape=self.shape)
+
+    @classmethod
+    def from_scipy(cls, matrix: Any) -> CSRGraph:
+        """From any scipy sparse matrix: rows compressed, columns sorted, explicit zeros kept.
+
+        Raises:
+            ValueError: if the matrix stores an entry twice.
+        """
+        import numpy as np
+
+        csr = matrix.tocsr(copy=True)
+        if not csr.has_sorted_indices:
+            csr.sort_indices()
+        if not csr.has_canonical_format:
+            raise ValueError("matrix: expected each entry once, got duplicate entries")
+        indptr = torch.from_numpy(csr.indptr.astype(np.int64))
+        return cls(indptr, torch.from_numpy(csr.indices), torch.from_numpy(csr.data), tuple(csr.shape))
