@@ -1,0 +1,6 @@
+"""Modules of the training loop: memory, losses, normalisation and pooling."""
+
+from ise_fast.nn.ghost_batch_norm import GhostBatchNorm1d, GhostBatchNorm2d, convert_ghost_batch_norm
+from ise_fast.nn.pooling import AveragePooling, GeMPooling
+
+__all__ = ["AveragePooling", "GeMPooling", "GhostBatchNorm1d", "GhostBatchNorm2d", "convert_ghost_batch_norm"]
