@@ -44,9 +44,9 @@ class ISELossOutput(NamedTuple):
 class RankMetrics(NamedTuple):
     """Retrieval quality over the queries that have a match."""
 
-    mAP: float  # noqa: N815 - the field's spelling
+    mAP: float
     cmc: Tensor  # [max_rank] float32, cmc[r - 1] = rank-r accuracy
-    mINP: float  # noqa: N815
+    mINP: float
     ap: Tensor  # [Q] float32, NaN for a query without a match
 
 

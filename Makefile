@@ -1,0 +1,62 @@
+# make train | test | lint | build | bench: each does all the set-up it needs, into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+VENV_NEXT ?= .venv-torch213
+BIN = $(VENV)/bin
+CONSTRAINTS = constraints.txt
+# Without a GPU to build for, one GPU generation is enough to check that the kernels compile.
+ifeq ($(shell nvidia-smi -L 2>/dev/null),)
+export TORCH_CUDA_ARCH_LIST ?= 9.0
+endif
+SOURCES = setup.py CMakeLists.txt $(wildcard cmake/* csrc/*.* csrc/*/* python/*)
+
+.PHONY: train test pytest test-next lint format build bench clean
+
+train: build
+	$(BIN)/python -m ise_fast.train $(ARGS)
+
+test: lint build pytest test-next
+
+pytest: build
+	$(BIN)/python -m pytest
+
+# The libraries built beside one torch must serve a later one unchanged: the operators' tests on torch 2.13.
+test-next: build $(VENV_NEXT)/.ready
+	PYTHONPATH=. $(VENV_NEXT)/bin/python -m pytest tests/ops
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'python/*.cpp')
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'python/*.cpp')
+
+bench: build
+	$(BIN)/python -m benchmarks $(ARGS)
+
+build: build/.done
+
+build/.done: $(VENV)/.ready $(SOURCES)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python setup.py -q build_ext
+	touch $@
+
+$(VENV)/.ready: $(CONSTRAINTS) pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
+	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil \
+	  cmake ninja pybind11 setuptools pytest pytest-timeout hypothesis ruff mypy clang-format
+	touch $@
+
+$(VENV_NEXT)/.ready: $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV_NEXT)
+	grep -vE '^(torch|torchvision)==' $(CONSTRAINTS) > $(VENV_NEXT)/constraints.txt
+	$(VENV_NEXT)/bin/pip install --quiet --disable-pip-version-check --constraint $(VENV_NEXT)/constraints.txt \
+	  torch==2.13.0 numpy scipy scikit-learn pytest pytest-timeout hypothesis
+	touch $@
+
+clean:
+	rm -rf build ise_fast/*.so
