@@ -1,0 +1,157 @@
+"""Argument checks shared by `ops` and `reference`: each message names the argument, what was expected and what came.
+
+The checks of shape, dtype and device read no data, so they also run on fake tensors under torch.compile; `check_finite`
+and `check_label_range` read data (on a GPU they wait for it).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
+FLOATING = (*HALF_OR_SINGLE, torch.float64)
+
+
+def _names(dtypes: Sequence[torch.dtype]) -> str:
+    return " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def check_tensor(name: str, x: object, dim: int, dtypes: Sequence[torch.dtype]) -> Tensor:
+    """A tensor of `dim` dimensions and one of `dtypes`.
+
+    Raises:
+        TypeError: if it is no tensor or has another dtype.
+        ValueError: if it has another number of dimensions.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch tensor, got {type(x).__name__}")
+    if x.dim() != dim:
+        raise ValueError(f"{name}: expected {dim} dimensions, got shape {tuple(x.shape)}")
+    if x.dtype not in dtypes:
+        raise TypeError(f"{name}: expected dtype {_names(dtypes)}, got {_names([x.dtype])}")
+    return x
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """No NaN and no infinity.
+
+    Raises:
+        ValueError: naming the first row that has one.
+    """
+    bad = ~torch.isfinite(x)
+    if bad.any():
+        row = int(bad.nonzero()[0, 0])
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity in row {row}")
+
+
+def check_features(name: str, x: object, dtypes: Sequence[torch.dtype] = FLOATING) -> Tensor:
+    """A finite floating matrix, at least one column wide; returned in float32, or float64 if it came so.
+
+    Raises:
+        TypeError: if it is no tensor or has a dtype outside `dtypes`.
+        ValueError: if it is not a matrix, has no column, or holds NaN or infinity.
+    """
+    matrix = check_tensor(name, x, 2, dtypes)
+    if matrix.shape[1] == 0:
+        raise ValueError(f"{name}: expected at least one column, got shape {tuple(matrix.shape)}")
+    check_finite(name, matrix)
+    return matrix if matrix.dtype == torch.float64 else matrix.float()
+
+
+def check_columns(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    """Two matrices of vectors from one space, on one device, in one precision.
+
+    Raises:
+        ValueError: if the widths or devices differ.
+        TypeError: if one is float64 and the other is not.
+    """
+    if x.shape[1] != other.shape[1]:
+        raise ValueError(f"{name}: expected {other.shape[1]} columns as in {other_name}, got shape {tuple(x.shape)}")
+    check_device(name, x, other_name, other)
+    if (x.dtype == torch.float64) != (other.dtype == torch.float64):
+        raise TypeError(f"{name}: expected the precision of {other_name} ({other.dtype}), got {x.dtype}")
+
+
+def check_device(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    """Two tensors on one device.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if x.device != other.device:
+        raise ValueError(f"{name}: expected device {other.device} as {other_name}, got {x.device}")
+
+
+def check_label_vector(name: str, labels: object, rows: int, rows_of: str) -> Tensor:
+    """int64, one label a row.
+
+    Raises:
+        TypeError: if it is no int64 tensor.
+        ValueError: if it is not [rows].
+    """
+    vector = check_tensor(name, labels, 1, (torch.int64,))
+    if vector.shape[0] != rows:
+        raise ValueError(f"{name}: expected one label for each of the {rows} rows of {rows_of}, got {vector.shape[0]}")
+    return vector
+
+
+def check_label_range(name: str, labels: Tensor, count: int) -> None:
+    """Every label has a centroid: 0 <= label < count. Also for indices into `count` rows.
+
+    Raises:
+        ValueError: with the first value outside.
+    """
+    bad = (labels < 0) | (labels >= count)
+    if bad.any():
+        raise ValueError(f"{name}: expected values in [0, {count}), got {int(labels[bad][0])}")
+
+
+def check_int(name: str, value: object, low: int, high: int | None = None, why: str = "") -> int:
+    """An integer (NumPy's too) with low <= value, and value <= high if given; `why` explains the upper bound.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is out of range.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    number = operator.index(value)
+    if high is not None and not low <= number <= high:
+        reason = f" ({why})" if why else ""
+        raise ValueError(f"{name}: expected an integer in [{low}, {high}]{reason}, got {number}")
+    if number < low:
+        raise ValueError(f"{name}: expected an integer of at least {low}, got {number}")
+    return number
+
+
+def check_number(name: str, value: object, low: float, high: float = math.inf, *, above: bool = False) -> float:
+    """A finite number in [low, high], or in (low, high] if `above`.
+
+    Raises:
+        TypeError: if it is no real number.
+        ValueError: if it is NaN, infinite or out of range.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__float__") or isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    number = float(value)
+    inside = low < number <= high if above else low <= number <= high
+    if not (math.isfinite(number) and inside):
+        left, right = "(" if above else "[", ")" if high == math.inf else "]"
+        raise ValueError(f"{name}: expected a finite number in {left}{low:g}, {high:g}{right}, got {number}")
+    return number
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """One of the words in `choices`.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    return value

@@ -1,0 +1,18 @@
+"""Every function of `ise_fast.ops`, with the same name and signature, in readable PyTorch and NumPy on any device.
+
+This is the oracle of the tests, the fallback where a compiled operator is missing, and the baseline of the benchmarks.
+The letters are the papers'.
+"""
+
+from ise_fast.reference.losses import cluster_nce_loss, ise_loss
+from ise_fast.reference.memory import update_memory_
+from ise_fast.reference.supports import interpolation_degree, nearest_centroids, support_samples
+
+__all__ = [
+    "cluster_nce_loss",
+    "interpolation_degree",
+    "ise_loss",
+    "nearest_centroids",
+    "support_samples",
+    "update_memory_",
+]
