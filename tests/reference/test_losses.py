@@ -120,12 +120,14 @@ def test_contrastive_takes_the_direction_only() -> None:
     """As the published memory, which normalises its input: no gradient along a feature, no effect of its length."""
     features, labels, centroids = batch(7, 6, 4, 8)
     features = features.requires_grad_()
-    loss = cluster_nce_loss(features, labels, centroids)
+    loss = cluster_nce_loss(features, labels, centroids, temperature=1.0)
     loss.backward()
     assert features.grad is not None
     assert features.grad.norm(dim=1).min() > 1e-3
     assert (features.grad * features).sum(dim=1).abs().max() < 1e-14
-    assert cluster_nce_loss(3 * features, labels, centroids).item() == pytest.approx(loss.item(), rel=1e-13)
+    assert cluster_nce_loss(3 * features, labels, centroids, temperature=1.0).item() == pytest.approx(
+        loss.item(), rel=1e-13
+    )
 
 
 def test_half_precision_features() -> None:
