@@ -1,4 +1,4 @@
-"""Loads the compiled operators into torch.ops.ise_fast: the CPU ones always, the CUDA ones beside a CUDA build of torch."""
+"""Loads the compiled operators into torch.ops.ise_fast: CPU always, CUDA beside a CUDA build of torch."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class _GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
         chunks = min(self.chunks, input.shape[0] // 2)
         if not self.training or chunks <= 1:
             return super().forward(input)
-        self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        self._check_input_dim(input)
         first, *rest = input.tensor_split(chunks)
         # Only the first chunk reaches the running statistics: under DataParallel the copies on the other GPUs are
         # thrown away after the step, and only the first one shares its buffers with the model that is kept.
@@ -54,7 +54,7 @@ class _GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
         return torch.cat(outputs)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, chunks={self.chunks}"  # type: ignore[no-untyped-call]
+        return f"{super().extra_repr()}, chunks={self.chunks}"
 
 
 class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
@@ -102,14 +102,14 @@ def convert_ghost_batch_norm(module: ModuleT, chunks: int) -> ModuleT:
         `module`, or the new layer if `module` itself is a BatchNorm.
     """
     chunks = _checked(chunks)
-    return _convert(module, chunks)  # type: ignore[return-value]
+    return _convert(module, chunks)
 
 
 def _convert(module: nn.Module, chunks: int) -> nn.Module:
     if isinstance(module, _GhostBatchNorm):
         module.chunks = chunks
     elif type(module) in _GHOST_TWIN:
-        return _twin(module, chunks)  # type: ignore[arg-type]
+        return _twin(module, chunks)
     for name, child in module.named_children():
         setattr(module, name, _convert(child, chunks))
     return module

@@ -1,0 +1,1 @@
+"""Benchmarks of ise_fast: `python -m benchmarks`."""
