@@ -1,0 +1,57 @@
+"""Images to unit vectors: backbone, pooling, an optional linear layer, the BatchNorm neck, L2."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ise_fast.nn.pooling import POOLINGS
+
+
+class EmbeddingNet(nn.Module):
+    """A backbone turned into an embedding network.
+
+    Between pooling and L2 sits the *BatchNorm neck* (Luo et al. 2019, "Bag of tricks"): one BatchNorm1d whose bias is
+    frozen at zero, so that the features stay centred around the origin, where the cosine compares them.
+
+    Args:
+        backbone: images [B, 3, H, W] to a feature map [B, C, h, w].
+        channels: C.
+        pooling: "avg" or "gem".
+        num_features: 0 embeds in the C dimensions of the backbone; otherwise a linear layer maps to this many.
+        norm: L2-normalise the output.
+
+    Shape:
+        [B, 3, H, W] to [B, `num_features`], float32 also under autocast. The attribute `num_features` is the size of
+        an embedding, whether or not there is a linear layer.
+
+    Raises:
+        ValueError: if `pooling` is unknown or `num_features` negative.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, channels: int, *, pooling: str = "avg", num_features: int = 0, norm: bool = True
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
+        if num_features < 0:
+            raise ValueError(f"num_features: expected 0 (size of the backbone) or more, got {num_features}")
+        self.num_features = num_features or channels
+        self.norm = norm
+        self.backbone = backbone
+        self.pooling = POOLINGS[pooling]()
+        self.embedding = nn.Linear(channels, num_features) if num_features else nn.Identity()
+        self.neck = nn.BatchNorm1d(self.num_features)
+        self.neck.bias.requires_grad_(False)
+        if isinstance(self.embedding, nn.Linear):
+            nn.init.kaiming_normal_(self.embedding.weight, mode="fan_out")
+            nn.init.zeros_(self.embedding.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = self.embedding(self.pooling(self.backbone(images)))
+        # The neck and the norm see float32: half precision here would cost the distances a digit and save nothing.
+        with torch.autocast(images.device.type, enabled=False):
+            features: Tensor = self.neck(pooled.float())
+            return F.normalize(features) if self.norm else features
