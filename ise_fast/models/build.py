@@ -12,9 +12,9 @@ from ise_fast.models.small import small_backbone
 # Families of torchvision classifiers whose children, up to the first of HEADS, run one after the other and give a
 # feature map at any image size. (Vision transformers and MaxViT are bound to one image size; GoogLeNet and Inception
 # have side branches.)
-FAMILIES = tuple(
-    "resnet resnext wide_resnet convnext densenet efficientnet mnasnet mobilenet regnet shufflenet squeezenet swin vgg "
-    "alexnet".split()
+FAMILIES = (
+    *("resnet", "resnext", "wide_resnet", "convnext", "densenet", "efficientnet", "mnasnet", "mobilenet", "regnet"),
+    *("shufflenet", "squeezenet", "swin", "vgg", "alexnet"),
 )
 HEADS = {"avgpool", "classifier", "fc", "head"}
 
