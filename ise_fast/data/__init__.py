@@ -1,0 +1,27 @@
+"""Data sets, the P x K sampler, decoded images and batch augmentation."""
+
+from .base import DatasetError, DatasetWarning, ReIDDataset, Split, UnlabelledSplit
+from .images import ImageStore, open_images, read_image
+from .registry import DATASETS, load_dataset
+from .sampler import PKSampler
+from .synthetic import SyntheticSpec, generate_synthetic
+from .transforms import AugmentParameters, BatchAugment, normalize
+
+__all__ = [
+    "DATASETS",
+    "AugmentParameters",
+    "BatchAugment",
+    "DatasetError",
+    "DatasetWarning",
+    "ImageStore",
+    "PKSampler",
+    "ReIDDataset",
+    "Split",
+    "SyntheticSpec",
+    "UnlabelledSplit",
+    "generate_synthetic",
+    "load_dataset",
+    "normalize",
+    "open_images",
+    "read_image",
+]

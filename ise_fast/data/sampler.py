@@ -1,0 +1,134 @@
+"""P x K batches: P clusters, K images of each, drawn across cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class PKSampler:
+    """Batches of P = batch_size / num_instances clusters with K = num_instances images each, as lists of indices.
+
+    * Clusters: passes over a random permutation of all clusters; the P clusters of a batch are distinct, and no cluster
+      comes twice in a pass (fewer than P clusters left at its end are left out of this pass).
+    * Images of a cluster: one of every camera before a second of any, random otherwise. A cluster with fewer than K
+      images is repeated evenly, so that also a cluster of one image fills its group: every batch has P x K images.
+    * Without cameras: K images at random, none twice before all came.
+
+    Batch i of epoch e depends on (labels, cams, seed, e, i) only and not on what was drawn before. Resuming in the
+    middle of an epoch is therefore `set_epoch(e, start=i)`.
+
+    Args:
+        labels: [N] int, cluster of each image; -1 is noise and never drawn.
+        cams: [N] int, camera of each image, or None.
+        batch_size: images in a batch, a multiple of num_instances.
+        num_instances: K, images of a cluster in a batch.
+        iterations: batches in an epoch.
+        seed: of all randomness.
+
+    Raises:
+        ValueError: for wrong shapes or sizes, or fewer clusters than a batch needs.
+    """
+
+    def __init__(
+        self,
+        labels: ArrayLike,
+        cams: ArrayLike | None,
+        batch_size: int,
+        num_instances: int,
+        iterations: int,
+        seed: int = 0,
+    ) -> None:
+        label_array = np.asarray(labels)
+        if label_array.ndim != 1 or not np.issubdtype(label_array.dtype, np.integer):
+            raise ValueError(f"labels: expected [N] integers, got shape {label_array.shape} of {label_array.dtype}")
+        cam_array = None if cams is None else np.asarray(cams)
+        if cam_array is not None and cam_array.shape != label_array.shape:
+            raise ValueError(f"cams: expected shape {label_array.shape} like labels, got {cam_array.shape}")
+        if num_instances < 1:
+            raise ValueError(f"num_instances: expected at least 1, got {num_instances}")
+        if batch_size < 1 or batch_size % num_instances:
+            raise ValueError(f"batch_size: expected a multiple of num_instances ({num_instances}), got {batch_size}")
+        if iterations < 0:
+            raise ValueError(f"iterations: expected 0 or more, got {iterations}")
+        if seed < 0:
+            raise ValueError(f"seed: expected 0 or more, got {seed}")
+        self.clusters_per_batch = batch_size // num_instances
+        self.num_instances = num_instances
+        self.iterations = iterations
+        self.seed = seed
+        self.epoch = 0
+        self.start = 0
+        self._cams = cam_array
+        self._members = _members(label_array)
+        if len(self._members) < self.clusters_per_batch:
+            raise ValueError(_too_few_clusters(len(self._members), batch_size, num_instances))
+
+    def __len__(self) -> int:
+        return self.iterations
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches of the epoch from `start` on."""
+        for iteration in range(self.start, self.iterations):
+            yield self.batch(iteration)
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch, and the iteration of it at which iterating begins."""
+        self.epoch = epoch
+        self.start = start
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and first iteration. A trainer that stops after i batches saves its own i as `start`."""
+        return {"epoch": self.epoch, "start": self.start, "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.start, self.seed = int(state["epoch"]), int(state["start"]), int(state["seed"])
+
+    def batch(self, iteration: int) -> list[int]:
+        """The indices of one batch: K images of the first cluster, K of the second, ...."""
+        batches_per_pass = len(self._members) // self.clusters_per_batch
+        number, place = divmod(iteration, batches_per_pass)
+        # The last word keeps the stream of a pass apart from that of an iteration with the same number.
+        order = np.random.default_rng((self.seed, self.epoch, number, 0)).permutation(len(self._members))
+        chosen = order[place * self.clusters_per_batch : (place + 1) * self.clusters_per_batch]
+        random = np.random.default_rng((self.seed, self.epoch, iteration, 1))
+        return [index for cluster in chosen for index in self._draw(self._members[cluster], random)]
+
+    def _draw(self, members: NDArray[np.int64], random: np.random.Generator) -> list[int]:
+        shuffled = random.permutation(members)
+        if self._cams is not None:
+            # Order by how often the image's camera came before it: all first images of a camera, all second ones, ....
+            # A stable sort keeps the random order inside a round, hence among cameras too.
+            shuffled = shuffled[np.argsort(occurrence(self._cams[shuffled]), kind="stable")]
+        repeated: NDArray[np.int64] = np.resize(shuffled, self.num_instances)
+        return [int(index) for index in repeated]
+
+
+def _members(labels: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """Indices of the images of each cluster, clusters by ascending label; noise left out."""
+    order = np.argsort(labels, kind="stable")
+    order = order[labels[order] >= 0]
+    boundaries = np.flatnonzero(np.diff(labels[order])) + 1
+    return np.split(order, boundaries) if len(order) else []
+
+
+def occurrence(values: NDArray[Any]) -> NDArray[np.int64]:
+    """For each entry the number of equal entries before it."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    first = np.searchsorted(ordered, ordered, side="left")
+    occurrence = np.empty(len(values), dtype=np.int64)
+    occurrence[order] = np.arange(len(values)) - first
+    return occurrence
+
+
+def _too_few_clusters(found: int, batch_size: int, num_instances: int) -> str:
+    needed = batch_size // num_instances
+    remedy = f"lower --batch-size to {found * num_instances} or less, raise --num-instances, or change --eps"
+    if found == 0:
+        remedy = "everything is noise: raise --eps or lower --min-samples"
+    have = f"{found} clusters, {needed} needed for a batch ({batch_size} images / {num_instances} instances)"
+    return f"labels: {have}: {remedy}"
