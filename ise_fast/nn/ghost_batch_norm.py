@@ -7,7 +7,7 @@ normalisation (Hoffer et al. 2017, "Train longer, generalize better") brings the
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +102,7 @@ def convert_ghost_batch_norm(module: ModuleT, chunks: int) -> ModuleT:
         `module`, or the new layer if `module` itself is a BatchNorm.
     """
     chunks = _checked(chunks)
-    return _convert(module, chunks)
+    return cast(ModuleT, _convert(module, chunks))
 
 
 def _convert(module: nn.Module, chunks: int) -> nn.Module:
@@ -115,7 +115,7 @@ def _convert(module: nn.Module, chunks: int) -> nn.Module:
     return module
 
 
-def _twin(norm: nn.BatchNorm1d | nn.BatchNorm2d, chunks: int) -> nn.Module:
+def _twin(norm: Any, chunks: int) -> nn.Module:
     twin = _GHOST_TWIN[type(norm)](
         norm.num_features, chunks, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta"
     )
