@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
-def clustered_features(n: int, d: int, identities: int, *, seed: int = 0, cameras: int = 6, noise: float = 0.9) -> Tensor:
+def clustered_features(
+    n: int, d: int, identities: int, *, seed: int = 0, cameras: int = 6, noise: float = 0.9
+) -> Tensor:
     """[n, d] unit rows: an identity's centre, a shift shared by its camera, and noise whose size differs by image.
 
     The centres lie in a subspace of 64 dimensions, as learnt features do; a twentieth of the images are a mixture of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from golden_data import load
 
 from benchmarks.published.labels import jaccard_distance, pseudo_labels
-from golden_data import load
 
 
 @pytest.mark.parametrize("name", ["jaccard_small", "jaccard_k2_1", "jaccard_odd_k1"])
