@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ise_fast.types import CSRGraph
+
 HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 FLOATING = (*HALF_OR_SINGLE, torch.float64)
 
@@ -155,3 +157,34 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
     return value
+
+
+def check_graph(name: str, graph: CSRGraph) -> None:
+    """A square, well-formed graph of distances: finite, at least 0, columns of a row strictly ascending.
+
+    Raises:
+        TypeError: if a part has the wrong dtype.
+        ValueError: if the graph is not square, its parts do not fit together, or a distance is out of range.
+    """
+    rows, width = graph.shape
+    if rows != width:
+        raise ValueError(f"{name}: expected a square graph, got shape {graph.shape}")
+    indptr = check_tensor(f"{name}.indptr", graph.indptr, 1, (torch.int64,))
+    indices = check_tensor(f"{name}.indices", graph.indices, 1, (torch.int32, torch.int64))
+    values = check_tensor(f"{name}.values", graph.values, 1, (torch.float32, torch.float64))
+    check_device(f"{name}.indices", indices, f"{name}.values", values)
+    check_device(f"{name}.indptr", indptr, f"{name}.values", values)
+    if indptr.numel() != rows + 1:
+        raise ValueError(f"{name}.indptr: expected {rows + 1} offsets for {rows} rows, got {indptr.numel()}")
+    if indices.numel() != values.numel():
+        raise ValueError(f"{name}.indices: expected {values.numel()} as in values, got {indices.numel()}")
+    steps = indptr.diff()
+    if indptr[0] != 0 or indptr[-1] != values.numel() or (steps < 0).any():
+        raise ValueError(f"{name}.indptr: expected to rise from 0 to {values.numel()}, got {indptr.tolist()[:8]}...")
+    check_label_range(f"{name}.indices", indices, width)
+    row = torch.arange(rows, device=indptr.device).repeat_interleave(steps)
+    if ((indices.diff() <= 0) & (row.diff() == 0)).any():
+        raise ValueError(f"{name}.indices: expected strictly ascending columns in every row")
+    check_finite(f"{name}.values", values[:, None])
+    if (values < 0).any():
+        raise ValueError(f"{name}.values: expected distances of at least 0, got {values.min().item()}")

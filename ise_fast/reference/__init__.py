@@ -4,15 +4,24 @@ This is the oracle of the tests, the fallback where a compiled operator is missi
 The letters are the papers'.
 """
 
+from ise_fast.reference.dbscan import dbscan
+from ise_fast.reference.k_reciprocal import jaccard_distance, jaccard_graph, k_reciprocal_encoding
 from ise_fast.reference.losses import cluster_nce_loss, ise_loss
 from ise_fast.reference.memory import update_memory_
+from ise_fast.reference.neighbors import knn, radius_graph
 from ise_fast.reference.supports import interpolation_degree, nearest_centroids, support_samples
 
 __all__ = [
     "cluster_nce_loss",
+    "dbscan",
     "interpolation_degree",
     "ise_loss",
+    "jaccard_distance",
+    "jaccard_graph",
+    "k_reciprocal_encoding",
+    "knn",
     "nearest_centroids",
+    "radius_graph",
     "support_samples",
     "update_memory_",
 ]

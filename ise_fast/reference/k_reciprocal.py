@@ -1,0 +1,152 @@
+"""k-reciprocal encoding and Jaccard distance (Zhong et al., "Re-ranking Person Re-identification with k-reciprocal
+Encoding", CVPR 2017, equations 1-11), in the variant that unsupervised re-ID uses: k1 neighbours, self included.
+
+Sets are rows of boolean N x N matrices here, which is the definition and good for a few thousand rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ise_fast._checks import HALF_OR_SINGLE, check_features, check_int, check_number
+from ise_fast.reference.neighbors import knn, rows_to_graph
+from ise_fast.types import CSRGraph
+
+
+def k_reciprocal_encoding(x: Tensor, k1: int = 30, k2: int = 6) -> CSRGraph:
+    """V' of every row: softmax weights over its expanded k-reciprocal set, averaged over its k2 nearest rows.
+
+        R(i)   = { j in nn[i] : i in nn[j] }, nn the k1 nearest rows by (distance, index)             (eq. 2)
+        H(i)   = the same with the int(np.around(k1 / 2)) + 1 nearest, at most k1
+        R*(i)  = R(i) united with every H(c), c in R(i), for which 3 |H(c) & R(i)| > 2 |H(c)|         (eq. 5)
+        V(i,j) = softmax over j in R*(i) of -(2 - 2 x_i . x_j)                                        (eq. 7)
+        V'(i)  = mean of V(nn[i][r]), r = 0 .. k2 - 1, added in that order, divided once; V if k2 = 1 (eq. 11)
+
+    A row whose R is empty (it lies in a crowd of duplicates that crowd it out of its own list) has V(i) = 0.
+
+    Args:
+        x: [N, d] float32 (float16 and bfloat16 are converted), meant to be unit rows: nothing normalises them here.
+        k1: 1 <= k1 <= N.
+        k2: 1 <= k2 <= k1; 1 means no averaging.
+
+    Returns:
+        CSRGraph of [N, N], indices int32, values float32.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    rows, k1, k2 = check_encoding(x, k1, k2)
+    return encode(rows, knn(rows, k1).indices, k2)
+
+
+def check_encoding(x: Tensor, k1: int, k2: int) -> tuple[Tensor, int, int]:
+    """Arguments that the functions of this file have in common."""
+    rows = check_features("x", x, HALF_OR_SINGLE)
+    k1 = check_int("k1", k1, 1, rows.shape[0], f"x has {rows.shape[0]} rows")
+    return rows, k1, check_int("k2", k2, 1, k1, "k1")
+
+
+def half_width(k1: int) -> int:
+    """Columns of the half sets; np.around rounds half to even: 5 -> 3, 7 -> 5, 25 -> 13, 30 -> 16."""
+    return min(int(np.around(k1 / 2)) + 1, k1)
+
+
+def encode(x: Tensor, nn: Tensor, k2: int) -> CSRGraph:
+    """V' from the neighbours nn [N, k1]."""
+    n, k1 = nn.shape
+    in_r = _reciprocal(nn)
+    in_h = _reciprocal(nn[:, : half_width(k1)])
+    # Set sizes as matrix products of 0 and 1: exact in float32 up to 2^24.
+    r, h = in_r.float(), in_h.float()
+    close = in_r & (3 * (r @ h.T) > 2 * h.sum(1))
+    in_star = in_r | (close.float() @ h > 0)
+
+    product = x.double() @ x.double().T
+    v = (2 * product - 2).masked_fill(~in_star, -torch.inf).softmax(dim=1).nan_to_num(0.0).float()
+
+    mean, entry = v, in_star
+    if k2 > 1:  # a row need not be its own first neighbour, so k2 = 1 is not the mean of one
+        mean, entry = torch.zeros_like(v), torch.zeros_like(in_star)
+        for rank in range(k2):
+            mean += v[nn[:, rank]]
+            entry |= in_star[nn[:, rank]]
+        mean /= k2
+    columns = [row.nonzero()[:, 0] for row in entry]
+    return rows_to_graph(columns, [mean[i, c] for i, c in enumerate(columns)], n, x.device)
+
+
+def _reciprocal(nn: Tensor) -> Tensor:
+    """[N, N] bool: j in nn[i] and i in nn[j]."""
+    forward = torch.zeros(nn.shape[0], nn.shape[0], dtype=torch.bool, device=nn.device)
+    forward.scatter_(1, nn, True)
+    return forward & forward.T
+
+
+def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
+    """The k-reciprocal Jaccard distance of every pair (eq. 10): for small N.
+
+        s(i,j) = sum over f of min(V'(i,f), V'(j,f)), f ascending, in float32
+        d(i,j) = 1 - s / (2 - s), at least 0
+
+    d(i,i) is 0 up to 1e-6, and 1 for an empty row of V'.
+
+    Args:
+        x: [N, d] float32 (float16 and bfloat16 are converted), meant to be unit rows.
+        k1: 1 <= k1 <= N.
+        k2: 1 <= k2 <= k1.
+
+    Returns:
+        [N, N] float32, symmetric.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    v = k_reciprocal_encoding(x, k1, k2)
+    return torch.from_numpy(np.stack(list(jaccard_rows(v)))).to(v.device)
+
+
+def jaccard_graph(x: Tensor, k1: int = 30, k2: int = 6, *, eps: float) -> CSRGraph:
+    """Every pair of rows with Jaccard distance <= eps, compared in float32; pairs at distance 0 are stored as zeros.
+
+    The diagonal is stored in every row with its value, even one above eps (an empty row of V' has d(i,i) = 1), so that
+    `dbscan` on this graph and on the dense matrix agree.
+
+    Args:
+        x: [N, d] float32 (float16 and bfloat16 are converted), meant to be unit rows.
+        k1: 1 <= k1 <= N.
+        k2: 1 <= k2 <= k1.
+        eps: in [0, 1): unrelated rows are at distance 1, so a larger one would mean all N^2 pairs.
+
+    Returns:
+        CSRGraph of [N, N], indices int32, values float32.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    rows, k1, k2 = check_encoding(x, k1, k2)
+    bound = np.float32(check_number("eps", eps, 0))
+    if bound >= 1:
+        raise ValueError(f"eps: expected a number in [0, 1), got {eps}")
+    columns, values = [], []
+    for i, d in enumerate(jaccard_rows(k_reciprocal_encoding(rows, k1, k2))):
+        inside = d <= bound
+        inside[i] = True
+        columns.append(torch.from_numpy(np.flatnonzero(inside)).to(rows.device))
+        values.append(torch.from_numpy(d[inside]).to(rows.device))
+    return rows_to_graph(columns, values, rows.shape[0], rows.device)
+
+
+def jaccard_rows(v: CSRGraph) -> Iterator[NDArray[np.float32]]:
+    """Rows of the dense Jaccard distance, one after the other."""
+    sparse = v.to_scipy()
+    by_feature = np.ascontiguousarray(sparse.toarray().T)  # [f, i]
+    for i in range(v.shape[0]):
+        f = sparse.indices[sparse.indptr[i] : sparse.indptr[i + 1]]
+        # NumPy adds along the first axis row by row, so this sum runs over ascending f.
+        s = np.minimum(by_feature[f, i, None], by_feature[f]).sum(axis=0)
+        yield np.maximum(1 - s / (2 - s), 0, dtype=np.float32)
