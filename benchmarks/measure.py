@@ -52,7 +52,7 @@ class Case:
         operator: the public name, e.g. "knn".
         shape: what is printed, e.g. {"N": 12936, "d": 2048}.
         variants: the first one is ours and is what others are compared with.
-        flops: fewest multiply-adds x 2 that the answer needs, `tensor_flops` of them on tensor cores where a GPU has them.
+        flops: fewest floating-point operations that the answer needs.
         bytes: fewest bytes that must move: each input read once, each output written once.
         axis: the key of `shape` that a growth curve over sizes runs along.
     """

@@ -1,4 +1,4 @@
-"""Pseudo labels as the published programs make them: faiss neighbours, NumPy loops over rows, a dense matrix, sklearn."""
+"""Pseudo labels as published: faiss neighbours, NumPy loops over rows, a dense matrix, scikit-learn's DBSCAN."""
 
 from __future__ import annotations
 
@@ -69,4 +69,5 @@ def pseudo_labels(x: Tensor, k1: int = 30, k2: int = 6, eps: float = 0.6, min_sa
     from sklearn.cluster import DBSCAN
 
     distance = jaccard_distance(x, k1, k2)
-    return DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed", n_jobs=-1).fit_predict(distance)
+    labels = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed", n_jobs=-1).fit_predict(distance)
+    return np.asarray(labels)
