@@ -202,9 +202,13 @@ def listing(folder: Path, limit: int = 6) -> str:
 
 
 def images_in(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """Image files of a folder in the order of their names; hidden files (`._x.jpg` of some archivers) are left out."""
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
+    """Image files of a folder in the order of their names, without what is hidden (`._x.jpg` of some archivers)."""
+
+    def wanted(path: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
+
+    return sorted(filter(wanted, folder.rglob("*") if recursive else folder.iterdir()))
 
 
 def option_error(name: str, option: str, expected: str, got: Any) -> DatasetError:
