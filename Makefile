@@ -28,12 +28,12 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'python/*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'python/*.cpp' 'tests/simt/*.cpp' 'tests/simt/*.h' 'tests/simt/*.cu')
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'python/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'python/*.cpp' 'tests/simt/*.cpp' 'tests/simt/*.h' 'tests/simt/*.cu')
 
 bench: build
 	$(BIN)/python -m benchmarks $(ARGS)

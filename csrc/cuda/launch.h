@@ -1,31 +1,71 @@
-// Launching a kernel on the current stream of a tensor's device.
+// All that a .cu file needs besides CUDA C++: launching kernels and registering operators. The same files are compiled
+// by nvcc into the CUDA library and, by the tests, with a host compiler into a library that runs the kernels on the CPU
+// (docs/kernels.md). The differences between the two end in this file, device.h, gemm.h and cub.cuh.
 #pragma once
 
-#include <cuda_runtime.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/tensor.h>
+#include <torch/csrc/stable/library.h>
 
-#include <stdexcept>
-#include <string>
+#include "device.h"
+
+#ifdef __CUDACC__
 
 namespace ise_fast {
 
-inline void check_cuda(cudaError_t status) {
-  if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(status));
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+            cudaStream_t stream, Arguments&&... arguments) {
+  constexpr size_t kWithoutAsking = 48 * 1024;
+  if (shared_bytes > kWithoutAsking) {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), name);
+  }
+  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
+  check_cuda(cudaGetLastError(), name);
 }
 
-inline cudaStream_t current_stream(const torch::stable::Tensor& tensor) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
+// What other threads may change meanwhile, or see: neither kept in a register nor torn.
+template <class T>
+__device__ __forceinline__ T load_relaxed(const T* address) {
+  return *const_cast<const volatile T*>(address);
+}
+template <class T>
+__device__ __forceinline__ void store_relaxed(T* address, T value) {
+  *const_cast<volatile T*>(address) = value;
 }
 
 }  // namespace ise_fast
 
-// The only spelling of a launch: a build for the host gives it another meaning.
-#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)          \
-  do {                                                                  \
-    kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__); \
-    ::ise_fast::check_cuda(cudaGetLastError());                         \
-  } while (0)
+// The block's dynamic shared memory, as an array of `type` called `name`.
+#define DYNAMIC_SHARED(type, name)                                \
+  extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
+  type* const name = reinterpret_cast<type*>(dynamic_shared)
+#define ISE_FAST_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(ise_fast, CUDA, m)
+
+#else  // tests/simt: the same kernels on CPU tensors, as torch.ops.ise_fast_simt
+
+namespace ise_fast {
+
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
+            Arguments&&... arguments) {
+  simt::launch(name, kernel, grid, block, shared_bytes, arguments...);
+}
+
+template <class T>
+T load_relaxed(const T* address, simt::Where where = simt::Where::current()) {
+  return simt::load_relaxed(address, where);
+}
+template <class T>
+void store_relaxed(T* address, std::type_identity_t<T> value, simt::Where where = simt::Where::current()) {
+  simt::store_relaxed(address, value, where);
+}
+
+}  // namespace ise_fast
+
+#define DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(simt::dynamic_shared())
+#define ISE_FAST_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(ise_fast_simt, CPU, m)
+
+#endif
+
+// The only spelling of a launch: LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...). A kernel template
+// with several arguments goes into parentheses. Arguments are converted to the kernel's parameter types.
+#define LAUNCH(kernel, ...) ::ise_fast::launch(#kernel, kernel, __VA_ARGS__)

@@ -1,6 +1,4 @@
 // The k centroids most similar to each feature, own centroid excluded (ISE, section 3.2).
-#include <torch/csrc/stable/library.h>
-
 #include <tuple>
 
 #include "../check.h"
@@ -53,7 +51,7 @@ __global__ void select_smallest(const uint64_t* keys, float* similarity, int64_t
 std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tensor& centroids, const Tensor& labels,
                                              int64_t k) {
   check_nearest_centroids(features, centroids, labels, k);
-  const torch::stable::accelerator::DeviceGuard guard(features.get_device_index());
+  const DeviceScope device(features);
   const Tensor f = torch::stable::contiguous(features), c = torch::stable::contiguous(centroids),
                y = torch::stable::contiguous(labels);
   const int64_t rows = f.size(0), d = f.size(1), clusters = c.size(0);
@@ -74,7 +72,7 @@ std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tenso
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(ise_fast, CUDA, m) {
+ISE_FAST_CUDA_OPERATORS(m) {
   m.impl("nearest_centroids", TORCH_BOX(&nearest_centroids));
 }
 

@@ -1,0 +1,49 @@
+"""Builds what the tests in this folder run: the CUDA kernels for the host."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "simt"
+VARIANT = "ISE_FAST_SIMT_VARIANT"  # environment variable: which build the tests load
+
+
+def tool_environment() -> dict[str, str]:
+    """The environment with this Python's own scripts (cmake, ninja) found first."""
+    return {**os.environ, "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])}
+
+
+def run(*command: str | Path) -> None:
+    """Run a command; on failure show all it said."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        env=tool_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, f"{' '.join(str(part) for part in command)}\n{done.stdout}"
+
+
+def build_library(variant: str) -> Path:
+    """csrc/cuda for the host as a library that registers torch.ops.ise_fast_simt; variant: race or asan."""
+    import pybind11
+    import torch
+
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with open(BUILD / ".lock", "w") as lock:  # several pytest processes may want it at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(
+            *("cmake", "-S", ROOT, "-B", BUILD, "-G", "Ninja", "-DISE_FAST_CUDA=OFF"),
+            f"-DISE_FAST_TORCH_DIR={Path(torch.__file__).parent}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        )
+        run("cmake", "--build", BUILD, "--target", "ise_fast_simt", "--parallel", str(os.cpu_count() or 1))
+    return BUILD / "simt" / f"libise_fast_simt_{variant}.so"
