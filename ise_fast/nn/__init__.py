@@ -1,6 +1,17 @@
 """Modules of the training loop: memory, losses, normalisation and pooling."""
 
+from ise_fast.nn.cluster_memory import ClusterMemory
 from ise_fast.nn.ghost_batch_norm import GhostBatchNorm1d, GhostBatchNorm2d, convert_ghost_batch_norm
+from ise_fast.nn.losses import ClusterNCELoss, ISELoss
 from ise_fast.nn.pooling import AveragePooling, GeMPooling
 
-__all__ = ["AveragePooling", "GeMPooling", "GhostBatchNorm1d", "GhostBatchNorm2d", "convert_ghost_batch_norm"]
+__all__ = [
+    "AveragePooling",
+    "ClusterMemory",
+    "ClusterNCELoss",
+    "GeMPooling",
+    "GhostBatchNorm1d",
+    "GhostBatchNorm2d",
+    "ISELoss",
+    "convert_ghost_batch_norm",
+]

@@ -1,5 +1,31 @@
 """The operators: torch tensors in and out, CPU or CUDA. Compiled where a kernel has landed, else the reference."""
 
 from ise_fast.ops.supports import nearest_centroids
+from ise_fast.reference import (
+    cluster_nce_loss,
+    dbscan,
+    interpolation_degree,
+    ise_loss,
+    jaccard_distance,
+    jaccard_graph,
+    k_reciprocal_encoding,
+    knn,
+    radius_graph,
+    support_samples,
+    update_memory_,
+)
 
-__all__ = ["nearest_centroids"]
+__all__ = [
+    "cluster_nce_loss",
+    "dbscan",
+    "interpolation_degree",
+    "ise_loss",
+    "jaccard_distance",
+    "jaccard_graph",
+    "k_reciprocal_encoding",
+    "knn",
+    "nearest_centroids",
+    "radius_graph",
+    "support_samples",
+    "update_memory_",
+]

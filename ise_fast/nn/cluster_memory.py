@@ -1,0 +1,122 @@
+"""The memory of cluster centroids that the losses contrast with (Dai et al., "Cluster Contrast", 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ise_fast import ops
+from ise_fast._checks import check_choice, check_features, check_int, check_number
+
+GRAM_LIMIT = 8192
+"""Most centroids for which the Gram matrix is kept (256 MB); above, the loss takes the rows that it needs."""
+
+
+class ClusterMemory(nn.Module):
+    """One unit centroid a cluster, moved towards the batch after each step.
+
+    Call `reset` once an epoch with the new clusters, give the memory to `ISELoss` or `ClusterNCELoss`, and call
+    `update` after the backward pass. Centroids are float32 and take no gradient; `state_dict` holds them, and loads
+    into a memory with another number of clusters. Change them through `reset` and `update` only.
+
+    Args:
+        num_features: d, the width of a feature.
+        momentum: in [0, 1]: c <- momentum c + (1 - momentum) row, made unit again. 1 keeps the centroids.
+        mode: "hard" takes one row a label, the least similar one; "momentum" every row in the order of the batch.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    Example:
+        >>> memory = ClusterMemory(num_features=2)
+        >>> memory.reset(torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
+        >>> memory.centroids
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+
+    centroids: Tensor
+
+    def __init__(self, num_features: int, momentum: float = 0.2, mode: str = "hard") -> None:
+        super().__init__()
+        self.num_features = check_int("num_features", num_features, 1)
+        self.momentum = check_number("momentum", momentum, 0, 1)
+        self.mode = check_choice("mode", mode, ("hard", "momentum"))
+        self.register_buffer("centroids", torch.empty(0, self.num_features))
+        self._gram: Tensor | None = None
+
+    @property
+    def gram(self) -> Tensor | None:
+        """[K, K] inner products of the centroids, kept up to date by `update`; None above `GRAM_LIMIT` centroids."""
+        if self.centroids.shape[0] > GRAM_LIMIT:
+            return None
+        if self._gram is None:
+            with torch.autocast(self.centroids.device.type, enabled=False):
+                self._gram = self.centroids @ self.centroids.T
+        return self._gram
+
+    @torch.no_grad()
+    def reset(self, centroids: Tensor) -> None:
+        """Start with new clusters: a copy of `centroids`, each row made unit.
+
+        Args:
+            centroids: [K, d] floating, e.g. the mean feature of each cluster; K may differ from before.
+
+        Raises:
+            TypeError, ValueError: if it is no finite [K, num_features] matrix, or has a row of zeros.
+        """
+        rows = check_features("centroids", centroids).to(self.centroids)
+        if rows.shape[1] != self.num_features:
+            raise ValueError(f"centroids: expected {self.num_features} columns, got shape {tuple(rows.shape)}")
+        norms = rows.norm(dim=1)
+        if not norms.all():
+            raise ValueError(f"centroids: expected rows with a direction, got zeros in row {int(norms.argmin())}")
+        self.centroids = normalize(rows, dim=1)
+        self._gram = None
+
+    @torch.no_grad()
+    def update(self, features: Tensor, labels: Tensor, supports: Tensor | None = None) -> None:
+        """Move the centroids of the labels towards the batch. Call it after the backward pass.
+
+        Args:
+            features: [B, d] floating, unit rows.
+            labels: [B] int64, 0 to K - 1.
+            supports: [B, k, d], `ISELossOutput.supports`: taken after all features, in their order.
+
+        Raises:
+            TypeError, ValueError: naming the argument; the centroids are then untouched.
+        """
+        rows, rows_labels = features.detach(), labels
+        if supports is not None:
+            if supports.dim() != 3 or supports.shape[0] != features.shape[0]:
+                expected = f"[{features.shape[0]}, k, {self.num_features}]"
+                raise ValueError(f"supports: expected {expected}, got shape {tuple(supports.shape)}")
+            rows = torch.cat([rows.float(), supports.detach().float().flatten(0, 1)])
+            rows_labels = torch.cat([labels, labels.repeat_interleave(supports.shape[1])])
+        ops.update_memory_(self.centroids, rows, rows_labels, self.momentum, self.mode)
+        if self._gram is not None:
+            changed = labels.unique()
+            with torch.autocast(self.centroids.device.type, enabled=False):
+                products = self.centroids[changed] @ self.centroids.T
+            self._gram[changed] = products
+            self._gram[:, changed] = products.T
+
+    def _apply(self, fn: Any, recurse: bool = True) -> ClusterMemory:
+        """Moved or converted: the Gram matrix belongs to the tensor as it was."""
+        self._gram = None
+        super()._apply(fn, recurse)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        incoming = state_dict.get(prefix + "centroids")
+        if isinstance(incoming, Tensor) and incoming.shape[1:] == self.centroids.shape[1:]:
+            self.centroids = self.centroids.new_empty(incoming.shape)  # the number of clusters changes by epoch
+        self._gram = None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        clusters = self.centroids.shape[0]
+        return f"num_features={self.num_features}, momentum={self.momentum}, mode={self.mode!r}, clusters={clusters}"
