@@ -9,6 +9,7 @@ from ise_fast.reference.k_reciprocal import jaccard_distance, jaccard_graph, k_r
 from ise_fast.reference.losses import cluster_nce_loss, ise_loss
 from ise_fast.reference.memory import update_memory_
 from ise_fast.reference.neighbors import knn, radius_graph
+from ise_fast.reference.rank import rank_metrics, re_ranking
 from ise_fast.reference.supports import interpolation_degree, nearest_centroids, support_samples
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "knn",
     "nearest_centroids",
     "radius_graph",
+    "rank_metrics",
+    "re_ranking",
     "support_samples",
     "update_memory_",
 ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ise_fast._checks import HALF_OR_SINGLE, check_features, check_int, check_number
-from ise_fast.reference.neighbors import knn, rows_to_graph
+from ise_fast.reference.neighbors import knn, pairs_to_graph
 from ise_fast.types import CSRGraph
 
 
@@ -58,26 +58,33 @@ def half_width(k1: int) -> int:
 
 def encode(x: Tensor, nn: Tensor, k2: int) -> CSRGraph:
     """V' from the neighbours nn [N, k1]."""
-    n, k1 = nn.shape
+    in_star = expanded_sets(nn, half_width(nn.shape[1]))
+    product = x.double() @ x.double().T
+    v = (2 * product - 2).masked_fill(~in_star, -torch.inf).softmax(dim=1).nan_to_num(0.0).float()
+    v, entry = query_expansion(v, in_star, nn, k2)
+    i, j = entry.nonzero(as_tuple=True)
+    return pairs_to_graph([(i, j, v[i, j])], nn.shape[0], nn.device)
+
+
+def expanded_sets(nn: Tensor, half: int) -> Tensor:
+    """R* as [N, N] bool, from the neighbours and the number of columns of the half sets."""
     in_r = _reciprocal(nn)
-    in_h = _reciprocal(nn[:, : half_width(k1)])
+    in_h = _reciprocal(nn[:, :half])
     # Set sizes as matrix products of 0 and 1: exact in float32 up to 2^24.
     r, h = in_r.float(), in_h.float()
     close = in_r & (3 * (r @ h.T) > 2 * h.sum(1))
-    in_star = in_r | (close.float() @ h > 0)
+    return in_r | (close.float() @ h > 0)
 
-    product = x.double() @ x.double().T
-    v = (2 * product - 2).masked_fill(~in_star, -torch.inf).softmax(dim=1).nan_to_num(0.0).float()
 
-    mean, entry = v, in_star
-    if k2 > 1:  # a row need not be its own first neighbour, so k2 = 1 is not the mean of one
-        mean, entry = torch.zeros_like(v), torch.zeros_like(in_star)
-        for rank in range(k2):
-            mean += v[nn[:, rank]]
-            entry |= in_star[nn[:, rank]]
-        mean /= k2
-    columns = [row.nonzero()[:, 0] for row in entry]
-    return rows_to_graph(columns, [mean[i, c] for i, c in enumerate(columns)], n, x.device)
+def query_expansion(v: Tensor, entry: Tensor, nn: Tensor, k2: int) -> tuple[Tensor, Tensor]:
+    """V' and its pattern from V and its pattern, both [N, N]."""
+    if k2 == 1:  # a row need not be its own first neighbour, so this is not the mean of one
+        return v, entry
+    mean, union = torch.zeros_like(v), torch.zeros_like(entry)
+    for rank in range(k2):
+        mean += v[nn[:, rank]]
+        union |= entry[nn[:, rank]]
+    return mean / k2, union
 
 
 def _reciprocal(nn: Tensor) -> Tensor:
@@ -132,20 +139,20 @@ def jaccard_graph(x: Tensor, k1: int = 30, k2: int = 6, *, eps: float) -> CSRGra
     bound = np.float32(check_number("eps", eps, 0))
     if bound >= 1:
         raise ValueError(f"eps: expected a number in [0, 1), got {eps}")
-    columns, values = [], []
+    found = []
     for i, d in enumerate(jaccard_rows(k_reciprocal_encoding(rows, k1, k2))):
         inside = d <= bound
         inside[i] = True
-        columns.append(torch.from_numpy(np.flatnonzero(inside)).to(rows.device))
-        values.append(torch.from_numpy(d[inside]).to(rows.device))
-    return rows_to_graph(columns, values, rows.shape[0], rows.device)
+        j = torch.from_numpy(np.flatnonzero(inside))
+        found.append((torch.full_like(j, i), j, torch.from_numpy(d[inside])))
+    return pairs_to_graph(found, rows.shape[0], torch.device("cpu")).to(rows.device)
 
 
-def jaccard_rows(v: CSRGraph) -> Iterator[NDArray[np.float32]]:
-    """Rows of the dense Jaccard distance, one after the other."""
+def jaccard_rows(v: CSRGraph, count: int | None = None) -> Iterator[NDArray[np.float32]]:
+    """The first `count` rows (None: all) of the dense Jaccard distance, one after the other."""
     sparse = v.to_scipy()
     by_feature = np.ascontiguousarray(sparse.toarray().T)  # [f, i]
-    for i in range(v.shape[0]):
+    for i in range(v.shape[0] if count is None else count):
         f = sparse.indices[sparse.indptr[i] : sparse.indptr[i + 1]]
         # NumPy adds along the first axis row by row, so this sum runs over ascending f.
         s = np.minimum(by_feature[f, i, None], by_feature[f]).sum(axis=0)

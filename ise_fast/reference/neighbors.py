@@ -7,7 +7,7 @@ the two rows: it does not depend on batch size, threads or device, and equal row
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -49,12 +49,23 @@ def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidea
     check_columns("y", queries, "x", candidates)
     check_choice("metric", metric, METRICS)
     k = check_int("k", k, 1, candidates.shape[0], f"x has {candidates.shape[0]} rows")
-    distances = torch.empty(queries.shape[0], k, dtype=torch.float64, device=queries.device)
-    indices = torch.empty(queries.shape[0], k, dtype=torch.int64, device=queries.device)
-    for i, rough, margin in _rough_rows(queries, candidates, metric):
-        near = (rough <= rough.kthvalue(k).values + 2 * margin).nonzero()[:, 0]
-        exact, order = _exact_row(queries[i], candidates[near], metric).sort(stable=True)
-        distances[i], indices[i] = exact[:k], near[order[:k]]
+    few = min(k + 8, candidates.shape[0])
+    found = []
+    for block, rough, margin in _rough_blocks(queries, candidates, metric):
+        near = (
+            rough.topk(few, largest=False).indices.sort().values
+        )  # ascending, so that a stable sort keeps index order
+        exact, order = _exact(queries[block, None], candidates[near], metric).sort(stable=True)
+        near = near.gather(1, order)
+        if few < candidates.shape[0]:  # rows where an unseen candidate could belong to the answer: compare with all
+            unseen = rough.scatter(1, near, torch.inf).amin(1) - margin
+            for i in (unseen <= exact[:, k - 1]).nonzero()[:, 0].tolist():
+                row, all_near = _exact(queries[block][i], candidates, metric).sort(stable=True)
+                exact[i], near[i] = row[:few], all_near[:few]
+        found.append((exact[:, :k], near[:, :k]))
+    if not found:
+        return KNN(candidates.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=candidates.device))
+    distances, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
     return KNN((distances.sqrt() if metric == "euclidean" else distances).float(), indices)
 
 
@@ -83,65 +94,65 @@ def radius_graph(x: Tensor, eps: float, *, metric: str = "euclidean") -> CSRGrap
         bound = torch.tensor(eps, dtype=rows.dtype).square().item()
     else:
         bound = eps
-    columns, values = [], []
-    for i, rough, margin in _rough_rows(rows, rows, metric):
-        rough[i] = 0  # keep the diagonal, also of a zero row, whose cosine distance to itself is 1
-        near = (rough <= bound + margin).nonzero()[:, 0]
-        exact = _exact_row(rows[i], rows[near], metric)
-        inside = (exact <= bound) | (near == i)
-        columns.append(near[inside])
-        values.append(exact[inside].sqrt() if metric == "euclidean" else exact[inside])
-    return rows_to_graph(columns, values, rows.shape[0], rows.device)
+    found = []
+    for block, rough, margin in _rough_blocks(rows, rows, metric):
+        close = rough <= bound + margin[:, None]
+        close.diagonal(block.start).fill_(True)
+        i, j = close.nonzero(as_tuple=True)
+        i += block.start
+        exact = torch.cat([_exact(rows[a], rows[b], metric) for a, b in zip(i.split(4096), j.split(4096), strict=True)])
+        inside = (exact <= bound) | (i == j)
+        found.append((i[inside], j[inside], exact[inside].sqrt() if metric == "euclidean" else exact[inside]))
+    return pairs_to_graph(found, rows.shape[0], rows.device)
 
 
-def rows_to_graph(columns: list[Tensor], values: list[Tensor], n: int, device: torch.device) -> CSRGraph:
-    """Compress a list of rows into a square graph with int32 columns and float32 values."""
-    counts = torch.tensor([0, *map(len, columns)], dtype=torch.int64)
-    return CSRGraph(
-        counts.cumsum(0).to(device),
-        torch.cat([torch.empty(0, dtype=torch.int32, device=device), *(c.int() for c in columns)]),
-        torch.cat([torch.empty(0, dtype=torch.float32, device=device), *(v.float() for v in values)]),
-        (n, n),
-    )
+def pairs_to_graph(found: Sequence[tuple[Tensor, Tensor, Tensor]], n: int, device: torch.device) -> CSRGraph:
+    """Pieces of (row, column, value), ascending, as a square graph with int32 columns and float32 values."""
+    empty = torch.empty(0, dtype=torch.int64, device=device)
+    i, j, values = (torch.cat(parts) for parts in zip((empty, empty, empty.float()), *found, strict=True))
+    indptr = torch.zeros(n + 1, dtype=torch.int64, device=device)
+    indptr[1:] = i.bincount(minlength=n).cumsum(0)
+    return CSRGraph(indptr, j.int(), values.float(), (n, n))
+
+
+def all_distances(x: Tensor) -> Tensor:
+    """[N, N] squared distances, float64, the ones that `knn` orders by."""
+    return torch.cat([x.new_empty(0, len(x)).double(), *(_exact(row, x, "sqeuclidean")[None] for row in x)])
 
 
 def fixed_order_sum(terms: Tensor) -> Tensor:
-    """Sum [n, d] float64 over d in the order that the head of this file states."""
-    n, d = terms.shape
-    lanes = torch.zeros(n, LANES, dtype=torch.float64, device=terms.device)
-    for start in range(0, d, LANES):
-        part = terms[:, start : start + LANES]
-        lanes[:, : part.shape[1]] += part
-    while lanes.shape[1] > 1:
-        half = lanes.shape[1] // 2
-        lanes = lanes[:, :half] + lanes[:, half:]
-    return lanes[:, 0]
+    """Sum [..., d] float64 over d in the order that the head of this file states."""
+    lanes = torch.zeros(*terms.shape[:-1], LANES, dtype=torch.float64, device=terms.device)
+    for part in terms.split(LANES, dim=-1):
+        lanes[..., : part.shape[-1]] += part
+    while lanes.shape[-1] > 1:
+        half = lanes.shape[-1] // 2
+        lanes = lanes[..., :half] + lanes[..., half:]
+    return lanes[..., 0]
 
 
-def _exact_row(query: Tensor, rows: Tensor, metric: str) -> Tensor:
-    """Distances (squared for euclidean) of one query to [n, d] rows, float64, fixed order."""
-    query, rows = query.double()[None], rows.double()
+def _exact(a: Tensor, b: Tensor, metric: str) -> Tensor:
+    """Distances (squared for euclidean) of rows [..., d], float64, fixed order."""
+    a, b = a.double(), b.double()
     if metric != "cosine":
-        return fixed_order_sum((rows - query).square())
-    length = (fixed_order_sum(rows * rows) * fixed_order_sum(query * query)).sqrt()
-    similarity = fixed_order_sum(rows * query) / torch.where(length > 0, length, 1.0)
+        return fixed_order_sum((a - b).square())
+    length = (fixed_order_sum(a * a) * fixed_order_sum(b * b)).sqrt()
+    similarity = fixed_order_sum(a * b) / torch.where(length > 0, length, 1.0)
     return (1 - similarity).clamp(0, 2)
 
 
-def _rough_rows(queries: Tensor, rows: Tensor, metric: str) -> Iterator[tuple[int, Tensor, float]]:
-    """For each query i: i, its distances to all rows by a matrix product, and how far these may be from the exact ones.
+def _rough_blocks(queries: Tensor, rows: Tensor, metric: str) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Blocks of queries with their distances to all rows by a matrix product, and how far these may be from the exact.
 
-    The bound is generous: rounding of a float64 product of d terms, with a factor to spare.
+    The margin is generous: rounding of a float64 product of d terms, with a factor to spare.
     """
     q, r = queries.double(), rows.double()
     if metric == "cosine":
         q, r = (v / v.norm(dim=1, keepdim=True).clamp(min=1e-300) for v in (q, r))
     q2, r2 = q.square().sum(1), r.square().sum(1)
-    longest = r2.max().item() if len(r) else 0.0
+    longest = r2.max() if len(r) else r2.sum()
     for start in range(0, len(q), 256):
-        block = slice(start, start + 256)
+        block = slice(start, min(start + 256, len(q)))
         product = q[block] @ r.T
         rough = 1 - product if metric == "cosine" else q2[block, None] + r2 - 2 * product
-        for i, row in enumerate(rough, start):
-            margin = 16 * (q.shape[1] + 4) * 2.0**-52 * (q2[i].item() + longest + 1e-300)
-            yield i, row, margin
+        yield block, rough, 16 * (q.shape[1] + 4) * 2.0**-52 * (q2[block] + longest + 1e-300)

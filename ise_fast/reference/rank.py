@@ -1,0 +1,142 @@
+"""Evaluation of a retrieval: CMC, mAP and mINP, and k-reciprocal re-ranking (Zhong et al., CVPR 2017)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ise_fast._checks import (
+    HALF_OR_SINGLE,
+    check_columns,
+    check_device,
+    check_features,
+    check_finite,
+    check_int,
+    check_label_vector,
+    check_number,
+    check_tensor,
+)
+from ise_fast.reference.k_reciprocal import expanded_sets, half_width, jaccard_rows, query_expansion
+from ise_fast.reference.neighbors import all_distances, knn, pairs_to_graph
+from ise_fast.types import RankMetrics
+
+
+def re_ranking(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
+    """Distances of queries and gallery after k-reciprocal re-ranking, over the N = Q + G rows of both together.
+
+        nn     = the k1 + 1 nearest rows by (distance, index): here k1 does not count self
+        d(i,j) = |x_i - x_j|^2 / max over j of |x_i - x_j|^2                                    (0 where that is 0)
+        V(i,j) = exp(-d(i,j)) / sum over R*(i), j in R*(i): sets and query expansion as in `k_reciprocal_encoding`
+        result = (1 - lambda_value) * Jaccard distance of V' + lambda_value * d                           (eq. 12)
+
+    Args:
+        query: [Q, d] float32 (float16 and bfloat16 are converted).
+        gallery: [G, d].
+        k1: 1 <= k1 <= Q + G - 1.
+        k2: 1 <= k2 <= k1; 1 means no averaging.
+        lambda_value: in [0, 1].
+
+    Returns:
+        [Q, G] float32.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    q = check_features("query", query, HALF_OR_SINGLE)
+    g = check_features("gallery", gallery, HALF_OR_SINGLE)
+    check_columns("gallery", g, "query", q)
+    n = q.shape[0] + g.shape[0]
+    k1 = check_int("k1", k1, 1, n - 1, f"one less than the {n} rows of query and gallery")
+    k2 = check_int("k2", k2, 1, k1, "k1")
+    weight = check_number("lambda_value", lambda_value, 0, 1)
+
+    x = torch.cat([q, g])
+    nn = knn(x, k1 + 1).indices
+    squared = all_distances(x)
+    d = (squared / squared.amax(1, keepdim=True)).nan_to_num(0.0)
+    in_star = expanded_sets(nn, half_width(k1))
+    v = torch.exp(-d).masked_fill(~in_star, 0.0)
+    v = (v / v.sum(1, keepdim=True)).nan_to_num(0.0).float()
+    v, entry = query_expansion(v, in_star, nn, k2)
+    i, j = entry.nonzero(as_tuple=True)
+    rows = jaccard_rows(pairs_to_graph([(i, j, v[i, j])], n, x.device), q.shape[0])
+    jaccard = torch.from_numpy(np.stack(list(rows))) if len(q) else torch.zeros(0, n)
+    return (1 - weight) * jaccard[:, len(q) :].to(x.device) + weight * d[: len(q), len(q) :].float()
+
+
+def rank_metrics(
+    distance: Tensor,
+    query_ids: Tensor,
+    gallery_ids: Tensor,
+    query_cams: Tensor | None = None,
+    gallery_cams: Tensor | None = None,
+    max_rank: int = 50,
+) -> RankMetrics:
+    """CMC, mAP and mINP of a distance matrix.
+
+    Gallery entries with both the identity and the camera of the query are left out (none without cameras), and so are
+    queries without a match. The gallery is ranked by (distance, index).
+
+    * cmc[r - 1]: share of the queries whose first match has rank r or better.
+    * AP: sum over the distinct distances of (recall gained there) * precision, as scikit-learn's
+      average_precision_score: equal distances count as one step. mAP is its mean.
+    * INP: number of matches / rank of the last one (Ye et al., TPAMI 2021). mINP is its mean.
+
+    Args:
+        distance: [Q, G] float32 or float64, finite.
+        query_ids: [Q] int64.
+        gallery_ids: [G] int64.
+        query_cams: [Q] int64; given together with `gallery_cams`, or not.
+        gallery_cams: [G] int64.
+        max_rank: length of the CMC, at least 1.
+
+    Returns:
+        RankMetrics(mAP, cmc [max_rank] float32, mINP, ap [Q] float32 with NaN for a query without a match).
+
+    Raises:
+        TypeError, ValueError: naming the argument; also if no query has a match.
+    """
+    d = check_tensor("distance", distance, 2, (torch.float32, torch.float64))
+    check_finite("distance", d)
+    queries, entries = d.shape
+    max_rank = check_int("max_rank", max_rank, 1)
+    if (query_cams is None) != (gallery_cams is None):
+        missing = "query_cams" if query_cams is None else "gallery_cams"
+        raise ValueError(f"{missing}: expected cameras for query and gallery or for neither, got None")
+    columns = [("query_ids", query_ids, queries, "distance"), ("gallery_ids", gallery_ids, entries, "distance.T")]
+    if query_cams is not None and gallery_cams is not None:
+        columns += [
+            ("query_cams", query_cams, queries, "distance"),
+            ("gallery_cams", gallery_cams, entries, "distance.T"),
+        ]
+    for name, vector, rows, of in columns:
+        check_device(name, check_label_vector(name, vector, rows, of), "distance", d)
+
+    match = query_ids[:, None] == gallery_ids
+    junk = torch.zeros_like(match)
+    if query_cams is not None and gallery_cams is not None:
+        junk = match & (query_cams[:, None] == gallery_cams)
+    ap, inp = np.full(queries, np.nan), np.full(queries, np.nan)
+    first = np.full(queries, entries)
+    for i, (row, hit, drop) in enumerate(zip(d.cpu().numpy(), match.cpu().numpy(), junk.cpu().numpy(), strict=True)):
+        row, hit = row[~drop], hit[~drop]
+        order = row.argsort(kind="stable")
+        row, hit = row[order], hit[order]
+        ranks = np.flatnonzero(hit) + 1
+        if len(ranks) == 0:
+            continue
+        first[i], inp[i] = ranks[0], len(ranks) / ranks[-1]
+        last = np.flatnonzero(np.append(row[1:] != row[:-1], True))  # the last of each run of equal distances
+        found = hit.cumsum()[last]
+        ap[i] = (np.diff(found, prepend=0) * found / (last + 1)).sum() / len(ranks)
+    valid = ~np.isnan(ap)
+    if not valid.any():
+        raise ValueError("query_ids: expected at least one query with a match in the gallery, got none")
+    cmc = [(first[valid] <= rank).mean() for rank in range(1, max_rank + 1)]
+    return RankMetrics(
+        float(ap[valid].mean()),
+        torch.tensor(cmc, dtype=torch.float32, device=d.device),
+        float(inp[valid].mean()),
+        torch.tensor(ap, dtype=torch.float32, device=d.device),
+    )
