@@ -11,6 +11,8 @@ from ise_fast.reference import (
     k_reciprocal_encoding,
     knn,
     radius_graph,
+    rank_metrics,
+    re_ranking,
     support_samples,
     update_memory_,
 )
@@ -26,6 +28,8 @@ __all__ = [
     "knn",
     "nearest_centroids",
     "radius_graph",
+    "rank_metrics",
+    "re_ranking",
     "support_samples",
     "update_memory_",
 ]
