@@ -19,8 +19,9 @@ class ClusterMemory(nn.Module):
     """One unit centroid a cluster, moved towards the batch after each step.
 
     Call `reset` once an epoch with the new clusters, give the memory to `ISELoss` or `ClusterNCELoss`, and call
-    `update` after the backward pass. Centroids are float32 and take no gradient; `state_dict` holds them, and loads
-    into a memory with another number of clusters. Change them through `reset` and `update` only.
+    `update` after the backward pass. Centroids are float32 and take no gradient; `state_dict` holds them and the Gram
+    matrix, so that training goes on to the bit, and loads into a memory with another number of clusters. Change them
+    through `reset` and `update` only.
 
     Args:
         num_features: d, the width of a feature.
@@ -114,8 +115,15 @@ class ClusterMemory(nn.Module):
         incoming = state_dict.get(prefix + "centroids")
         if isinstance(incoming, Tensor) and incoming.shape[1:] == self.centroids.shape[1:]:
             self.centroids = self.centroids.new_empty(incoming.shape)  # the number of clusters changes by epoch
-        self._gram = None
+        state_dict.setdefault(prefix + "_extra_state", None)  # centroids alone are enough
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def get_extra_state(self) -> Tensor | None:
+        """The Gram matrix: made anew from the centroids it would differ in its last bits from one kept by `update`."""
+        return self._gram
+
+    def set_extra_state(self, state: Tensor | None) -> None:
+        self._gram = None if state is None else state.to(self.centroids.device)
 
     def extra_repr(self) -> str:
         clusters = self.centroids.shape[0]

@@ -84,13 +84,27 @@ def test_state_dict_with_another_number_of_clusters(unit_rows: UnitRows) -> None
     memory = ClusterMemory(8)
     memory.reset(unit_rows(7, 8))
     state = copy.deepcopy(memory.state_dict())
-    assert list(state) == ["centroids"]
     other = torch.nn.ModuleDict({"memory": ClusterMemory(8)})
     other["memory"].reset(unit_rows(3, 8))
     other.load_state_dict({"memory.centroids": state["centroids"]})
     assert other["memory"].centroids.equal(memory.centroids)
     with pytest.raises(RuntimeError, match="centroids"):
         ClusterMemory(9).load_state_dict(state)
+
+
+def test_a_loaded_memory_goes_on_to_the_bit(unit_rows: UnitRows) -> None:
+    memory, other = ClusterMemory(64), ClusterMemory(64)
+    memory.reset(unit_rows(50, 64))
+    assert memory.gram is not None
+    labels = torch.arange(20)
+    memory.update(unit_rows(20, 64, 1), labels)
+    other.load_state_dict(copy.deepcopy(memory.state_dict()))
+    for m in (memory, other):
+        m.update(unit_rows(20, 64, 2), labels)
+    assert memory.gram is not None
+    assert other.gram is not None
+    assert memory.gram.equal(other.gram)
+    assert memory.centroids.equal(other.centroids)
 
 
 def test_half_precision_rows(unit_rows: UnitRows, device: torch.device) -> None:

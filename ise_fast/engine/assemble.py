@@ -1,0 +1,207 @@
+"""From settings to the parts of a run: images, network, optimiser, criterion, and the trainer that holds them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ise_fast.data import DatasetError, ImageStore, ReIDDataset, Split, load_dataset, open_images
+from ise_fast.engine.checkpoint import seed_everything
+from ise_fast.engine.config import DataConfig, ModelConfig, TrainConfig
+from ise_fast.engine.distributed import World
+from ise_fast.engine.errors import UsageError
+from ise_fast.engine.evaluator import evaluate
+from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.precision import Precision
+from ise_fast.engine.state import TrainState
+from ise_fast.engine.step import TrainStep
+from ise_fast.models import EmbeddingNet, build_model
+from ise_fast.nn import ClusterMemory, ClusterNCELoss, ISELoss, convert_ghost_batch_norm
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetrievalImages:
+    """Queries and gallery with their identities: a run meets identities only here, and only to print figures."""
+
+    query: Split
+    gallery: Split
+    query_images: ImageStore
+    gallery_images: ImageStore
+
+    def evaluator(
+        self, extract: FeatureExtractor, world: World, *, rerank: bool = False
+    ) -> Callable[[], dict[str, float]]:
+        """A function without arguments that measures the network of `extract`; every process must call it."""
+
+        def measure() -> dict[str, float]:
+            query, gallery = extract(self.query_images), extract(self.gallery_images)
+            return world.on_main(lambda: evaluate(query, gallery, self.query, self.gallery, rerank=rerank).as_dict())
+
+        return measure
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Images and cameras, without identities."""
+
+    images: ImageStore
+    cams: np.ndarray[Any, np.dtype[np.int64]] | None
+
+
+def open_dataset(config: DataConfig) -> ReIDDataset:
+    """Find the data set, or generate the synthetic one.
+
+    Raises:
+        UsageError: if it is missing, empty or laid out in another way.
+    """
+    options: dict[str, Any] = {}
+    if config.dataset == "folder":
+        options = {"pattern": config.identity_pattern, "csv": config.labels_csv}
+        options = {name: value for name, value in options.items() if value is not None}
+    try:
+        return load_dataset(config.dataset, config.data_dir or "data", **options)
+    except (DatasetError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def open_training_images(
+    config: DataConfig, dataset: ReIDDataset, world: World, *, progress: bool = False
+) -> TrainingImages:
+    """Decode the training images.
+
+    Raises:
+        UsageError: for an unreadable image (unless they are skipped), or none at all.
+    """
+    split = dataset.training_images
+    store = _open(split.paths, config, dataset, world, progress)
+    kept = split.take(store.kept)
+    return TrainingImages(store, kept.cams)
+
+
+def open_test_images(
+    config: DataConfig, dataset: ReIDDataset, world: World, *, progress: bool = False
+) -> RetrievalImages | None:
+    """Decode queries and gallery; None if the data set has none with identities.
+
+    Raises:
+        UsageError: for an unreadable image (unless they are skipped), or none at all.
+    """
+    if not dataset.can_evaluate:
+        return None
+    query, gallery = (
+        _open(split.paths, config, dataset, world, progress) for split in (dataset.query, dataset.gallery)
+    )
+    return RetrievalImages(dataset.query.take(query.kept), dataset.gallery.take(gallery.kept), query, gallery)
+
+
+def _open(
+    paths: tuple[Path, ...], config: DataConfig, dataset: ReIDDataset, world: World, progress: bool
+) -> ImageStore:
+    size = config.height or dataset.image_size[0], config.width or dataset.image_size[1]
+    kind = config.cache if config.cache != "auto" else ("disk" if world.size > 1 else "memory")
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ise_fast"
+    on_error: Literal["raise", "skip"] = "skip" if config.unreadable == "skip" else "raise"
+    try:
+        store = open_images(
+            paths, size, kind, max(1, config.workers), on_error,
+            cache_dir=config.cache_dir or default, progress=progress and world.is_main,
+        )  # fmt: skip
+    except DatasetError as error:
+        raise UsageError(f"{error} (--unreadable skip leaves such images out)") from error
+    except OSError as error:
+        raise UsageError(f"--cache-dir: the decoded images cannot be written: {error}") from error
+    for path, reason in store.skipped[:5]:
+        log.warning("skipped %s: %s", path, reason)
+    if store.skipped:
+        log.warning("%d of %d images cannot be read and are left out", len(store.skipped), len(paths))
+    _move_to_device(store, world)
+    return store
+
+
+def _move_to_device(store: ImageStore, world: World) -> None:
+    """Keep the decoded images on the GPU if they take less than a quarter of its free memory."""
+    if world.device.type != "cuda" or store.images is None:
+        return
+    free, _ = torch.cuda.mem_get_info(world.device)
+    if store.images.numel() < free // 4:
+        store.images = store.images.to(world.device)
+
+
+def build_network(config: ModelConfig, *, weights: bool = True) -> EmbeddingNet:
+    """The embedding network, on the CPU.
+
+    Args:
+        config: architecture, pooling, embedding size.
+        weights: load the pretrained weights; False where a checkpoint follows.
+
+    Raises:
+        UsageError: an unknown architecture, or a weight file that is missing or does not fit.
+    """
+    try:
+        return build_model(
+            config.arch,
+            pretrained=config.pretrained if weights else "none",
+            pooling=config.pooling_type,
+            num_features=config.features,
+        )
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        raise UsageError(str(error)) from error
+
+
+def check_sizes(config: TrainConfig, images: int, world: World) -> None:
+    """What can be known to be impossible before anything is written.
+
+    Raises:
+        UsageError: naming the flag and the remedy.
+    """
+    optim = config.optim
+    if config.cluster.k1 > images:
+        raise UsageError(f"--k1: expected at most the number of training images, {images}, got {config.cluster.k1}")
+    if optim.batch_size % world.size:
+        raise UsageError(f"--batch-size: expected a multiple of the {world.size} processes, got {optim.batch_size}")
+    local, chunk = optim.batch_size // world.size, config.model.bn_chunk
+    if chunk and local > chunk and local % chunk:
+        raise UsageError(f"--bn-chunk: expected a divisor of the {local} images of a process, got {chunk}")
+
+
+def build_step_and_state(config: TrainConfig, world: World) -> tuple[TrainStep, TrainState]:
+    """Network, criterion, memory, optimiser and schedule, the same on every process.
+
+    Raises:
+        UsageError: as `build_network`.
+    """
+    optim, loss = config.optim, config.loss
+    seed_everything(config.run.seed)
+    model = build_network(config.model).to(world.device)
+    if optim.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    local = optim.batch_size // world.size
+    if config.model.bn_chunk:
+        convert_ghost_batch_norm(model, max(1, local // config.model.bn_chunk))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=optim.lr, weight_decay=optim.weight_decay)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, optim.step_size, gamma=0.1)
+    precision = Precision(optim.precision, world.device)
+    memory = ClusterMemory(model.num_features, loss.momentum, loss.memory_mode).to(world.device)
+    criterion: ISELoss | ClusterNCELoss
+    if loss.method == "ise":
+        criterion = ISELoss(loss.supports, loss.base_degree, loss.temp, loss.lp_temp, loss.lp_weight)
+    else:
+        criterion = ClusterNCELoss(loss.temp)
+    wrapped: nn.Module = torch.compile(model) if optim.compile else model  # type: ignore[assignment]
+    if world.size > 1:
+        ids = [world.device.index] if world.device.type == "cuda" else None
+        wrapped = DistributedDataParallel(wrapped, device_ids=ids)
+    step = TrainStep(wrapped, criterion, memory, optimizer, precision, world, optim.clip_grad)
+    return step, TrainState(config, model, optimizer, schedule, precision, memory, world)

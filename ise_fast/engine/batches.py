@@ -1,0 +1,89 @@
+"""Training batches: P x K images of pseudo labels, augmented; each a function of (seed, epoch, iteration) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ise_fast.data import BatchAugment, ImageStore, PKSampler
+from ise_fast.data.transforms import AugmentParameters
+from ise_fast.engine.distributed import World
+from ise_fast.engine.loader import prefetch
+
+
+class _Loaded(NamedTuple):
+    images: Tensor  # uint8, or augmented float32 where the thread has done all
+    parameters: AugmentParameters | None
+    labels: Tensor  # of the whole batch
+
+
+class TrainingBatches:
+    """Iterates over the batches of an epoch, loading ahead in a thread.
+
+    Nothing here has a state that a resume could lose: the sampler and the augmentation draw from generators seeded by
+    (seed, epoch, iteration). Processes draw the parameters of the whole batch and use their own part, so that the
+    images do not depend on the number of processes.
+
+    Args:
+        store: n training images.
+        sampler: at the epoch to be run.
+        labels: [n] int64 pseudo labels.
+        augment: draws and applies the augmentation.
+        world: this process among its peers.
+        channels_last: memory format of the batches.
+    """
+
+    def __init__(
+        self,
+        store: ImageStore,
+        sampler: PKSampler,
+        labels: Tensor,
+        augment: BatchAugment,
+        world: World,
+        *,
+        channels_last: bool = False,
+    ) -> None:
+        self.store = store
+        self.sampler = sampler
+        self.labels = labels
+        self.augment = augment
+        self.world = world
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def iterate(self, start: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Batches from `start` on: this process' images [B / processes, 3, h, w] float32, and the labels [B] of all."""
+        loaded = prefetch(self._load, range(start, len(self.sampler)))
+        try:
+            for batch in loaded:
+                images = batch.images.to(self.world.device, non_blocking=True)
+                if batch.parameters is not None:
+                    images = self._augment(images, batch.parameters)
+                yield images, batch.labels.to(self.world.device, non_blocking=True)
+        finally:
+            loaded.close()
+
+    def _load(self, iteration: int) -> _Loaded:
+        """In the thread: gather the images; on a CPU augment them too, on a GPU leave that to the GPU."""
+        indices = self.sampler.batch(iteration)
+        share = self.world.share(len(indices))
+        images = self.store.batch(indices[share])
+        generator = torch.Generator().manual_seed(_mix(self.sampler.seed, self.sampler.epoch, iteration))
+        parameters = self.augment.draw(len(indices), self.store.size, generator).slice(share.start, share.stop)
+        labels = self.labels[torch.as_tensor(indices)]
+        if self.world.device.type == "cpu":
+            return _Loaded(self._augment(images, parameters), None, labels)
+        if images.device.type == "cpu":
+            images = images.pin_memory()
+        return _Loaded(images, parameters, labels.pin_memory())
+
+    def _augment(self, images: Tensor, parameters: AugmentParameters) -> Tensor:
+        return self.augment.apply(images, parameters).contiguous(memory_format=self.memory_format)
+
+
+def _mix(*words: int) -> int:
+    """One 64-bit seed from several numbers, without the collisions of sums and products of small ones."""
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])

@@ -1,0 +1,196 @@
+"""Checkpoints that survive a kill at any moment: written beside, flushed to the disk, then renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import random
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ise_fast.engine.errors import RunError, UsageError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_NAME = re.compile(r"checkpoint-(\d{4,})-(\d{6,})\.pt")
+
+
+def save_atomically(state: Mapping[str, Any], path: Path) -> None:
+    """Write `state` so that `path` is at every moment either the old file or the whole new one.
+
+    Raises:
+        OSError: as the system reports it, with the temporary file removed and `path` untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)  # the rename itself is durable only now
+    finally:
+        os.close(handle)
+
+
+class CheckpointFolder:
+    """The newest `keep` checkpoints of a run and its best one.
+
+    Args:
+        folder: where they lie; created when the first is saved.
+        keep: how many of the newest stay.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.pt"
+
+    def all(self) -> list[Path]:
+        """Checkpoints of the run, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted((p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=_position)
+
+    def save(self, state: Mapping[str, Any], *, best: bool = False) -> Path:
+        """Save the state at its epoch and iteration, and drop what is older than the newest `keep`.
+
+        Raises:
+            RunError: if the disk is full or cannot be written; the checkpoints saved before stay usable.
+        """
+        path = self.folder / f"checkpoint-{state['epoch']:04d}-{state['iteration']:06d}.pt"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._remove_left_overs()
+            save_atomically(state, path)
+            if best:
+                self.mark_best(path)
+        except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
+            raise RunError(self._explain(error)) from error
+        for old in self.all()[: -self.keep]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def mark_best(self, path: Path) -> None:
+        """Let `best.pt` be this checkpoint."""
+        temporary = self.folder / f".best.{os.getpid()}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)  # a second name for the same bytes, which pruning leaves alone
+        except OSError:
+            shutil.copyfile(path, temporary)
+        os.replace(temporary, self.best)
+        _sync_folder(self.folder)
+
+    def _remove_left_overs(self) -> None:
+        """Temporary files of a process that was killed while it saved."""
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def _explain(self, error: BaseException) -> str:
+        last = self.all()
+        usable = f"the last checkpoint {last[-1]} is usable" if last else "no checkpoint had been saved before"
+        free = shutil.disk_usage(self.folder if self.folder.is_dir() else self.folder.parent).free
+        full = getattr(error, "errno", None) == errno.ENOSPC or free < 1 << 20 or "No space left" in str(error)
+        reason = f"the disk is full ({free >> 20} MiB free)" if full else f"{type(error).__name__}: {error}"
+        return f"cannot save a checkpoint in {self.folder}: {reason}; {usable}; make room and go on with --resume auto"
+
+    def complete(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Finish what a kill between saving the checkpoint and marking it as the best one left undone."""
+        best = state["best"]
+        if best is not None and best["epoch"] == state["epoch"] and state["iteration"] == 0:
+            self.mark_best(path)
+
+    def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that can be read, or None if there is none at all.
+
+        Raises:
+            UsageError: if there are checkpoints and none can be read.
+        """
+        paths = self.all()
+        for path in reversed(paths):
+            try:
+                return path, load(path)
+            except UsageError as error:
+                log.warning("%s; trying the one before", error)
+        if paths:
+            raise UsageError(f"--resume: no checkpoint in {self.folder} can be read")
+        return None
+
+
+def _position(path: Path) -> tuple[int, int]:
+    match = _NAME.fullmatch(path.name)
+    return (int(match[1]), int(match[2])) if match else (-1, -1)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; only tensors and plain values are accepted, so a foreign file cannot run code.
+
+    Raises:
+        UsageError: if the file is missing, damaged or not one of ours.
+    """
+    if not path.is_file():
+        raise UsageError(f"checkpoint {path}: there is no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged zip surfaces as one of a dozen types
+        raise UsageError(f"checkpoint {path}: cannot be read ({_first_line(error)})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UsageError(f"checkpoint {path}: not a checkpoint of this program (format {FORMAT} expected)")
+    return state
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global generator, as tensors and plain values."""
+    algorithm, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - the global state is the point
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (algorithm, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Undo everything since `random_state`."""
+    random.setstate(state["python"])
+    algorithm, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every global generator."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the global generator
+    torch.manual_seed(seed)

@@ -1,0 +1,293 @@
+"""The settings of a run: small dataclasses by concern, one flat set of flag names on the command line and in YAML.
+
+Order of precedence: defaults here < preset (presets.py) < `--config FILE` < command line. The flag names are those that
+users of this field know by heart (`-b/--batch-size`, `--num-instances`, `--eps`, ...); `_` may stand for `-`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from ise_fast.engine.errors import UsageError
+
+T = TypeVar("T")
+
+
+def flag(default: T, text: str, short: str | None = None) -> T:
+    """A dataclass field with the help text and short flag of its command-line option."""
+    return field(default=default, metadata={"help": text, "short": short})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Images: where they are, how they are decoded, cached and augmented."""
+
+    dataset: str = flag("synthetic", "market1501, msmt17, personx, veri776, folder, omniglot or synthetic", "-d")
+    data_dir: str | None = flag(None, "folder that holds the data set (synthetic: where to write it)")
+    height: int | None = flag(None, "image height; default: the data set's own")
+    width: int | None = flag(None, "image width; default: the data set's own")
+    workers: int = flag(2, "threads that decode images into the cache", "-j")
+    cache: Literal["auto", "memory", "disk"] = flag(
+        "auto", "decoded images: in memory, or in a memory-mapped file (auto: with several processes)"
+    )
+    cache_dir: str | None = flag(None, "folder of the memory-mapped files; default: ~/.cache/ise_fast")
+    unreadable: Literal["error", "skip"] = flag("error", "an image that cannot be decoded: stop, or skip and count")
+    identity_pattern: str | None = flag(None, "folder data set: regular expression with groups id and camera")
+    labels_csv: str | None = flag(None, "folder data set: CSV file with columns path, id, camera, split")
+    flip: float = flag(0.5, "probability of a horizontal flip")
+    padding: int = flag(10, "pixels padded on every side before the random crop; 0: none")
+    erase: float = flag(0.5, "probability of random erasing")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The embedding network."""
+
+    arch: str = flag("resnet50", "backbone: resnet18 ... resnet152, a torchvision name, or small (CPU default)", "-a")
+    pretrained: str = flag("imagenet", "none, imagenet, or the path of a weight file")
+    pooling_type: Literal["avg", "gem"] = flag("avg", "global pooling")
+    features: int = flag(0, "embedding size; 0: the backbone's own width")
+    bn_chunk: int = flag(64, "images that one BatchNorm sees, in sampler order (ghost BatchNorm); 0: the whole batch")
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Pseudo labels: k-reciprocal Jaccard distance and DBSCAN, once an epoch."""
+
+    k1: int = flag(30, "nearest neighbours of the k-reciprocal encoding, self included")
+    k2: int = flag(6, "neighbours of the local query expansion; 1: none")
+    eps: float = flag(0.6, "DBSCAN radius on the Jaccard distance")
+    min_samples: int = flag(4, "neighbours that make a core point, self included")
+    on_few_clusters: Literal["previous", "stop"] = flag(
+        "previous", "fewer clusters than a batch needs: go on with the previous labels, or stop"
+    )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """ISE (implicit sample extension) or its baseline, and the memory of centroids."""
+
+    method: Literal["ise", "cluster-contrast"] = flag("ise", "the paper's method or its baseline without supports")
+    supports: int = flag(1, "support samples per feature (k)")
+    base_degree: float = flag(0.25, "largest interpolation degree, reached at the last epoch")
+    temp: float = flag(0.05, "temperature of the contrastive loss")
+    lp_temp: float = flag(0.6, "temperature of the label-preserving loss")
+    lp_weight: float = flag(0.1, "weight of the label-preserving loss")
+    momentum: float = flag(0.2, "momentum of the cluster memory")
+    memory_mode: Literal["hard", "momentum"] = flag("hard", "memory update: hardest row of a cluster, or every row")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Batches, optimiser, schedule and arithmetic."""
+
+    batch_size: int = flag(256, "images in a batch, over all processes", "-b")
+    num_instances: int = flag(16, "images of one cluster in a batch")
+    iters: int = flag(400, "iterations in an epoch")
+    epochs: int = flag(70, "epochs")
+    lr: float = flag(3.5e-4, "learning rate of Adam")
+    weight_decay: float = flag(5e-4, "weight decay of Adam")
+    step_size: int = flag(30, "epochs after which the learning rate falls to a tenth")
+    clip_grad: float = flag(0.0, "largest gradient norm; 0: no clipping")
+    precision: Literal["fp32", "bf16", "fp16"] = flag("fp32", "autocast; fp16 scales the loss")
+    channels_last: bool = flag(False, "channels-last memory format")
+    compile: bool = flag(False, "torch.compile the backbone")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where the run lives and how it is watched, stopped and resumed."""
+
+    logs_dir: str | None = flag(None, "folder of the run; default: logs/PRESET, numbered when taken")
+    resume: str | None = flag(None, "auto (newest checkpoint in the folder of the run) or a checkpoint's path")
+    seed: int = flag(1, "seed of every random choice")
+    deterministic: bool = flag(False, "refuse operations without a deterministic implementation (GPU)")
+    device: str = flag("auto", "auto, cpu, cuda, cuda:N")
+    print_freq: int = flag(10, "iterations between updates of the progress bar and the log of steps")
+    eval_step: int = flag(1, "epochs between evaluations; the last epoch is always evaluated; 0: never")
+    test_batch_size: int = flag(256, "images in a batch of feature extraction, per process")
+    checkpoint_step: int = flag(0, "also save every this many iterations inside an epoch; 0: at the end of epochs only")
+    keep_checkpoints: int = flag(2, "newest checkpoints kept besides the best")
+    tensorboard: bool = flag(True, "write TensorBoard event files")
+    progress: bool = flag(True, "progress bars")
+
+
+_SECTIONS = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "cluster": ClusterConfig,
+    "loss": LossConfig,
+    "optim": OptimConfig,
+    "run": RunConfig,
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that `python -m ise_fast.train` can be told."""
+
+    preset: str = "synthetic"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    run: RunConfig = RunConfig()
+
+    def flat(self) -> dict[str, Any]:
+        """The settings under their flag names (with underscores), as `--config` reads them."""
+        values: dict[str, Any] = {"preset": self.preset}
+        for name in _SECTIONS:
+            values.update(dataclasses.asdict(getattr(self, name)))
+        return values
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The inverse of `flat`; settings that are missing keep their defaults, unknown ones are ignored."""
+        sections: dict[str, Any] = {}
+        for name, section in _SECTIONS.items():
+            known = {f.name for f in dataclasses.fields(section)}
+            sections[name] = section(**{key: values[key] for key in values if key in known})
+        return cls(preset=values.get("preset", "synthetic"), **sections)
+
+
+def parse(argv: Sequence[str], prog: str = "python -m ise_fast.train") -> TrainConfig:
+    """Command line -> settings.
+
+    Raises:
+        UsageError: an unknown flag, a value of the wrong type or out of range, or an unknown preset; one line.
+        SystemExit: for `--help` and `--print_config`.
+    """
+    from ise_fast.engine import presets
+
+    argv = normalise(argv)
+    probe = _parser(prog)
+    asked = run_parser(probe, [a for a in argv if a not in ("-h", "--help") and not a.startswith("--print_config")])
+    preset = asked["preset"] or presets.for_dataset(asked["dataset"], asked["method"])
+    parser = _parser(prog)
+    parser.set_defaults({**presets.values(preset), "preset": preset})
+    config = TrainConfig.from_flat(run_parser(parser, argv))
+    validate(config)
+    return config
+
+
+def normalise(argv: Sequence[str]) -> list[str]:
+    """`--batch_size=8` -> `--batch-size=8`: users of this field type both."""
+    result = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and not name.startswith("--print_config"):
+            name = "--" + name[2:].replace("_", "-")
+        result.append(name + equals + value)
+    return result
+
+
+def _parser(prog: str) -> Any:
+    from jsonargparse import ArgumentParser
+
+    from ise_fast.engine import presets
+
+    parser = ArgumentParser(
+        prog=prog,
+        description="Train a re-identification embedding without labels, by ISE or Cluster Contrast.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of settings, such as a run's config.yaml")
+    parser.add_argument(
+        "--preset", type=str | None, default=None, help=f"published settings: {', '.join(presets.names())}"
+    )
+    for section in _SECTIONS.values():
+        add_flags(parser, section)
+    return parser
+
+
+def add_flags(parser: Any, section: type) -> None:
+    """Give the parser one group with a flag for every field of a dataclass made with `flag`."""
+    from jsonargparse import ActionYesNo
+
+    group = parser.add_argument_group((section.__doc__ or "").rstrip("."))
+    hints = typing.get_type_hints(section)
+    for item in dataclasses.fields(section):
+        names = [item.metadata["short"]] if item.metadata["short"] else []
+        names.append("--" + item.name.replace("_", "-"))
+        kind: dict[str, Any] = {"type": hints[item.name]}
+        if hints[item.name] is bool:
+            kind = {"action": ActionYesNo(no_prefix="no-"), "nargs": "?"}  # --rerank, --rerank true, --no-rerank
+        group.add_argument(*names, default=item.default, help=item.metadata["help"], **kind)
+
+
+def run_parser(parser: Any, argv: Sequence[str]) -> dict[str, Any]:
+    from argparse import ArgumentError
+
+    try:
+        values = parser.parse_args(list(argv)).as_dict()
+    except ArgumentError as error:
+        raise UsageError(" ".join(str(error).split())) from None
+    return dict(values)
+
+
+def validate(config: TrainConfig) -> None:
+    """Ranges that the types do not say.
+
+    Raises:
+        UsageError: naming the flag, what was expected and what came.
+    """
+    positive: tuple[str, ...] = (
+        "height",
+        "width",
+        "k1",
+        "k2",
+        "min_samples",
+        "supports",
+        "batch_size",
+        "num_instances",
+        "iters",
+        "epochs",
+    )
+    positive += ("step_size", "print_freq", "test_batch_size", "keep_checkpoints", "temp", "lp_temp", "lr")
+    not_negative: tuple[str, ...] = (
+        "workers",
+        "padding",
+        "features",
+        "bn_chunk",
+        "clip_grad",
+        "eval_step",
+        "checkpoint_step",
+        "seed",
+    )
+    not_negative += ("weight_decay", "base_degree", "lp_weight")
+    flat = config.flat()
+    for names, low, text in (
+        (positive, 0.0, "a positive number"),
+        (not_negative, -1e-300, "zero or a positive number"),
+    ):
+        for name in names:
+            if flat[name] is not None and not flat[name] > low:
+                raise UsageError(f"--{name.replace('_', '-')}: expected {text}, got {flat[name]}")
+    for name in ("flip", "erase", "momentum", "eps"):
+        if not 0.0 <= flat[name] <= 1.0:
+            raise UsageError(f"--{name}: expected a number from 0 to 1, got {flat[name]}")
+    if config.cluster.k2 > config.cluster.k1:
+        raise UsageError(f"--k2: expected at most --k1 = {config.cluster.k1}, got {config.cluster.k2}")
+    optim, chunk = config.optim, config.model.bn_chunk
+    if optim.batch_size % optim.num_instances:
+        raise UsageError(
+            f"--batch-size: expected a multiple of --num-instances = {optim.num_instances}, got {optim.batch_size}"
+        )
+    if optim.batch_size // optim.num_instances < 2:
+        raise UsageError("--batch-size: expected at least two clusters in a batch (2 x --num-instances)")
+    if chunk and optim.batch_size > chunk and optim.batch_size % chunk:
+        raise UsageError(f"--bn-chunk: expected a divisor of --batch-size = {optim.batch_size}, got {chunk}")
+
+
+def write_yaml(config: TrainConfig, path: Path) -> None:
+    """Write the settings so that `--config PATH` reads them back."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(config.flat(), sort_keys=False))

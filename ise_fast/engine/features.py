@@ -1,0 +1,85 @@
+"""Embeddings of a list of images: evaluation mode, no augmentation, every process its share of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ise_fast.data import ImageStore, normalize
+from ise_fast.engine.distributed import World
+from ise_fast.engine.loader import prefetch
+from ise_fast.engine.precision import Precision
+
+
+class FeatureExtractor:
+    """Extracts unit-length features with a given network.
+
+    Args:
+        model: images [B, 3, h, w] float32 -> [B, d] unit rows.
+        world: this process among its peers.
+        precision: arithmetic of the forward pass.
+        batch_size: images in a batch, per process.
+        channels_last: memory format of the batches.
+        before_batch: called before each batch; may raise to end the extraction (an interrupt).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        world: World,
+        precision: Precision,
+        batch_size: int,
+        *,
+        channels_last: bool = False,
+        before_batch: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.model = model
+        self.world = world
+        self.precision = precision
+        self.batch_size = batch_size
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.before_batch = before_batch
+
+    def __call__(self, store: ImageStore, on_batch: Callable[[int], object] = lambda images: None) -> Tensor:
+        """Features of every image of the store, on every process.
+
+        Args:
+            store: n images.
+            on_batch: told after each batch how many images of this process are done.
+
+        Returns:
+            [n, d] float32 unit rows on the device of the process.
+        """
+        share = self.world.share(len(store))
+        starts = range(share.start, share.stop, self.batch_size)
+        pinned = self.world.device.type == "cuda" and (store.images is None or store.images.device.type == "cpu")
+
+        def load(start: int) -> Tensor:
+            images = store.batch(range(start, min(start + self.batch_size, share.stop)))
+            return images.pin_memory() if pinned else images
+
+        self.world.synchronise_buffers(self.model)
+        was_training = self.model.training
+        self.model.eval()
+        parts = []
+        batches = prefetch(load, starts)
+        try:
+            for images in batches:
+                self.before_batch()
+                parts.append(self._forward(images))
+                on_batch(images.shape[0])
+        finally:
+            batches.close()
+            self.model.train(was_training)
+        width = parts[0].shape[1] if parts else 0
+        rows = torch.cat(parts) if parts else torch.empty((0, width), device=self.world.device)
+        return self.world.concatenate(rows, len(store))
+
+    @torch.no_grad()
+    def _forward(self, images: Tensor) -> Tensor:
+        batch = normalize(images.to(self.world.device, non_blocking=True)).contiguous(memory_format=self.memory_format)
+        with self.precision.autocast():
+            features: Tensor = self.model(batch)
+        return features.float()

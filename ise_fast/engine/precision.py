@@ -1,0 +1,36 @@
+"""Mixed precision: where autocast applies, and loss scaling for fp16."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class Precision:
+    """The arithmetic of the network's forward and backward pass; weights, loss and memory stay float32.
+
+    Args:
+        mode: fp32, bf16, or fp16 with dynamic loss scaling.
+        device: where the network runs.
+    """
+
+    def __init__(self, mode: Literal["fp32", "bf16", "fp16"], device: torch.device) -> None:
+        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mode]
+        self.device = device
+        self.scaler = torch.amp.grad_scaler.GradScaler(device.type, enabled=mode == "fp16")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def backward_and_step(self, loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> None:
+        """One optimiser step on `loss`; the gradient norm is limited to `clip` (0: not limited)."""
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if clip > 0:
+            self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()

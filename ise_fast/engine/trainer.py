@@ -1,0 +1,247 @@
+"""The training loop: every epoch extract, cluster, train against the memory, evaluate, save."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ise_fast import ops
+from ise_fast.data import BatchAugment, ImageStore, PKSampler
+from ise_fast.engine import pseudo_labels
+from ise_fast.engine.batches import TrainingBatches
+from ise_fast.engine.checkpoint import CheckpointFolder
+from ise_fast.engine.config import TrainConfig
+from ise_fast.engine.distributed import World
+from ise_fast.engine.errors import ClusteringError, Interrupted, NonFiniteError
+from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.interrupt import InterruptGuard
+from ise_fast.engine.pseudo_labels import PseudoLabels, Stopwatch
+from ise_fast.engine.run_log import RunLog, epoch_line
+from ise_fast.engine.state import Progress, TrainState
+from ise_fast.engine.step import LossLog, TrainStep
+
+log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains one network on images without identities.
+
+    Args:
+        config: the settings.
+        images: n training images.
+        cams: [n] cameras of the images, or None; they steer the sampler.
+        step: forward, loss, backward, update.
+        state: what checkpoints hold; it says where to start.
+        extract: images -> features, with the same network.
+        evaluate: figures of the network on the test split, or None if the data set has none. It alone sees identities.
+        checkpoints: where states are saved.
+        run_log: what the run leaves behind; None on every rank but the first.
+        world: this process among its peers.
+        guard: remembers SIGTERM and Ctrl-C.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        images: ImageStore,
+        cams: Any,
+        step: TrainStep,
+        state: TrainState,
+        extract: FeatureExtractor,
+        evaluate: Callable[[], dict[str, float]] | None,
+        checkpoints: CheckpointFolder,
+        run_log: RunLog | None,
+        world: World,
+        guard: InterruptGuard,
+    ) -> None:
+        self.config = config
+        self.images = images
+        self.cams = cams
+        self.step = step
+        self.state = state
+        self.extract = extract
+        self.evaluate = evaluate
+        self.checkpoints = checkpoints
+        self.run_log = run_log
+        self.world = world
+        self.guard = guard
+        self.augment = BatchAugment(flip=config.data.flip, pad=config.data.padding, erase=config.data.erase)
+        extract.before_batch = self._stop_if_alone_and_asked
+
+    @property
+    def progress(self) -> Progress:
+        return self.state.progress
+
+    def run(self) -> None:
+        """Train up to the configured number of epochs.
+
+        Raises:
+            Interrupted: after SIGTERM or Ctrl-C, with the state saved.
+            RunError: too few clusters, NaN, or a checkpoint that cannot be written.
+        """
+        try:
+            if not self.progress.history and self.progress.iteration == 0:
+                self._evaluate_untrained()
+            while self.progress.epoch < self.config.optim.epochs:
+                self._epoch()
+        except _StopRequested:
+            path = self._save()
+            message = f"stopped on request; saved {path}; go on with the same command and --resume auto"
+            raise Interrupted(self.guard.signum or 15, message) from None
+
+    def _evaluate_untrained(self) -> None:
+        if self.evaluate is None or self.config.run.eval_step == 0:
+            return
+        record: dict[str, Any] = {"epoch": 0, **self.evaluate()}
+        log.info("untrained network: mAP %.1f%% rank-1 %.1f%%", 100 * record["mAP"], 100 * record["rank1"])
+        self._publish(record)
+
+    def _epoch(self) -> None:
+        watch = Stopwatch(self.world.device)
+        progress, epochs = self.progress, self.config.optim.epochs
+        if progress.iteration == 0:
+            self._new_pseudo_labels(watch)
+        if progress.iteration < self.config.optim.iters:
+            with watch.stage("train"):
+                self._iterations()
+        assert progress.losses is not None  # left by _iterations, or by the checkpoint
+        means = progress.losses.double().mean(dim=0).tolist()
+        progress.record["loss"] = means[0]
+        if self.config.loss.method == "ise":
+            progress.record.update(contrastive=means[1], label_preserving=means[2])
+        progress.record["lr"] = self.state.schedule.get_last_lr()[0]
+        every, number = self.config.run.eval_step, progress.epoch + 1
+        if self.evaluate is not None and every and (number % every == 0 or number == epochs):
+            with watch.stage("evaluate"):
+                progress.record.update(self.evaluate())
+        record = {"epoch": number, **progress.record}
+        record["seconds"] = {**progress.record["seconds"], **watch.seconds}
+        best = "mAP" in record and (progress.best is None or record["mAP"] > progress.best["mAP"])
+        if best:
+            progress.best = record
+        self.state.schedule.step()
+        progress.epoch, progress.iteration, progress.losses, progress.record = number, 0, None, {}
+        log.info("%s%s", epoch_line(record, epochs), " (best)" if best else "")
+        self._publish(record)
+        self._save(best=best)
+
+    def _publish(self, record: dict[str, Any]) -> None:
+        self.progress.history.append(record)
+        if self.run_log is not None:
+            self.run_log.epoch(record)
+
+    def _new_pseudo_labels(self, watch: Stopwatch) -> None:
+        """Cluster all training images and fill the memory; the record of the epoch starts here."""
+        with watch.stage("extract"), self._bar(len(self.images), "extract", "img") as advance:
+            features = self.extract(self.images, advance)
+        result = self.world.on_main(lambda: self._cluster(features))
+        self.progress.labels = result.labels
+        self.step.memory.reset(result.centroids.to(self.world.device))
+        sizes = result.sizes
+        self.progress.losses = torch.empty((0, 3))
+        self.progress.record = {
+            "clusters": result.clusters,
+            "outliers": result.outliers,
+            "largest": int(sizes.max()),
+            "smallest": int(sizes.min()),
+            "seconds": {**watch.seconds, **result.seconds},
+        }
+        if self.config.loss.method == "ise":
+            self.progress.record["degree"] = ops.interpolation_degree(
+                self._degree_progress(), self.config.loss.base_degree
+            )
+        watch.seconds.clear()
+
+    def _cluster(self, features: Tensor) -> PseudoLabels:
+        """Pseudo labels, or those of the epoch before where clustering finds too little to fill a batch."""
+        config, optim = self.config.cluster, self.config.optim
+        where = f"features at the start of epoch {self.progress.epoch + 1}"
+        pseudo_labels.check_features(features, where)
+        result = pseudo_labels.cluster(features, config)
+        needed = max(optim.batch_size // optim.num_instances, self.config.loss.supports + 1)
+        if result.clusters >= needed:
+            return PseudoLabels(result.labels, result.centroids.cpu(), result.seconds)
+        found = f"epoch {self.progress.epoch + 1}: {result.clusters} clusters, {needed} needed to fill a batch"
+        advice = pseudo_labels.advise_eps(features, config)
+        previous = self.progress.labels
+        if previous is None or config.on_few_clusters == "stop":
+            raise ClusteringError(f"{found}; {advice}; or lower --batch-size / raise --num-instances")
+        log.warning("%s: going on with the labels of the epoch before; %s", found, advice)
+        centroids = pseudo_labels.cluster_centroids(features, previous.to(features.device))
+        return PseudoLabels(previous, centroids.cpu(), result.seconds)
+
+    def _degree_progress(self) -> float:
+        return self.progress.epoch / self.config.optim.epochs
+
+    def _iterations(self) -> None:
+        """Run the iterations of the epoch that are left."""
+        config, progress, optim = self.config, self.progress, self.config.optim
+        losses = LossLog(optim.iters, self.world.device, progress.losses)
+        check_every = 1 if self.world.device.type == "cpu" else config.run.print_freq
+        batches = self._batches().iterate(progress.iteration)
+        self.step.model.train()
+        description = f"epoch {progress.epoch + 1}/{optim.epochs}"
+        try:
+            with self._bar(optim.iters, description, "it", progress.iteration) as advance:
+                for images, labels in batches:
+                    losses.put(progress.iteration, self.step(images, labels, self._degree_progress()))
+                    progress.iteration += 1
+                    done = progress.iteration
+                    save = config.run.checkpoint_step and done % config.run.checkpoint_step == 0 and done < optim.iters
+                    stop = (self.world.size == 1 or done % config.run.print_freq == 0) and self.world.any(
+                        self.guard.asked
+                    )
+                    if save or stop or done % check_every == 0 or done == optim.iters:
+                        progress.losses = losses.read(done)
+                    advance(1)
+                    if stop:
+                        raise _StopRequested
+                    if save:
+                        self._save()
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"epoch {progress.epoch + 1}, iteration {progress.iteration + 1}: {error}; lower --lr, set "
+                "--clip-grad 1 or use --precision fp32, and go on from the last checkpoint with --resume auto"
+            ) from None
+        finally:
+            batches.close()
+
+    def _batches(self) -> TrainingBatches:
+        optim, labels = self.config.optim, self.progress.labels
+        assert labels is not None  # set by _new_pseudo_labels, or by the checkpoint
+        sampler = PKSampler(
+            labels.numpy(), self.cams, optim.batch_size, optim.num_instances, optim.iters, self.config.run.seed
+        )
+        sampler.set_epoch(self.progress.epoch)
+        return TrainingBatches(
+            self.images, sampler, labels, self.augment, self.world, channels_last=optim.channels_last
+        )
+
+    def _save(self, *, best: bool = False) -> Path | None:
+        """Write a checkpoint of this moment; every rank must call it, the first writes."""
+        state = self.state.pack()
+        return self.world.on_main(lambda: self.checkpoints.save(state, best=best))
+
+    def _stop_if_alone_and_asked(self) -> None:
+        """Between batches of extraction. Several processes could not agree there without a collective: they go on."""
+        if self.world.size == 1 and self.guard.asked:
+            raise _StopRequested
+
+    @contextmanager
+    def _bar(self, total: int, description: str, unit: str, done: int = 0) -> Iterator[Callable[[int], object]]:
+        """A progress bar on the first rank; yields the function that advances it."""
+        from tqdm import tqdm
+
+        hidden = not (self.config.run.progress and self.world.is_main)
+        with tqdm(total=total, desc=description, unit=unit, initial=done, leave=False, disable=hidden) as bar:
+            yield bar.update
+
+
+class _StopRequested(Exception):
+    """SIGTERM or Ctrl-C came, and this is a safe place to stop."""

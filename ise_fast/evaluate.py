@@ -1,0 +1,132 @@
+"""Evaluate a checkpoint: `python -m ise_fast.evaluate --checkpoint C --dataset D --data-dir DIR [--rerank]`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ise_fast.engine import assemble, checkpoint, distributed
+from ise_fast.engine.config import TrainConfig, add_flags, flag, normalise, run_parser
+from ise_fast.engine.distributed import World
+from ise_fast.engine.errors import UsageError
+from ise_fast.engine.evaluator import evaluate
+from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.precision import Precision
+from ise_fast.engine.run_log import start_console
+
+PROG = "python -m ise_fast.evaluate"
+log = logging.getLogger("ise_fast.evaluate")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What to evaluate, and on which images; what is left out is as in training."""
+
+    checkpoint: str | None = flag(None, "checkpoint of a training run, such as logs/NAME/checkpoints/best.pt")
+    dataset: str | None = flag(None, "data set; default: the one of training", "-d")
+    data_dir: str | None = flag(None, "folder that holds the data set; default: as in training")
+    rerank: bool = flag(False, "k-reciprocal re-ranking besides the plain distance")
+    output: str | None = flag(None, "also write the figures to this JSON file")
+    features: str | None = flag(None, "also write paths and features of query and gallery to this .npz file")
+    height: int | None = flag(None, "image height")
+    width: int | None = flag(None, "image width")
+    identity_pattern: str | None = flag(None, "folder data set: regular expression with groups id and camera")
+    labels_csv: str | None = flag(None, "folder data set: CSV file with columns path, id, camera, split")
+    test_batch_size: int = flag(256, "images in a batch")
+    workers: int = flag(2, "threads that decode images", "-j")
+    device: str = flag("auto", "auto, cpu, cuda, cuda:N")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 done, 2 wrong arguments."""
+    try:
+        config = _parse(sys.argv[1:] if argv is None else argv)
+        try:
+            world = distributed.start(config.device)
+        except (ValueError, RuntimeError) as error:
+            raise UsageError(f"--device: {error}") from error
+        try:
+            start_console(quiet=not world.is_main)
+            run(config, world)
+        finally:
+            distributed.stop()
+    except UsageError as error:
+        print(f"{PROG}: error: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> EvaluateConfig:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog=PROG, description="Evaluate a trained network by retrieval.", exit_on_error=False, allow_abbrev=False
+    )
+    add_flags(parser, EvaluateConfig)
+    config = EvaluateConfig(**run_parser(parser, normalise(argv)))
+    if config.checkpoint is None:
+        raise UsageError("--checkpoint: expected the path of a checkpoint, got none")
+    return config
+
+
+def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
+    """Evaluate and return the figures by name: "plain" and, if asked for, "rerank".
+
+    Raises:
+        UsageError: if the checkpoint or the data set cannot be used.
+    """
+    state = checkpoint.load(Path(config.checkpoint or ""))
+    trained = TrainConfig.from_flat(state["config"])
+    chosen = {f.name for f in dataclasses.fields(trained.data)} & {f.name for f in dataclasses.fields(config)}
+    overrides = {name: getattr(config, name) for name in chosen if getattr(config, name) is not None}
+    data = dataclasses.replace(trained.data, **overrides)
+    dataset = assemble.open_dataset(data)
+    log.info("%s", dataset.table())
+    test = assemble.open_test_images(data, dataset, world)
+    if test is None:
+        raise UsageError(
+            f"--dataset: {data.dataset} has no queries and gallery with identities, so nothing can be evaluated"
+        )
+
+    model = assemble.build_network(trained.model, weights=False)
+    model.load_state_dict(state["model"])
+    model.to(world.device)
+    precision = Precision(trained.optim.precision, world.device)
+    extract = FeatureExtractor(model, world, precision, config.test_batch_size)
+    query, gallery = extract(test.query_images), extract(test.gallery_images)
+
+    def measure() -> dict[str, Any]:
+        results = {}
+        for name in ("plain", "rerank") if config.rerank else ("plain",):
+            result = evaluate(query, gallery, test.query, test.gallery, rerank=name == "rerank")
+            log.info("%-7s %s (%d queries)", name, result, result.queries)
+            results[name] = result.as_dict()
+        return results
+
+    results: dict[str, Any] = {"checkpoint": config.checkpoint, "epoch": state["epoch"], **world.on_main(measure)}
+    best = state["best"]
+    if best is not None and best["epoch"] == state["epoch"] and data.dataset == trained.data.dataset:
+        log.info("note: this is the best epoch so far of its run, chosen on this test split")
+    if world.is_main and config.output is not None:
+        Path(config.output).write_text(json.dumps(results, indent=2) + "\n")
+    if world.is_main and config.features is not None:
+        np.savez(
+            config.features,
+            query=query.cpu().numpy(),
+            gallery=gallery.cpu().numpy(),
+            query_paths=[str(path) for path in test.query_images.paths],
+            gallery_paths=[str(path) for path in test.gallery_images.paths],
+        )
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Train: `python -m ise_fast.train`, or under `torchrun` for several GPUs. `--help` lists the settings."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ise_fast.engine import assemble, distributed
+from ise_fast.engine.checkpoint import CheckpointFolder
+from ise_fast.engine.config import TrainConfig, parse
+from ise_fast.engine.distributed import World
+from ise_fast.engine.errors import Interrupted, RunError, UsageError
+from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.interrupt import InterruptGuard
+from ise_fast.engine.run_folder import choose_folder, find_checkpoint
+from ise_fast.engine.run_log import RunLog, start_console
+from ise_fast.engine.trainer import Trainer
+
+PROG = "python -m ise_fast.train"
+FIGURES = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mINP": "mINP"}
+log = logging.getLogger("ise_fast.train")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 done, 1 the run failed, 2 wrong arguments, 128 + n signal n."""
+    try:
+        config = parse(sys.argv[1:] if argv is None else argv, PROG)
+        world = _start(config)
+        try:
+            train(config, world)
+        finally:
+            distributed.stop()
+    except UsageError as error:
+        print(f"{PROG}: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except RunError as error:
+        return error.exit_status  # train has logged it, in the run's log file too
+    except Interrupted as stop:
+        print(f"{PROG}: {stop}", file=sys.stderr)
+        return stop.exit_status
+    return 0
+
+
+def _start(config: TrainConfig) -> World:
+    if config.run.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        world = distributed.start(config.run.device)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"--device: {error}") from error
+    start_console(quiet=not world.is_main)
+    return world
+
+
+def train(config: TrainConfig, world: World) -> dict[str, Any]:
+    """Train as configured and return the summary that metrics.json holds.
+
+    Raises:
+        UsageError: before anything is written, if the run cannot start.
+        RunError, Interrupted: see `Trainer.run`.
+    """
+    log.info(
+        "preset %s, method %s, seed %d, device %s", config.preset, config.loss.method, config.run.seed, world.device
+    )
+    folder, resume = world.on_main(lambda: choose_folder(config))
+    saved = find_checkpoint(folder, resume)
+    dataset = assemble.open_dataset(config.data)
+    log.info("%s", dataset.table())
+    training = assemble.open_training_images(config.data, dataset, world, progress=config.run.progress)
+    assemble.check_sizes(config, len(training.images), world)
+    test = assemble.open_test_images(config.data, dataset, world, progress=config.run.progress)
+    step, state = assemble.build_step_and_state(config, world)
+    checkpoints = CheckpointFolder(folder / "checkpoints", config.run.keep_checkpoints)
+    if saved is not None:
+        path, content = saved
+        state.unpack(content)
+        if world.is_main and resume == "auto":
+            checkpoints.complete(path, content)
+        log.info("resumed from %s: epoch %d, iteration %d", path, state.progress.epoch + 1, state.progress.iteration)
+    if test is None:
+        log.info("no queries with identities: nothing is evaluated, the last epoch counts")
+
+    extract = FeatureExtractor(
+        state.model, world, state.precision, config.run.test_batch_size, channels_last=config.optim.channels_last
+    )
+    run_log = RunLog(folder, config, state.progress.history) if world.is_main else None
+    try:
+        with InterruptGuard() as guard:
+            evaluate = None if test is None else test.evaluator(extract, world)
+            trainer = Trainer(
+                config,
+                training.images,
+                training.cams,
+                step,
+                state,
+                extract,
+                evaluate,
+                checkpoints,
+                run_log,
+                world,
+                guard,
+            )
+            trainer.run()
+        summary = summarise(state.progress.history, state.progress.best)
+        if run_log is not None:
+            run_log.finish(summary, state.progress.history)
+            _say_where(folder, summary)
+    except RunError as error:
+        log.error("%s", error)
+        raise
+    finally:
+        if run_log is not None:
+            run_log.close()
+    return summary
+
+
+def summarise(history: Sequence[dict[str, Any]], best: dict[str, Any] | None) -> dict[str, Any]:
+    """What metrics.json holds: untrained network, best and last epoch, and how the best was chosen."""
+    untrained = next((record for record in history if record["epoch"] == 0), None)
+    return {
+        "untrained": untrained,
+        "best": best,
+        "last": history[-1] if history else None,
+        "note": "the best epoch was chosen on the test split: for a fair comparison use the last one",
+    }
+
+
+def _say_where(folder: Path, summary: dict[str, Any]) -> None:
+    for name in ("untrained", "best", "last"):
+        record = summary[name]
+        if record is not None and "mAP" in record:
+            chosen = " (chosen on the test split)" if name == "best" else ""
+            figures = " ".join(f"{label} {record[key]:.1%}" for key, label in FIGURES.items())
+            log.info("%-9s epoch %3d: %s%s", name, record["epoch"], figures, chosen)
+    names = "metrics.json metrics.jsonl curves.png config.yaml environment.json train.log tensorboard/ checkpoints/"
+    log.info("results are in %s: %s", folder, names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

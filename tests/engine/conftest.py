@@ -1,0 +1,61 @@
+"""A data set of a few dozen tiny images in the market1501 layout, and flags that train on it in about a second."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from ise_fast.data import SyntheticSpec, generate_synthetic
+
+TINY = SyntheticSpec(
+    train_identities=10, test_identities=6, cameras=3, train_images=80, query_images=12, gallery_images=30,
+    distractors=3, junk=2, height=32, width=16, seed=5,
+)  # fmt: skip
+FLAGS = shlex.split(
+    "--preset synthetic --dataset market1501 --height 32 --width 16 -b 16 --num-instances 4 --iters 4 --epochs 2 "
+    "--k1 8 --k2 2 --eps 0.6 --min-samples 2 --device cpu --progress false --tensorboard false -j 1 "
+    "--test-batch-size 64"
+)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "Market-1501-v15.09.15"
+    generate_synthetic(root, TINY, workers=1)
+    return root.parent
+
+
+@pytest.fixture
+def flags(data_dir: Path) -> list[str]:
+    """Flags of a tiny run, without --logs-dir."""
+    return [*FLAGS, "--data-dir", str(data_dir)]
+
+
+@pytest.fixture
+def launch() -> Callable[[Sequence[str]], subprocess.Popen[str]]:
+    """Start `python -m ise_fast.train` in a process of its own."""
+
+    def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ise_fast.train", *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return start
+
+
+def final_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights of the newest checkpoint of a run."""
+    newest = max((folder / "checkpoints").glob("checkpoint-*.pt"))
+    weights: dict[str, torch.Tensor] = torch.load(newest, weights_only=True)["model"]
+    return weights
+
+
+def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different

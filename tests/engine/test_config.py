@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ise_fast.engine import presets
+from ise_fast.engine.config import TrainConfig, parse, write_yaml
+from ise_fast.train import main
+
+
+def test_the_flags_people_know() -> None:
+    words = (
+        "-d msmt17 --data-dir D --logs-dir L -a resnet18 -b 64 -j 3 --height 96 --width 48 --num-instances 8 "
+        "--eps 0.5 --k1 20 --k2 4 --iters 7 --epochs 9 --step-size 4 --momentum 0.3 --temp 0.07 --pooling-type gem "
+        "--seed 5 --resume auto --print-freq 3 --eval-step 2"
+    )
+    dashes, underscores = parse(words.split()), parse(words.replace("-dir", "_dir").replace("-size", "_size").split())
+    assert dashes == underscores
+    assert (dashes.data.dataset, dashes.data.data_dir, dashes.data.workers) == ("msmt17", "D", 3)
+    assert (dashes.data.height, dashes.data.width) == (96, 48)
+    assert (dashes.model.arch, dashes.model.pooling_type) == ("resnet18", "gem")
+    assert (dashes.cluster.eps, dashes.cluster.k1, dashes.cluster.k2) == (0.5, 20, 4)
+    assert (dashes.loss.momentum, dashes.loss.temp) == (0.3, 0.07)
+    assert (dashes.optim.batch_size, dashes.optim.num_instances, dashes.optim.iters) == (64, 8, 7)
+    assert (dashes.optim.epochs, dashes.optim.step_size) == (9, 4)
+    assert (dashes.run.logs_dir, dashes.run.seed, dashes.run.resume) == ("L", 5, "auto")
+    assert (dashes.run.print_freq, dashes.run.eval_step) == (3, 2)
+
+
+# RECIPES, "Training settings as published": every number that differs between the runs.
+PUBLISHED = {
+    "market1501-ise": ("ise", 70, 400, 30, 0.4, 0.2, "hard", 0.1),
+    "msmt17-ise": ("ise", 50, 400, 20, 0.7, 0.1, "momentum", 0.01),
+    "market1501-cluster-contrast": ("cluster-contrast", 50, 200, 30, 0.6, 0.1, "hard", None),
+    "msmt17-cluster-contrast": ("cluster-contrast", 50, 400, 20, 0.6, 0.1, "momentum", None),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_presets(name: str) -> None:
+    config = parse(["--preset", name])
+    method, epochs, iters, step, eps, momentum, mode, weight = PUBLISHED[name]
+    assert (config.loss.method, config.optim.epochs, config.optim.iters, config.optim.step_size) == (
+        method, epochs, iters, step,
+    )  # fmt: skip
+    assert (config.cluster.eps, config.loss.momentum, config.loss.memory_mode) == (eps, momentum, mode)
+    assert weight is None or config.loss.lp_weight == weight
+    assert (config.cluster.k1, config.cluster.k2, config.cluster.min_samples) == (30, 6, 4)
+    assert (config.optim.batch_size, config.optim.num_instances, config.model.bn_chunk) == (256, 16, 64)
+    assert (config.optim.lr, config.optim.weight_decay) == (3.5e-4, 5e-4)
+    assert (config.loss.temp, config.loss.lp_temp, config.loss.supports, config.loss.base_degree) == (
+        0.05,
+        0.6,
+        1,
+        0.25,
+    )
+    assert (config.data.height, config.data.width, config.data.padding) == (256, 128, 10)
+    assert (config.data.flip, config.data.erase) == (0.5, 0.5)
+    assert (config.model.arch, config.model.pretrained, config.model.pooling_type) == ("resnet50", "imagenet", "avg")
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_is_valid(name: str) -> None:
+    config = parse(["--preset", name])
+    assert config.preset == name
+    unknown = presets.values(name).keys() - config.flat().keys()
+    assert not unknown
+
+
+@pytest.mark.parametrize(
+    ("words", "preset"),
+    [
+        ([], "synthetic"),
+        (["-d", "omniglot"], "omniglot"),
+        (["-d", "market1501"], "market1501-ise"),
+        (["-d", "market1501", "--method", "cluster-contrast"], "market1501-cluster-contrast"),
+    ],
+)
+def test_the_data_set_chooses_a_preset(words: list[str], preset: str) -> None:
+    assert parse(words).preset == preset
+
+
+def test_command_line_beats_file_beats_preset(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("preset: market1501-ise\neps: 0.5\nk1: 25\n")
+    config = parse(["--config", str(file), "--k1", "20"])
+    assert (config.optim.epochs, config.cluster.eps, config.cluster.k1) == (70, 0.5, 20)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("", False), ("--channels-last", True), ("--channels_last true", True), ("--no-channels-last", False),
+     ("--channels-last=false", False)],
+)  # fmt: skip
+def test_switches(words: str, expected: bool) -> None:
+    assert parse(words.split()).optim.channels_last is expected
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = parse(["--preset", "msmt17-ise-gem", "--eps", "0.65", "--logs-dir", "somewhere"])
+    write_yaml(config, tmp_path / "config.yaml")
+    assert parse(["--config", str(tmp_path / "config.yaml")]) == config
+    assert TrainConfig.from_flat(config.flat()) == config
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--nope 3", "--nope"),
+        ("--eps much", "eps"),
+        ("--eps 1.5", "--eps"),
+        ("--k1 0", "--k1"),
+        ("--k1 4 --k2 5", "--k2"),
+        ("--preset nope", "--preset"),
+        ("--method nope", "method"),
+        ("-b 30 --num-instances 16", "--batch-size"),
+        ("-b 16 --num-instances 16", "--batch-size"),
+        ("-b 96 --bn-chunk 64", "--bn-chunk"),
+        ("--config /does/not/exist.yaml", "exist.yaml"),
+        ("-d nope", "dataset"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_status_2(
+    words: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert list(tmp_path.iterdir()) == []
