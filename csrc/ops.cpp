@@ -10,4 +10,9 @@
 ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
   // Support samples and the ISE loss
   m.def("nearest_centroids(Tensor features, Tensor centroids, Tensor labels, int k) -> (Tensor, Tensor)");
+
+  // Evaluation
+  m.def(
+      "rank_metrics(Tensor distance, Tensor query_ids, Tensor gallery_ids, Tensor? query_cams, Tensor? gallery_cams, "
+      "int max_rank) -> (Tensor mAP, Tensor cmc, Tensor mINP, Tensor ap)");
 }

@@ -1,5 +1,6 @@
 """The operators: torch tensors in and out, CPU or CUDA. Compiled where a kernel has landed, else the reference."""
 
+from ise_fast.ops.rank import rank_metrics
 from ise_fast.ops.supports import nearest_centroids
 from ise_fast.reference import (
     cluster_nce_loss,
@@ -11,7 +12,6 @@ from ise_fast.reference import (
     k_reciprocal_encoding,
     knn,
     radius_graph,
-    rank_metrics,
     re_ranking,
     support_samples,
     update_memory_,

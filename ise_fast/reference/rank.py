@@ -89,7 +89,7 @@ def rank_metrics(
         gallery_ids: [G] int64.
         query_cams: [Q] int64; given together with `gallery_cams`, or not.
         gallery_cams: [G] int64.
-        max_rank: length of the CMC, at least 1.
+        max_rank: length of the CMC, 1 to 2^20.
 
     Returns:
         RankMetrics(mAP, cmc [max_rank] float32, mINP, ap [Q] float32 with NaN for a query without a match).
@@ -100,7 +100,7 @@ def rank_metrics(
     d = check_tensor("distance", distance, 2, (torch.float32, torch.float64))
     check_finite("distance", d)
     queries, entries = d.shape
-    max_rank = check_int("max_rank", max_rank, 1)
+    max_rank = check_int("max_rank", max_rank, 1, 2**20)
     if (query_cams is None) != (gallery_cams is None):
         missing = "query_cams" if query_cams is None else "gallery_cams"
         raise ValueError(f"{missing}: expected cameras for query and gallery or for neither, got None")

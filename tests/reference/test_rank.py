@@ -119,7 +119,7 @@ def test_ties_are_ranked_by_index() -> None:
         ({"gallery_ids": ids(2, 2)}, ValueError, "query_ids: expected at least one query with a match"),
         ({"query_cams": ids(0)}, ValueError, "gallery_cams: expected cameras for query and gallery or for neither"),
         ({"gallery_cams": ids(0, 0)}, ValueError, "query_cams: expected cameras for query and gallery or for neither"),
-        ({"max_rank": 0}, ValueError, "max_rank: expected an integer of at least 1, got 0"),
+        ({"max_rank": 0}, ValueError, r"max_rank: expected an integer in \[1, 1048576\], got 0"),
     ],
 )
 def test_rank_metrics_bad_input(change: dict[str, object], error: type[Exception], message: str) -> None:

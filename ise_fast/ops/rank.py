@@ -1,0 +1,70 @@
+"""Evaluation of a retrieval: CMC, mAP and mINP, and k-reciprocal re-ranking."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
+from ise_fast.types import RankMetrics
+
+
+def rank_metrics(
+    distance: Tensor,
+    query_ids: Tensor,
+    gallery_ids: Tensor,
+    query_cams: Tensor | None = None,
+    gallery_cams: Tensor | None = None,
+    max_rank: int = 50,
+) -> RankMetrics:
+    """CMC, mAP and mINP of a distance matrix.
+
+    Gallery entries with both the identity and the camera of the query are left out (none without cameras), and so are
+    queries without a match. The gallery is ranked by (distance, index). CUDA tensors are evaluated on the host.
+
+    * cmc[r - 1]: share of the queries whose first match has rank r or better.
+    * AP: sum over the distinct distances of (recall gained there) * precision, as scikit-learn's
+      average_precision_score: equal distances count as one step. mAP is its mean.
+    * INP: number of matches / rank of the last one. mINP is its mean.
+
+    Args:
+        distance: [Q, G] float32 or float64, finite.
+        query_ids: [Q] int64.
+        gallery_ids: [G] int64.
+        query_cams: [Q] int64; given together with `gallery_cams`, or not.
+        gallery_cams: [G] int64.
+        max_rank: length of the CMC, 1 to 2^20.
+
+    Returns:
+        RankMetrics(mAP, cmc [max_rank] float32, mINP, ap [Q] float32 with NaN for a query without a match).
+
+    Raises:
+        ValueError: on a wrong shape, dtype or device, NaN or infinity in `distance`, cameras on one side only, or if
+            no query has a match.
+
+    Source: Zheng et al., Scalable Person Re-identification, ICCV 2015 (protocol); Ye et al., TPAMI 2021 (INP).
+
+    Example:
+        >>> distance = torch.tensor([[0.1, 0.2, 0.3]])
+        >>> rank_metrics(distance, torch.tensor([7]), torch.tensor([7, 5, 7])).mAP
+        0.8333333333333333
+    """
+    cameras = [None if cams is None else cams.cpu() for cams in (query_cams, gallery_cams)]
+    mean_ap, cmc, mean_inp, ap = torch.ops.ise_fast.rank_metrics(
+        distance.cpu(), query_ids.cpu(), gallery_ids.cpu(), *cameras, max_rank
+    )
+    return RankMetrics(mean_ap.item(), cmc.to(distance.device), mean_inp.item(), ap.to(distance.device))
+
+
+@torch.library.register_fake("ise_fast::rank_metrics")
+def _(
+    distance: Tensor,
+    query_ids: Tensor,
+    gallery_ids: Tensor,
+    query_cams: Tensor | None,
+    gallery_cams: Tensor | None,
+    max_rank: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    scalar = distance.new_empty((), dtype=torch.float64)
+    cmc = distance.new_empty(max_rank, dtype=torch.float32)
+    return scalar, cmc, torch.empty_like(scalar), distance.new_empty(distance.shape[0], dtype=torch.float32)
