@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "simt"
+SIMT = ROOT / "tests" / "simt"
 VARIANT = "ISE_FAST_SIMT_VARIANT"  # environment variable: which build the tests load
 
 
