@@ -54,7 +54,8 @@ class Case:
         variants: the first one is ours and is what others are compared with.
         flops: fewest floating-point operations that the answer needs.
         bytes: fewest bytes that must move: each input read once, each output written once.
-        axis: the key of `shape` that a growth curve over sizes runs along.
+        axis: the key of `shape` that a growth curve over sizes runs along; "" for a case outside such a curve.
+        skipped: variants that could not run here, with the reason.
     """
 
     operator: str
@@ -64,6 +65,7 @@ class Case:
     bytes: float = 0.0
     axis: str = ""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -1,0 +1,28 @@
+"""What is measured: one builder of cases for each operator, and for the two ways through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from benchmarks.cases import evaluation, head, labels
+from benchmarks.cases.setting import Setting
+from benchmarks.measure import Case
+
+#: operator or way through -> its cases at the sizes of a setting
+CASES: dict[str, Callable[[Setting], Iterator[Case]]] = {
+    "knn": labels.knn,
+    "radius_graph": labels.radius_graph,
+    "k_reciprocal_encoding": labels.k_reciprocal_encoding,
+    "jaccard_graph": labels.jaccard_graph,
+    "dbscan": labels.dbscan,
+    "features_to_labels": labels.features_to_labels,
+    "nearest_centroids": head.nearest_centroids,
+    "support_samples": head.support_samples,
+    "cluster_nce_loss": head.cluster_nce_loss,
+    "update_memory_": head.update_memory,
+    "ise_loss_step": head.ise_loss_step,
+    "re_ranking": evaluation.re_ranking,
+    "rank_metrics": evaluation.rank_metrics,
+}
+
+__all__ = ["CASES", "Setting"]

@@ -1,0 +1,229 @@
+"""The ISE head: nearest centroids, supports, losses with gradient, memory update, and the whole step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import checks
+from benchmarks.cases.setting import Setting, missing
+from benchmarks.data import clustered_features
+from benchmarks.measure import Case, Variant
+from benchmarks.published import head as published
+from ise_fast import ops, reference
+
+DEGREE, MOMENTUM, INSTANCES = 0.15, 0.2, 16
+
+
+def _sizes(setting: Setting, k: int = 1) -> list[tuple[int, int, int, int, str]]:
+    """(B, K, d, k, axis)."""
+    if setting.quick:
+        return [(32, 40, 64, k, "")]
+    if setting.device.type == "cuda":
+        return [(256, 3_000, 2048, k, ""), (4_096, 20_000, 2048, k, ""), (256, 1_000_000, 2048, k, "")]
+    sizes = [(256, 700, 2048, k, "")]
+    if setting.growth:
+        sizes += [(256, clusters, 256, k, "K") for clusters in (500, 2_000, 8_000, 32_000, 100_000)]
+    return sizes
+
+
+def _batch(b: int, clusters: int, d: int, setting: Setting) -> tuple[Tensor, Tensor, Tensor]:
+    """Features near their centroid, in groups of 16 as a P x K sampler gives them; centroids."""
+    c = clustered_features(clusters, d, max(2, clusters // 3), seed=1)
+    y = torch.arange(b) // INSTANCES * 7 % clusters
+    noise = torch.randn(b, d, generator=torch.Generator().manual_seed(2)) / d**0.5
+    f = torch.nn.functional.normalize(c[y] + noise, dim=1)
+    return f.to(setting.device), y.to(setting.device), c.to(setting.device)
+
+
+def nearest_centroids(setting: Setting) -> Iterator[Case]:
+    for b, clusters, d, k, axis in _sizes(setting):
+        f, y, c = _batch(b, clusters, d, setting)
+        truth = ops.nearest_centroids(f, c, y, k).indices
+        check = partial(checks.same_neighbours, truth, exact=True)
+        loose = partial(checks.same_neighbours, truth, exact=False)
+        yield Case(
+            operator="nearest_centroids",
+            shape={"B": b, "K": clusters, "d": d, "k": k},
+            variants=[
+                Variant("fused", partial(_nearest, ops, f, c, y, k)),
+                Variant("reference", partial(_nearest, reference, f, c, y, k), check),
+                Variant("torch matmul + topk", partial(_matmul_topk, f, c, y, k), loose),
+            ],
+            flops=2.0 * b * clusters * d,
+            bytes=4 * (b + clusters) * d,
+            axis=axis,
+            device=f.device,
+        )
+
+
+def _nearest(implementation: ModuleType, f: Tensor, c: Tensor, y: Tensor, k: int) -> Tensor:
+    indices: Tensor = implementation.nearest_centroids(f, c, y, k).indices
+    return indices
+
+
+def _matmul_topk(f: Tensor, c: Tensor, y: Tensor, k: int) -> Tensor:
+    return (f @ c.T).scatter_(1, y[:, None], -torch.inf).topk(k).indices
+
+
+def support_samples(setting: Setting) -> Iterator[Case]:
+    for b, clusters, d, k, axis in _sizes(setting, k=4):
+        f, y, c = _batch(b, clusters, d, setting)
+        nearest = ops.nearest_centroids(f, c, y, k).indices
+        truth = ops.support_samples(f, c, y, nearest, DEGREE)
+        yield Case(
+            operator="support_samples",
+            shape={"B": b, "K": clusters, "d": d, "k": k},
+            variants=[
+                Variant("fused", partial(ops.support_samples, f, c, y, nearest, DEGREE)),
+                Variant(
+                    "reference",
+                    partial(reference.support_samples, f, c, y, nearest, DEGREE),
+                    partial(checks.close, truth, tolerance=1e-5),
+                ),
+            ],
+            bytes=4 * b * d * (2 + 2 * k),
+            axis=axis,
+            device=f.device,
+        )
+
+
+def cluster_nce_loss(setting: Setting) -> Iterator[Case]:
+    """Forward and backward."""
+    for b, clusters, d, _k, axis in _sizes(setting):
+        f, y, c = _batch(b, clusters, d, setting)
+        run = partial(_with_gradient, ops.cluster_nce_loss)
+        check = partial(checks.close, run(f, y, c), tolerance=1e-4)
+        variants = [
+            Variant("fused", partial(run, f, y, c)),
+            Variant("reference", partial(_with_gradient, reference.cluster_nce_loss, f, y, c), check),
+        ]
+        skipped = {}
+        if hasattr(torch.nn.functional, "linear_cross_entropy"):
+            variants.append(Variant("torch linear_cross_entropy", partial(_with_gradient, _torch_linear, f, y, c), check))
+        else:
+            skipped["torch linear_cross_entropy"] = f"not in torch {torch.__version__}"
+        if reason := missing("liger_kernel"):
+            skipped["Liger-Kernel"] = reason
+        elif f.is_cuda:
+            variants.append(Variant("Liger-Kernel", partial(_with_gradient, _liger, f, y, c), check))
+        if reason := missing("cut_cross_entropy"):
+            skipped["cut-cross-entropy"] = reason
+        elif f.is_cuda:
+            variants.append(Variant("cut-cross-entropy", partial(_with_gradient, _cut, f, y, c), check))
+        yield Case(
+            operator="cluster_nce_loss",
+            shape={"B": b, "K": clusters, "d": d},
+            variants=variants,
+            flops=4.0 * b * clusters * d,
+            bytes=4 * (2 * b + 2 * clusters) * d,
+            axis=axis,
+            device=f.device,
+            skipped=skipped,
+        )
+
+
+def _with_gradient(loss: Any, f: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = f.detach().requires_grad_()
+    value = loss(leaf, y, c)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    return value.detach(), gradient
+
+
+def _torch_linear(f: Tensor, y: Tensor, c: Tensor) -> Tensor:
+    f = torch.nn.functional.normalize(f, dim=1)
+    loss: Tensor = torch.nn.functional.linear_cross_entropy(f / 0.05, c, y)  # type: ignore[attr-defined, unused-ignore]
+    return loss
+
+
+def _liger(f: Tensor, y: Tensor, c: Tensor) -> Tensor:
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    loss: Tensor = LigerFusedLinearCrossEntropyLoss()(c, torch.nn.functional.normalize(f, dim=1) / 0.05, y)
+    return loss
+
+
+def _cut(f: Tensor, y: Tensor, c: Tensor) -> Tensor:
+    from cut_cross_entropy import linear_cross_entropy
+
+    loss: Tensor = linear_cross_entropy(torch.nn.functional.normalize(f, dim=1) / 0.05, c, y)
+    return loss
+
+
+def update_memory(setting: Setting) -> Iterator[Case]:
+    """In place, hard: the buffer is restored before each run."""
+    for b, clusters, d, _k, axis in _sizes(setting):
+        f, y, c = _batch(b, clusters, d, setting)
+        buffer = c.clone()
+        truth = c.clone()
+        ops.update_memory_(truth, f, y, MOMENTUM)
+
+        def run(implementation: ModuleType, buffer: Tensor = buffer, f: Tensor = f, y: Tensor = y) -> Tensor:
+            implementation.update_memory_(buffer, f, y, MOMENTUM)
+            return buffer
+
+        restore = partial(buffer.copy_, c)
+        check = partial(checks.close, truth, tolerance=1e-5)
+        yield Case(
+            operator="update_memory_",
+            shape={"B": b, "K": clusters, "d": d},
+            variants=[
+                Variant("fused", partial(run, ops), partial(checks.close, truth, tolerance=0.0), restore),
+                Variant("reference", partial(run, reference), check, restore),
+            ],
+            bytes=4 * d * (b + 2 * min(b, clusters)),
+            axis=axis,
+            device=f.device,
+        )
+
+
+def ise_loss_step(setting: Setting) -> Iterator[Case]:
+    """Forward, backward and memory update with the cached Gram matrix: what a training iteration does."""
+    for k in (1, 4):
+        for b, clusters, d, _, axis in _sizes(setting):
+            f, y, c = _batch(b, clusters, d, setting)
+            gram = c @ c.T if clusters <= 8_192 else None
+            buffer = c.clone()
+            restore = partial(buffer.copy_, c)
+            truth = _step(ops, buffer, f, y, k, gram)
+            check = partial(checks.close, truth, tolerance=2e-4)
+            variants = [
+                Variant("fused", partial(_step, ops, buffer, f, y, k, gram), None, restore),
+            ]
+            if clusters * b <= 5_000_000:
+                variants.append(Variant("reference", partial(_step, reference, buffer, f, y, k, gram), check, restore))
+                variants.append(
+                    Variant("published", partial(published.step, buffer, f, y, DEGREE, k, MOMENTUM), check, restore)
+                )
+            variants.append(Variant("yardstick: 2 products", partial(_two_products, f, c), None))
+            yield Case(
+                operator="ise_loss_step",
+                shape={"B": b, "K": clusters, "d": d, "k": k},
+                variants=variants,
+                flops=2.06 * 2.0 * b * clusters * d,
+                bytes=4 * (2 * b * (1 + k) + 2 * clusters) * d,
+                axis=axis if k == 1 else "",
+                device=f.device,
+            )
+
+
+def _step(
+    implementation: ModuleType, buffer: Tensor, f: Tensor, y: Tensor, k: int, gram: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, gradient, memory afterwards."""
+    leaf = f.detach().requires_grad_()
+    out = implementation.ise_loss(leaf, y, buffer, DEGREE, k=k, gram=gram)
+    (gradient,) = torch.autograd.grad(out.loss, leaf)
+    rows = torch.cat([f, out.supports.flatten(0, 1)])
+    implementation.update_memory_(buffer, rows, torch.cat([y, y.repeat_interleave(k)]), MOMENTUM)
+    return out.loss.detach(), gradient, buffer.clone()
+
+
+def _two_products(f: Tensor, c: Tensor) -> Tensor:
+    """f C^T and W C: the least that loss and gradient need."""
+    return (f @ c.T) @ c

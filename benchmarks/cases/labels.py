@@ -1,0 +1,230 @@
+"""Pseudo labels: neighbours, encoding, Jaccard, DBSCAN, and the whole way from features to labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks import checks
+from benchmarks.cases.setting import Setting, identities, missing
+from benchmarks.data import clustered_features
+from benchmarks.measure import Case, Variant, WrongResult
+from benchmarks.published import labels as published
+from ise_fast import ops, reference
+from ise_fast.types import CSRGraph
+
+K1, K2, EPS, MIN_SAMPLES = 30, 6, 0.6, 4
+
+
+def _features(n: int, d: int, setting: Setting) -> Tensor:
+    return clustered_features(n, d, identities(n)).to(setting.device)
+
+
+def knn(setting: Setting) -> Iterator[Case]:
+    """The 30 nearest neighbours of every row, self included."""
+    for n, d, axis in setting.label_sizes():
+        x = _features(n, d, setting)
+        truth = ops.knn(x, K1).indices
+        loose, strict = (partial(checks.same_neighbours, truth, exact=exact) for exact in (False, True))
+        small, cpu = n <= setting.slow_limit, x.device.type == "cpu"
+        variants = [Variant("fused", lambda x=x: ops.knn(x, K1).indices)]
+        peers = [  # name, modules it needs, whether it suits this device and size
+            ("faiss", ("faiss",), small and cpu, partial(published.neighbours, x, K1)),
+            ("scikit-learn", ("sklearn",), small and cpu, partial(_sklearn_neighbours, x)),
+            ("cuML", ("cuml",), not cpu, partial(_cuml_neighbours, x)),
+            ("cuVS", ("cuvs",), not cpu, partial(_cuvs_neighbours, x)),
+        ]
+        if small:
+            variants.append(Variant("reference", lambda x=x: reference.knn(x, K1).indices, strict))
+            variants.append(Variant("torch matmul + topk", partial(_matmul_topk, x), loose))
+            variants.append(Variant("yardstick: x @ x.T", lambda x=x: x @ x.T))
+        variants += [Variant(name, run, loose) for name, modules, fits, run in peers if fits and not missing(*modules)]
+        yield Case(
+            operator="knn",
+            shape={"N": n, "d": d, "k": K1},
+            variants=variants,
+            flops=float(n) * n * d,  # each pair once
+            bytes=n * d * 4 + n * K1 * 12,
+            axis=axis,
+            device=x.device,
+            skipped={name: missing(*modules) for name, modules, fits, _ in peers if fits and missing(*modules)},
+        )
+
+
+def _matmul_topk(x: Tensor) -> Tensor:
+    squares = x.square().sum(1)
+    return (squares[:, None] + squares[None, :] - 2 * (x @ x.T)).topk(K1, largest=False).indices
+
+
+def _sklearn_neighbours(x: Tensor) -> Any:
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(n_neighbors=K1, algorithm="brute").fit(x.numpy()).kneighbors(x.numpy())[1]
+
+
+def _cuml_neighbours(x: Tensor) -> Any:
+    from cuml.neighbors import NearestNeighbors
+
+    return NearestNeighbors(n_neighbors=K1, algorithm="brute").fit(x).kneighbors(x, return_distance=False)
+
+
+def _cuvs_neighbours(x: Tensor) -> Any:
+    from cuvs.neighbors import brute_force
+
+    return brute_force.search(brute_force.build(x), x, K1)[1].copy_to_host()
+
+
+def radius_graph(setting: Setting) -> Iterator[Case]:
+    """All pairs within a Euclidean radius, about 20 a row."""
+    for n, d, axis in setting.label_sizes():
+        x = _features(n, d, setting)
+        eps = float(ops.knn(x, 20).distances[:, -1].sqrt().median())
+        truth = ops.radius_graph(x, eps)
+        variants = [Variant("fused", lambda x=x, eps=eps: ops.radius_graph(x, eps))]
+        if n <= setting.slow_limit:
+            check = partial(checks.same_graph, truth)
+            variants.append(Variant("reference", lambda x=x, eps=eps: reference.radius_graph(x, eps), check))
+            if x.device.type == "cpu" and not missing("sklearn"):
+                variants.append(Variant("scikit-learn", partial(_sklearn_radius, x, eps), partial(_same_pairs, truth)))
+        yield Case(
+            operator="radius_graph",
+            shape={"N": n, "d": d},
+            variants=variants,
+            flops=float(n) * n * d,
+            bytes=n * d * 4 + truth.nnz * 8,
+            axis=axis,
+            device=x.device,
+            skipped={"scikit-learn": reason} if (reason := missing("sklearn")) else {},
+        )
+
+
+def _sklearn_radius(x: Tensor, eps: float) -> Any:
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(radius=eps, algorithm="brute").fit(x.numpy()).radius_neighbors_graph(x.numpy())
+
+
+def _same_pairs(truth: CSRGraph, got: Any) -> str:
+    extra = abs(got.nnz - truth.nnz) + (got.astype(bool) != truth.to_scipy().astype(bool)).nnz
+    if extra > 1e-5 * truth.nnz:
+        raise WrongResult(f"{extra} of {truth.nnz} pairs differ")
+    return f"{extra} of {truth.nnz} pairs differ" if extra else ""
+
+
+def k_reciprocal_encoding(setting: Setting) -> Iterator[Case]:
+    """Reciprocal sets, their expansion, softmax weights and query expansion; neighbours included."""
+    for n, d, axis in setting.label_sizes():
+        x = _features(n, d, setting)
+        truth = ops.k_reciprocal_encoding(x, K1, K2)
+        variants = [Variant("fused", lambda x=x: ops.k_reciprocal_encoding(x, K1, K2))]
+        if n <= setting.slow_limit // 4:
+            check = partial(checks.same_graph, truth)
+            variants.append(Variant("reference", lambda x=x: reference.k_reciprocal_encoding(x, K1, K2), check))
+        variants.append(Variant("its neighbours alone", lambda x=x: ops.knn(x, K1)))
+        yield Case(
+            operator="k_reciprocal_encoding",
+            shape={"N": n, "d": d, "k1": K1, "k2": K2},
+            variants=variants,
+            flops=float(n) * n * d,
+            bytes=n * d * 4 + truth.nnz * 8,
+            axis=axis,
+            device=x.device,
+        )
+
+
+def jaccard_graph(setting: Setting) -> Iterator[Case]:
+    """Every pair with a Jaccard distance of at most eps; neighbours and encoding included."""
+    for n, d, axis in setting.label_sizes():
+        x = _features(n, d, setting)
+        truth = ops.jaccard_graph(x, K1, K2, eps=EPS)
+        variants = [Variant("fused", lambda x=x: ops.jaccard_graph(x, K1, K2, eps=EPS))]
+        if n <= setting.slow_limit // 4:
+            check = partial(checks.same_graph, truth)
+            variants.append(Variant("reference", lambda x=x: reference.jaccard_graph(x, K1, K2, eps=EPS), check))
+        variants.append(Variant("its encoding alone", lambda x=x: ops.k_reciprocal_encoding(x, K1, K2)))
+        yield Case(
+            operator="jaccard_graph",
+            shape={"N": n, "d": d, "k1": K1, "k2": K2},
+            variants=variants,
+            flops=float(n) * n * d,
+            bytes=n * d * 4 + truth.nnz * 8,
+            axis=axis,
+            device=x.device,
+        )
+
+
+def dbscan(setting: Setting) -> Iterator[Case]:
+    """Labels from the sparse graph; scikit-learn takes the dense matrix, as the published programs give it."""
+    for n, d, axis in setting.label_sizes():
+        x = _features(n, d, setting)
+        graph = ops.jaccard_graph(x, K1, K2, eps=EPS)
+        truth = ops.dbscan(graph, EPS, MIN_SAMPLES).labels
+        exact = partial(checks.same_labels, truth, exact=True)
+        variants = [Variant("fused", lambda g=graph: ops.dbscan(g, EPS, MIN_SAMPLES).labels)]
+        skipped = {}
+        if n <= setting.slow_limit:
+            variants.append(Variant("reference", lambda g=graph: reference.dbscan(g, EPS, MIN_SAMPLES).labels, exact))
+        if reason := missing("sklearn"):
+            skipped["scikit-learn"] = reason
+        else:
+            sparse = graph.to("cpu").to_scipy()
+            variants.append(Variant("scikit-learn, sparse", partial(_sklearn_dbscan, sparse), exact))
+            if n <= setting.slow_limit:
+                dense = ops.jaccard_distance(x, K1, K2).cpu().numpy()
+                variants.append(Variant("scikit-learn, dense", partial(_sklearn_dbscan, dense), exact))
+        yield Case(
+            operator="dbscan",
+            shape={"N": n, "pairs": graph.nnz},
+            variants=variants,
+            bytes=graph.nnz * 8 + n * 17,
+            axis=axis,
+            device=x.device,
+            skipped=skipped,
+        )
+
+
+def _sklearn_dbscan(distance: Any) -> Any:
+    from sklearn.cluster import DBSCAN
+
+    return DBSCAN(eps=EPS, min_samples=MIN_SAMPLES, metric="precomputed", n_jobs=-1).fit_predict(distance)
+
+
+def features_to_labels(setting: Setting) -> Iterator[Case]:
+    """The whole way: features to pseudo labels."""
+    for n, d, axis in setting.label_sizes():
+        x = _features(n, d, setting)
+        truth = _labels(ops, x)
+        variants = [Variant("fused", partial(_labels, ops, x))]
+        skipped = {}
+        if n <= setting.slow_limit // 4:
+            variants.append(
+                Variant("reference", partial(_labels, reference, x), partial(checks.same_labels, truth, exact=True))
+            )
+        if n <= setting.slow_limit:
+            variants.append(Variant("yardstick: x @ x.T", lambda x=x: x @ x.T))
+            if reason := missing("sklearn"):
+                skipped["published"] = reason
+            else:
+                check = partial(checks.same_labels, truth, exact=False)
+                variants.append(
+                    Variant("published", lambda x=x: published.pseudo_labels(x.cpu(), K1, K2, EPS, MIN_SAMPLES), check)
+                )
+        yield Case(
+            operator="features_to_labels",
+            shape={"N": n, "d": d, "k1": K1, "k2": K2},
+            variants=variants,
+            flops=float(n) * n * d,
+            bytes=n * d * 4 + n * 8,
+            axis=axis,
+            device=x.device,
+            skipped=skipped,
+        )
+
+
+def _labels(implementation: Any, x: Tensor) -> Tensor:
+    graph = implementation.jaccard_graph(x, K1, K2, eps=EPS)
+    labels: Tensor = implementation.dbscan(graph, EPS, MIN_SAMPLES).labels
+    return labels
