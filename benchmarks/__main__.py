@@ -1,10 +1,10 @@
 """python -m benchmarks: how fast is each operator here, how far from what the hardware allows, and against what else?
 
-    python -m benchmarks                        all cases at the size of Market-1501
-    python -m benchmarks --quick                tiny sizes, under a minute: does everything work?
-    python -m benchmarks --growth --out DIR     also curves over N and K
-    python -m benchmarks --compare A.json B.json
-    python -m benchmarks --render A.json        tables and figures of a record again
+python -m benchmarks                        all cases at the size of Market-1501
+python -m benchmarks --quick                tiny sizes, under a minute: does everything work?
+python -m benchmarks --growth --out DIR     also curves over N and K
+python -m benchmarks --compare A.json B.json
+python -m benchmarks --render A.json        tables and figures of a record again
 """
 
 from __future__ import annotations

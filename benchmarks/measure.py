@@ -40,7 +40,7 @@ class Variant:
     name: str
     run: Callable[[], Any]
     check: Callable[[Any], str] | None = None
-    prepare: Callable[[], None] | None = None
+    prepare: Callable[[], object] | None = None
     memory: bool = True
 
 

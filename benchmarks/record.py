@@ -43,7 +43,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> str:
     """A markdown table of what both records hold: medians and their ratio; "~" where the two spreads overlap."""
-    before = {key: variant for key, variant in _variants(old)}
+    before = dict(_variants(old))
     rows = ["| case | variant | before | after | after / before |", "|---|---|---|---|---|"]
     for (operator, shape, name), variant in _variants(new):
         if (other := before.get((operator, shape, name))) is None:

@@ -36,7 +36,9 @@ def rank_metrics(setting: Setting) -> Iterator[Case]:
             shape={"Q": q, "G": g},
             variants=[
                 Variant("fused", partial(_metrics, ops, arguments)),
-                Variant("reference", partial(_metrics, reference, arguments), partial(checks.close, truth, tolerance=1e-6)),
+                Variant(
+                    "reference", partial(_metrics, reference, arguments), partial(checks.close, truth, tolerance=1e-6)
+                ),
             ],
             bytes=q * g * 4,
             device=setting.device,

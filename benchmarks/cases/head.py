@@ -105,7 +105,9 @@ def cluster_nce_loss(setting: Setting) -> Iterator[Case]:
         ]
         skipped = {}
         if hasattr(torch.nn.functional, "linear_cross_entropy"):
-            variants.append(Variant("torch linear_cross_entropy", partial(_with_gradient, _torch_linear, f, y, c), check))
+            variants.append(
+                Variant("torch linear_cross_entropy", partial(_with_gradient, _torch_linear, f, y, c), check)
+            )
         else:
             skipped["torch linear_cross_entropy"] = f"not in torch {torch.__version__}"
         if reason := missing("liger_kernel"):

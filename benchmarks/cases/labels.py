@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from benchmarks import checks
@@ -30,7 +32,7 @@ def knn(setting: Setting) -> Iterator[Case]:
         truth = ops.knn(x, K1).indices
         loose, strict = (partial(checks.same_neighbours, truth, exact=exact) for exact in (False, True))
         small, cpu = n <= setting.slow_limit, x.device.type == "cpu"
-        variants = [Variant("fused", lambda x=x: ops.knn(x, K1).indices)]
+        variants = [Variant("fused", partial(_neighbours, ops, x))]
         peers = [  # name, modules it needs, whether it suits this device and size
             ("faiss", ("faiss",), small and cpu, partial(published.neighbours, x, K1)),
             ("scikit-learn", ("sklearn",), small and cpu, partial(_sklearn_neighbours, x)),
@@ -38,9 +40,9 @@ def knn(setting: Setting) -> Iterator[Case]:
             ("cuVS", ("cuvs",), not cpu, partial(_cuvs_neighbours, x)),
         ]
         if small:
-            variants.append(Variant("reference", lambda x=x: reference.knn(x, K1).indices, strict))
+            variants.append(Variant("reference", partial(_neighbours, reference, x), strict))
             variants.append(Variant("torch matmul + topk", partial(_matmul_topk, x), loose))
-            variants.append(Variant("yardstick: x @ x.T", lambda x=x: x @ x.T))
+            variants.append(Variant("yardstick: x @ x.T", partial(torch.matmul, x, x.T)))
         variants += [Variant(name, run, loose) for name, modules, fits, run in peers if fits and not missing(*modules)]
         yield Case(
             operator="knn",
@@ -52,6 +54,11 @@ def knn(setting: Setting) -> Iterator[Case]:
             device=x.device,
             skipped={name: missing(*modules) for name, modules, fits, _ in peers if fits and missing(*modules)},
         )
+
+
+def _neighbours(implementation: ModuleType, x: Tensor) -> Tensor:
+    indices: Tensor = implementation.knn(x, K1).indices
+    return indices
 
 
 def _matmul_topk(x: Tensor) -> Tensor:
@@ -83,10 +90,10 @@ def radius_graph(setting: Setting) -> Iterator[Case]:
         x = _features(n, d, setting)
         eps = float(ops.knn(x, 20).distances[:, -1].sqrt().median())
         truth = ops.radius_graph(x, eps)
-        variants = [Variant("fused", lambda x=x, eps=eps: ops.radius_graph(x, eps))]
+        variants = [Variant("fused", partial(ops.radius_graph, x, eps))]
         if n <= setting.slow_limit:
             check = partial(checks.same_graph, truth)
-            variants.append(Variant("reference", lambda x=x, eps=eps: reference.radius_graph(x, eps), check))
+            variants.append(Variant("reference", partial(reference.radius_graph, x, eps), check))
             if x.device.type == "cpu" and not missing("sklearn"):
                 variants.append(Variant("scikit-learn", partial(_sklearn_radius, x, eps), partial(_same_pairs, truth)))
         yield Case(
@@ -119,11 +126,11 @@ def k_reciprocal_encoding(setting: Setting) -> Iterator[Case]:
     for n, d, axis in setting.label_sizes():
         x = _features(n, d, setting)
         truth = ops.k_reciprocal_encoding(x, K1, K2)
-        variants = [Variant("fused", lambda x=x: ops.k_reciprocal_encoding(x, K1, K2))]
+        variants = [Variant("fused", partial(ops.k_reciprocal_encoding, x, K1, K2))]
         if n <= setting.slow_limit // 4:
             check = partial(checks.same_graph, truth)
-            variants.append(Variant("reference", lambda x=x: reference.k_reciprocal_encoding(x, K1, K2), check))
-        variants.append(Variant("its neighbours alone", lambda x=x: ops.knn(x, K1)))
+            variants.append(Variant("reference", partial(reference.k_reciprocal_encoding, x, K1, K2), check))
+        variants.append(Variant("its neighbours alone", partial(ops.knn, x, K1)))
         yield Case(
             operator="k_reciprocal_encoding",
             shape={"N": n, "d": d, "k1": K1, "k2": K2},
@@ -140,11 +147,11 @@ def jaccard_graph(setting: Setting) -> Iterator[Case]:
     for n, d, axis in setting.label_sizes():
         x = _features(n, d, setting)
         truth = ops.jaccard_graph(x, K1, K2, eps=EPS)
-        variants = [Variant("fused", lambda x=x: ops.jaccard_graph(x, K1, K2, eps=EPS))]
+        variants = [Variant("fused", partial(ops.jaccard_graph, x, K1, K2, eps=EPS))]
         if n <= setting.slow_limit // 4:
             check = partial(checks.same_graph, truth)
-            variants.append(Variant("reference", lambda x=x: reference.jaccard_graph(x, K1, K2, eps=EPS), check))
-        variants.append(Variant("its encoding alone", lambda x=x: ops.k_reciprocal_encoding(x, K1, K2)))
+            variants.append(Variant("reference", partial(reference.jaccard_graph, x, K1, K2, eps=EPS), check))
+        variants.append(Variant("its encoding alone", partial(ops.k_reciprocal_encoding, x, K1, K2)))
         yield Case(
             operator="jaccard_graph",
             shape={"N": n, "d": d, "k1": K1, "k2": K2},
@@ -163,10 +170,10 @@ def dbscan(setting: Setting) -> Iterator[Case]:
         graph = ops.jaccard_graph(x, K1, K2, eps=EPS)
         truth = ops.dbscan(graph, EPS, MIN_SAMPLES).labels
         exact = partial(checks.same_labels, truth, exact=True)
-        variants = [Variant("fused", lambda g=graph: ops.dbscan(g, EPS, MIN_SAMPLES).labels)]
+        variants = [Variant("fused", partial(_cluster, ops, graph))]
         skipped = {}
         if n <= setting.slow_limit:
-            variants.append(Variant("reference", lambda g=graph: reference.dbscan(g, EPS, MIN_SAMPLES).labels, exact))
+            variants.append(Variant("reference", partial(_cluster, reference, graph), exact))
         if reason := missing("sklearn"):
             skipped["scikit-learn"] = reason
         else:
@@ -184,6 +191,11 @@ def dbscan(setting: Setting) -> Iterator[Case]:
             device=x.device,
             skipped=skipped,
         )
+
+
+def _cluster(implementation: ModuleType, graph: CSRGraph) -> Tensor:
+    labels: Tensor = implementation.dbscan(graph, EPS, MIN_SAMPLES).labels
+    return labels
 
 
 def _sklearn_dbscan(distance: Any) -> Any:
@@ -204,13 +216,13 @@ def features_to_labels(setting: Setting) -> Iterator[Case]:
                 Variant("reference", partial(_labels, reference, x), partial(checks.same_labels, truth, exact=True))
             )
         if n <= setting.slow_limit:
-            variants.append(Variant("yardstick: x @ x.T", lambda x=x: x @ x.T))
+            variants.append(Variant("yardstick: x @ x.T", partial(torch.matmul, x, x.T)))
             if reason := missing("sklearn"):
                 skipped["published"] = reason
             else:
                 check = partial(checks.same_labels, truth, exact=False)
                 variants.append(
-                    Variant("published", lambda x=x: published.pseudo_labels(x.cpu(), K1, K2, EPS, MIN_SAMPLES), check)
+                    Variant("published", partial(published.pseudo_labels, x.cpu(), K1, K2, EPS, MIN_SAMPLES), check)
                 )
         yield Case(
             operator="features_to_labels",
@@ -224,7 +236,5 @@ def features_to_labels(setting: Setting) -> Iterator[Case]:
         )
 
 
-def _labels(implementation: Any, x: Tensor) -> Tensor:
-    graph = implementation.jaccard_graph(x, K1, K2, eps=EPS)
-    labels: Tensor = implementation.dbscan(graph, EPS, MIN_SAMPLES).labels
-    return labels
+def _labels(implementation: ModuleType, x: Tensor) -> Tensor:
+    return _cluster(implementation, implementation.jaccard_graph(x, K1, K2, eps=EPS))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from golden_data import load
+import torch
+from golden_data import load, names
 
+from benchmarks.published.head import ise_loss, update_memory
 from benchmarks.published.labels import jaccard_distance, pseudo_labels
 
 
@@ -17,3 +19,18 @@ def test_labels_and_distances_equal_the_golden_numbers(name: str) -> None:
     np.testing.assert_allclose(distance, golden["jaccard"].numpy(), atol=2e-6)
     labels = pseudo_labels(x, k1, k2, float(golden["eps"]), int(golden["min_samples"]))
     assert labels.tolist() == golden["labels"].tolist()
+
+
+@pytest.mark.parametrize("name", names("head"))
+def test_head_equals_the_golden_numbers(name: str) -> None:
+    golden = load(name)
+    f, y, c = golden["features"].requires_grad_(), golden["labels"], golden["memory_before"].clone()
+    arguments = (golden["effective_lambda"], golden["topk"], golden["tau"], golden["tau_lp"], golden["lp_weight"])
+    loss, supports, support_y = ise_loss(f, y, c, *arguments)
+    (gradient,) = torch.autograd.grad(loss, f)
+    torch.testing.assert_close(supports, golden["supports"], atol=1e-6, rtol=0)
+    assert loss.item() == pytest.approx(golden["loss"], rel=1e-5)
+    torch.testing.assert_close(gradient, golden["grad"], atol=1e-6, rtol=1e-4)
+    rows, rows_y = torch.cat([f, supports]).detach(), torch.cat([y, support_y])
+    update_memory(c, rows, rows_y, golden["momentum"], golden["update"])
+    torch.testing.assert_close(c, golden["memory_after"], atol=1e-6, rtol=0)
