@@ -35,10 +35,15 @@ def same_labels(truth: Tensor, got: ArrayLike, *, exact: bool) -> str:
     if exact or mine.shape != other.shape:
         raise WrongResult(f"labels differ (shapes {mine.shape}, {other.shape})")
     pairs, counts = np.unique(np.stack([mine, other]), axis=1, return_counts=True)
-    best: dict[int, int] = {}  # of each of our clusters: images in its largest common part
-    for label, count in zip(pairs[0], counts, strict=True):
-        best[int(label)] = max(best.get(int(label), 0), int(count))
-    wrong = len(mine) - sum(best.values())
+    best: tuple[dict[int, int], dict[int, int]] = (
+        {},
+        {},
+    )  # of each cluster on either side: its largest common part with one of the other side
+    for *pair, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
+        for side in (0, 1):
+            best[side][pair[side]] = max(best[side].get(pair[side], 0), count)
+    kept = sum(n for a, b, n in zip(*pairs.tolist(), counts.tolist(), strict=True) if best[0][a] == best[1][b] == n)
+    wrong = len(mine) - kept
     if wrong > 0.005 * len(mine):
         raise WrongResult(f"{wrong} of {len(mine)} labels differ")
     return f"{wrong} of {len(mine)} labels differ" if wrong else "same up to renaming"

@@ -1,0 +1,94 @@
+"""The benchmark program itself: it runs, it refuses wrong results, it compares and renders records."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import checks, record
+from benchmarks.__main__ import main
+from benchmarks.cases import CASES
+from benchmarks.measure import Case, PeakMemory, Variant, WrongResult, measure
+from ise_fast import ops
+from ise_fast.types import KNN
+
+
+def test_quick_mode_measures_every_case(tmp_path: Path) -> None:
+    assert main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    lines = record.load(tmp_path / "results.json")["lines"]
+    assert {entry["operator"] for entry in lines} == set(CASES)
+    assert all(v["seconds"] and min(v["seconds"]) > 0 for entry in lines for v in entry["variants"])
+    text = (tmp_path / "results.md").read_text()
+    assert all(f"### {name}" in text for name in CASES)
+    assert "</svg>" in (tmp_path / "speed.svg").read_text()
+
+
+def test_a_wrong_result_fails_the_run_and_shows_no_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = ops.knn
+
+    def planted(x: torch.Tensor, k: int, **options: object) -> KNN:
+        result = right(x, k, **options)
+        result.indices[7, 3] = result.indices[7, 4]
+        return result
+
+    monkeypatch.setattr(ops, "knn", planted)
+    with caplog.at_level(logging.INFO):
+        assert main(["--quick", "--device", "cpu", "--only", "knn", "--out", str(tmp_path)]) == 1
+    assert "wrong result: neighbours differ" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_variant_runs_once_to_warm_up_and_then_in_turn() -> None:
+    calls: list[str] = []
+    variants = [Variant(name, lambda name=name: calls.append(name)) for name in ("a", "b")]
+    timings = measure(Case("x", {}, variants), rounds=3)
+    assert calls == ["a", "b"] * 4
+    assert [len(t.seconds) for t in timings] == [3, 3]
+
+
+def test_peak_memory_sees_a_buffer_that_is_freed_again() -> None:
+    with PeakMemory(torch.device("cpu")) as peak:
+        buffer = torch.ones(64 * 2**20, dtype=torch.uint8)
+        for _ in range(20):
+            buffer.add_(1)
+        del buffer
+    assert 60 * 2**20 < peak.extra < 80 * 2**20
+
+
+def test_labels_may_be_renamed_but_not_wrong() -> None:
+    truth = torch.tensor([0, 0, 1, 1, -1] * 100)
+    assert checks.same_labels(truth, truth, exact=True) == ""
+    renamed = torch.tensor([1, 1, 0, 0, -1] * 100)
+    assert checks.same_labels(truth, renamed, exact=False) == "same up to renaming"
+    with pytest.raises(WrongResult):
+        checks.same_labels(truth, renamed, exact=True)
+    with pytest.raises(WrongResult, match="100 of 500 labels differ"):
+        checks.same_labels(truth, torch.tensor([0, 0, 1, 1, 1] * 100), exact=False)
+
+
+def test_nan_never_passes() -> None:
+    with pytest.raises(WrongResult):
+        checks.close(torch.ones(3), torch.full((3,), torch.nan), tolerance=1.0)
+
+
+def test_compare_gives_the_ratio_of_medians() -> None:
+    def run(*seconds: float) -> dict[str, object]:
+        variant = {"name": "fused", "seconds": list(seconds), "median_s": sorted(seconds)[1]}
+        return {"lines": [{"operator": "knn", "shape": {"N": 5}, "variants": [variant]}]}
+
+    text = record.compare(run(1.0, 1.1, 0.9), run(0.5, 0.4, 0.6))
+    assert "| knn N = 5 | fused | 1 s | 500 ms | 0.50 |" in text
+    assert "0.95 ~" in record.compare(run(1.0, 1.1, 0.9), run(0.95, 1.0, 0.9))
+
+
+def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([1]))
+    with pytest.raises(ValueError, match=r"x.json: expected a record"):
+        record.load(path)
