@@ -32,7 +32,7 @@ class Setting:
     def label_sizes(self) -> list[tuple[int, int, str]]:
         """(N, d, axis) of every case of the pseudo labels."""
         if self.quick:
-            return [(600, 64, "")]
+            return [(300, 64, "")]
         sizes = [(n, 2048, "") for n in self.sizes or (12_936,)]
         if self.growth:
             sizes += [(n, 256, "N") for n in (2_000, 5_000, 12_936, 32_621, 100_000)]
