@@ -1,0 +1,78 @@
+"""python -m benchmarks.results: make docs/results.md from the records in benchmarks/results/.
+
+`<machine>/results.json` are records of `python -m benchmarks`, `*.json` beside the folders those of
+`python -m benchmarks.training`, and `<machine>/notes.md`, if present, what the tables do not say: misses with their cause.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record, table
+
+RECORDS = Path(__file__).parent / "results"
+TARGET = Path(__file__).parents[1] / "docs" / "results.md"
+
+HEAD = """# Results
+
+Made by `python -m benchmarks.results` from the records in `benchmarks/results/`; as measured, also where we lose.
+"""
+
+
+def main() -> None:
+    parts = [HEAD]
+    parts += [training(json.loads(path.read_text())) for path in sorted(RECORDS.glob("*.json"))]
+    for path in sorted(RECORDS.glob("*/results.json")):
+        parts.append(operators(path))
+    TARGET.write_text("\n".join(parts))
+
+
+def operators(path: Path) -> str:
+    """The tables of one machine, its figures and notes."""
+    folder = path.parent
+    text = f"## Operators on {folder.name}\n\n"
+    notes = folder / "notes.md"
+    if notes.exists():
+        text += notes.read_text() + "\n"
+    for figure in sorted(folder.glob("*.svg")):
+        text += f"![{figure.stem}](../benchmarks/results/{folder.name}/{figure.name})\n\n"
+    return text + table.markdown(record.load(path))
+
+
+def training(run: dict[str, Any]) -> str:
+    """mAP and rank 1 of the last epoch by method and seed, beside the untrained network."""
+    machine = run["machine"]
+    rows = [
+        f"## Training on {run['dataset']}\n",
+        f"{machine['hardware']}, {machine['threads']} threads, torch {machine['versions']['torch']}, commit "
+        f"{machine['commit']}, {machine['date']}. `python -m benchmarks.training {run['dataset']}`"
+        + (f" with `{' '.join(run['arguments'])}`" if run["arguments"] else "")
+        + ". Last epoch, in per cent; nothing was selected on the test split.\n",
+        "| network | seed | mAP | rank 1 | clusters | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    summary: dict[str, list[tuple[float, float]]] = {}
+    for entry in run["runs"]:
+        first, last = entry["epochs"][0], entry["epochs"][-1]
+        seconds = sum(sum(e.get("seconds", {}).values()) for e in entry["epochs"])
+        summary.setdefault(entry["method"], []).append(_quality(last))
+        if entry["method"] == run["runs"][0]["method"]:  # both methods start from the same network
+            summary.setdefault("untrained", []).append(_quality(first))
+            rows.append("| untrained | {} | {:.1f} | {:.1f} | | |".format(entry["seed"], *_quality(first)))
+        cells = (entry["method"], entry["seed"], *_quality(last), last["clusters"], seconds)
+        rows.append("| {} | {} | {:.1f} | {:.1f} | {} | {:.0f} |".format(*cells))
+    for method, values in summary.items():
+        cells = [f"{statistics.mean(v):.1f} ± {statistics.stdev(v):.1f}" for v in zip(*values, strict=True)]
+        rows.append(f"| **{method}** | mean ± deviation | {cells[0]} | {cells[1]} | | |")
+    return "\n".join(rows) + "\n"
+
+
+def _quality(epoch: dict[str, Any]) -> tuple[float, float]:
+    return 100 * epoch["mAP"], 100 * epoch["rank1"]
+
+
+if __name__ == "__main__":
+    main()
