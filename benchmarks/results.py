@@ -1,7 +1,8 @@
 """python -m benchmarks.results: make docs/results.md from the records in benchmarks/results/.
 
 `<machine>/results.json` are records of `python -m benchmarks`, `*.json` beside the folders those of
-`python -m benchmarks.training`, and `<machine>/notes.md`, if present, what the tables do not say: misses with their cause.
+`python -m benchmarks.training`, and `<machine>/notes.md`, if
+present, what the tables do not say: misses with their cause.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def training(run: dict[str, Any]) -> str:
         cells = (entry["method"], entry["seed"], *_quality(last), last["clusters"], seconds)
         rows.append("| {} | {} | {:.1f} | {:.1f} | {} | {:.0f} |".format(*cells))
     for method, values in summary.items():
-        cells = [f"{statistics.mean(v):.1f} ± {statistics.stdev(v):.1f}" for v in zip(*values, strict=True)]
-        rows.append(f"| **{method}** | mean ± deviation | {cells[0]} | {cells[1]} | | |")
+        means = [f"{statistics.mean(v):.1f} ± {statistics.stdev(v):.1f}" for v in zip(*values, strict=True)]
+        rows.append(f"| **{method}** | mean ± deviation | {means[0]} | {means[1]} | | |")
     return "\n".join(rows) + "\n"
 
 
