@@ -8,6 +8,17 @@
 #define ISE_FAST_SCHEMAS(library, m) STABLE_TORCH_LIBRARY(library, m)
 
 ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
+  // Pseudo labels. A CSR graph is (indptr i64, indices, values); begin, end: the rows to compute.
+  m.def("k_reciprocal_encoding(Tensor x, Tensor nn, int k2) -> (Tensor indptr, Tensor indices, Tensor values)");
+  m.def("jaccard_distance(Tensor indptr, Tensor indices, Tensor values) -> Tensor");
+  m.def(
+      "jaccard_graph(Tensor indptr, Tensor indices, Tensor values, float eps, int begin, int end) -> (Tensor indptr, "
+      "Tensor indices, Tensor values)");
+  m.def(
+      "dbscan(Tensor indptr, Tensor indices, Tensor values, float eps, int min_samples) -> (Tensor labels, "
+      "Tensor core_mask)");
+  m.def("dbscan_dense(Tensor graph, float eps, int min_samples) -> (Tensor labels, Tensor core_mask)");
+
   // Support samples and the ISE loss
   m.def("nearest_centroids(Tensor features, Tensor centroids, Tensor labels, int k) -> (Tensor, Tensor)");
 

@@ -1,15 +1,13 @@
 """The operators: torch tensors in and out, CPU or CUDA. Compiled where a kernel has landed, else the reference."""
 
+from ise_fast.ops.dbscan import dbscan
+from ise_fast.ops.jaccard import jaccard_distance, jaccard_graph, k_reciprocal_encoding
 from ise_fast.ops.rank import rank_metrics
 from ise_fast.ops.supports import nearest_centroids
 from ise_fast.reference import (
     cluster_nce_loss,
-    dbscan,
     interpolation_degree,
     ise_loss,
-    jaccard_distance,
-    jaccard_graph,
-    k_reciprocal_encoding,
     knn,
     radius_graph,
     re_ranking,

@@ -1,0 +1,124 @@
+// Sparse matrices in compressed rows on the CPU: views, validation, parallel assembly.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "../check_graph.h"
+#include "parallel.h"
+
+namespace ise_fast {
+
+using CsrTensors = std::tuple<Tensor, Tensor, Tensor>;  // indptr [rows + 1] i64, indices [nnz] i32, values [nnz] f32
+
+template <class Index, class Value>
+struct CsrView {
+  int64_t rows;
+  const int64_t* indptr;
+  const Index* indices;
+  const Value* values;
+
+  const Index* begin(int64_t i) const { return indices + indptr[i]; }
+  const Index* end(int64_t i) const { return indices + indptr[i + 1]; }
+  // Position of (i, j) in `indices`, or -1.
+  int64_t find(int64_t i, Index j) const {
+    const Index* at = std::lower_bound(begin(i), end(i), j);
+    return at != end(i) && *at == j ? at - indices : -1;
+  }
+};
+
+// A square matrix with ascending columns in [0, rows) and finite values >= 0, or an exception that names the fault.
+template <class Index, class Value>
+CsrView<Index, Value> checked_csr(const Tensor& indptr, const Tensor& indices, const Tensor& values) {
+  const int64_t rows = indptr.size(0) - 1, nnz = indices.size(0);
+  const CsrView<Index, Value> csr{rows, indptr.const_data_ptr<int64_t>(), indices.const_data_ptr<Index>(),
+                                  values.const_data_ptr<Value>()};
+  check(csr.indptr[0] == 0, "indptr: expected 0 first, got ", csr.indptr[0]);
+  for (int64_t i = 0; i < rows; ++i) {
+    check(csr.indptr[i] <= csr.indptr[i + 1], "indptr: expected values that never fall, got ", csr.indptr[i],
+          " before ", csr.indptr[i + 1], " at row ", i);
+  }
+  check(csr.indptr[rows] == nnz, "indptr: expected ", nnz, " (size of indices) last, got ", csr.indptr[rows]);
+
+  std::atomic<int64_t> bad_row{rows};  // the first one, whichever thread finds it
+  parallel_rows(rows, [&](const auto& for_rows) {
+    for_rows([&](int64_t i) {
+      bool good = true;
+      int64_t last = -1;
+      for (int64_t p = csr.indptr[i]; p < csr.indptr[i + 1]; ++p) {
+        good &= last < csr.indices[p] && csr.values[p] >= 0 && csr.values[p] <= std::numeric_limits<Value>::max();
+        last = csr.indices[p];
+      }
+      if (good && last < rows) return;
+      int64_t first = bad_row.load();
+      while (i < first && !bad_row.compare_exchange_weak(first, i)) {
+      }
+    });
+  });
+  const int64_t i = bad_row;
+  if (i == rows) return csr;
+  int64_t last = -1;
+  for (int64_t p = csr.indptr[i];; ++p) {
+    check(0 <= csr.indices[p] && csr.indices[p] < rows, "indices: expected 0 to ", rows - 1, ", got ", csr.indices[p],
+          " in row ", i);
+    check(last < csr.indices[p], "indices: expected ascending columns without repeats, got ", csr.indices[p], " after ",
+          last, " in row ", i);
+    check(csr.values[p] >= 0 && csr.values[p] <= std::numeric_limits<Value>::max(),
+          "values: expected finite values of at least 0, got ", csr.values[p], " in row ", i);
+    last = csr.indices[p];
+  }
+}
+
+// What rows are appended to.
+struct RowSink {
+  std::vector<int32_t> indices;
+  std::vector<float> values;
+};
+
+// Rows [begin, end) of a sparse matrix. make() is called once per thread and returns row(i, sink), which appends row i.
+template <class Make>
+CsrTensors assemble_rows(const Tensor& like_i64, const Tensor& like_f32, int64_t begin, int64_t end, const Make& make) {
+  const int64_t rows = end - begin, blocks = (rows + kRowsPerBlock - 1) / kRowsPerBlock;
+  Tensor indptr = torch::stable::new_empty(like_i64, {rows + 1});
+  auto* offset = indptr.mutable_data_ptr<int64_t>();
+  std::vector<RowSink> sinks(blocks);
+  parallel_blocks(blocks, [&](const auto& next) {
+    auto append = make();
+    RowSink sink;  // grows once per thread; its exact copy is kept
+    for (int64_t block = next(); block < blocks; block = next()) {
+      sink.indices.clear();
+      sink.values.clear();
+      const int64_t last = std::min(rows, (block + 1) * kRowsPerBlock);
+      for (int64_t r = block * kRowsPerBlock; r < last; ++r) {
+        const size_t before = sink.indices.size();
+        append(begin + r, sink);
+        offset[r + 1] = static_cast<int64_t>(sink.indices.size() - before);
+      }
+      sinks[block] = sink;
+    }
+  });
+  offset[0] = 0;
+  for (int64_t r = 0; r < rows; ++r) offset[r + 1] += offset[r];
+
+  Tensor indices = torch::stable::new_empty(like_i64, {offset[rows]}, ScalarType::Int);
+  Tensor values = torch::stable::new_empty(like_f32, {offset[rows]});
+  auto* index = indices.mutable_data_ptr<int32_t>();
+  auto* value = values.mutable_data_ptr<float>();
+  parallel_blocks(blocks, [&](const auto& next) {
+    for (int64_t block = next(); block < blocks; block = next()) {
+      const RowSink sink = std::move(sinks[block]);
+      std::copy(sink.indices.begin(), sink.indices.end(), index + offset[block * kRowsPerBlock]);
+      std::copy(sink.values.begin(), sink.values.end(), value + offset[block * kRowsPerBlock]);
+    }
+  });
+  return {indptr, indices, values};
+}
+
+}  // namespace ise_fast
