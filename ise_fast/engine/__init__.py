@@ -1,0 +1,1 @@
+"""Trainer, evaluator and what a run leaves behind."""
