@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import Interrupted, RunError, UsageError
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.interrupt import InterruptGuard
+from ise_fast.engine.report import DATA, PAGE, write_report
+from ise_fast.engine.report_data import ReportData, sample_run
 from ise_fast.engine.run_folder import choose_folder, find_checkpoint
 from ise_fast.engine.run_log import RunLog, start_console
 from ise_fast.engine.trainer import Trainer
@@ -110,6 +112,9 @@ def train(config: TrainConfig, world: World) -> dict[str, Any]:
         summary = summarise(state.progress.history, state.progress.best)
         if run_log is not None:
             run_log.finish(summary, state.progress.history)
+        if config.run.report:
+            _report(folder, lambda: sample_run(extract, test, training, state.progress.labels, world), world)
+        if world.is_main:
             _say_where(folder, summary)
     except RunError as error:
         log.error("%s", error)
@@ -118,6 +123,17 @@ def train(config: TrainConfig, world: World) -> dict[str, Any]:
         if run_log is not None:
             run_log.close()
     return summary
+
+
+def _report(folder: Path, sample: Callable[[], ReportData], world: World) -> None:
+    """Write report.html; the run is done and safe, so a report that cannot be made is only a warning."""
+    try:
+        data = sample()
+        if world.is_main:
+            data.save(folder / DATA)
+            write_report(folder)
+    except (ImportError, OSError) as error:
+        log.warning("no report: %s", error)
 
 
 def summarise(history: Sequence[dict[str, Any]], best: dict[str, Any] | None) -> dict[str, Any]:
@@ -138,7 +154,10 @@ def _say_where(folder: Path, summary: dict[str, Any]) -> None:
             chosen = " (chosen on the test split)" if name == "best" else ""
             figures = " ".join(f"{label} {record[key]:.1%}" for key, label in FIGURES.items())
             log.info("%-9s epoch %3d: %s%s", name, record["epoch"], figures, chosen)
-    names = "metrics.json metrics.jsonl curves.png config.yaml environment.json train.log tensorboard/ checkpoints/"
+    names = (
+        "report.html " * (folder / PAGE).exists()
+        + "metrics.json metrics.jsonl curves.png config.yaml environment.json train.log tensorboard/ checkpoints/"
+    )
     log.info("results are in %s: %s", folder, names)
 
 

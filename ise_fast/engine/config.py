@@ -114,6 +114,7 @@ class RunConfig:
     checkpoint_step: int = flag(0, "also save every this many iterations inside an epoch; 0: at the end of epochs only")
     keep_checkpoints: int = flag(2, "newest checkpoints kept besides the best")
     tensorboard: bool = flag(True, "write TensorBoard event files")
+    report: bool = flag(True, "write report.html at the end")
     progress: bool = flag(True, "progress bars")
 
 

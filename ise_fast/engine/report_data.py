@@ -8,7 +8,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,11 @@ from torch import Tensor
 
 from ise_fast import ops
 from ise_fast.data import ImageStore, Split
+
+if TYPE_CHECKING:
+    from ise_fast.engine.assemble import RetrievalImages, TrainingImages
+    from ise_fast.engine.distributed import World
+    from ise_fast.engine.features import FeatureExtractor
 
 Array = NDArray[Any]
 NO_CAMERA = -1
@@ -100,6 +105,46 @@ class ReportData(NamedTuple):
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path}: expected the samples of a run, got {error}") from error
         return cls(**parts)
+
+
+def sample_run(
+    extract: FeatureExtractor,
+    test: RetrievalImages | None,
+    training: TrainingImages,
+    labels: Tensor | None,
+    world: World,
+) -> ReportData:
+    """Sample everything that a run has at its end; every process must call it, the first gets the samples.
+
+    Args:
+        extract: images -> features, with the network of the run.
+        test: queries and gallery; without them, the picture shows training images and their clusters.
+        training: the training images.
+        labels: [n] pseudo labels of the last epoch, or None.
+        world: this process among its peers.
+    """
+    numbers = None if labels is None else labels.numpy()
+    if test is not None:
+        query = ImageSet(extract(test.query_images), test.query, test.query_images)
+        gallery = ImageSet(extract(test.gallery_images), test.gallery, test.gallery_images)
+        return _sample_test(query, gallery, numbers, training) if world.is_main else ReportData()
+    features = extract(training.images)
+    if numbers is None or not world.is_main:
+        return ReportData()
+    picture = project(features, numbers, training.cams, of_test_images=False)
+    return ReportData(None, picture, sample_clusters(numbers, training.images))
+
+
+def _sample_test(query: ImageSet, gallery: ImageSet, labels: Array | None, training: TrainingImages) -> ReportData:
+    lists, picture = sample_rank_lists(query, gallery), None
+    if lists is not None:
+        ids, gallery_ids = np.asarray(query.split.ids), np.asarray(gallery.split.ids)
+        groups = np.concatenate([ids, np.where(np.isin(gallery_ids, ids), gallery_ids, -1)])  # no distractors
+        cams, gallery_cams = query.split.cams, gallery.split.cams
+        known = None if cams is None or gallery_cams is None else np.concatenate([cams, gallery_cams])
+        features = torch.cat([query.features, gallery.features])
+        picture = project(features, groups, known, of_test_images=True)
+    return ReportData(lists, picture, None if labels is None else sample_clusters(labels, training.images))
 
 
 def sample_rank_lists(query: ImageSet, gallery: ImageSet, *, queries: int = 8, top: int = 10) -> RankLists | None:

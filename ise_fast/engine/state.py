@@ -19,7 +19,7 @@ from ise_fast.nn import ClusterMemory
 # Settings that may differ between the run that saved and the run that resumes. Only `epochs` has a say in the weights:
 # a longer run is a wish that resuming must grant, at the price of a jump in the interpolation degree.
 _FREE = {"preset", "data_dir", "workers", "cache", "cache_dir", "logs_dir", "resume", "device", "print_freq", "epochs"}
-_FREE |= {"checkpoint_step", "keep_checkpoints", "tensorboard", "progress", "test_batch_size", "eval_step"}
+_FREE |= {"checkpoint_step", "keep_checkpoints", "tensorboard", "report", "progress", "test_batch_size", "eval_step"}
 
 
 @dataclass
