@@ -107,7 +107,7 @@ def stage_times(history: Sequence[Record]) -> str:
             seconds = np.array([r["seconds"].get(name, 0.0) for r in timed])
             axes.bar(epochs, seconds, 0.72, bottom, color=colour)
             bottom += seconds
-        axes.set(xlabel="epoch", ylabel="seconds")
+        axes.set(xlabel="epoch", ylabel="seconds", xlim=(epochs[0] - 0.6, epochs[0] + max(9.6, len(epochs) - 0.4)))
         axes.xaxis.set_major_locator(MaxNLocator(20, integer=True))
         return _svg(figure)
 
@@ -124,7 +124,7 @@ def embedding(picture: EmbeddingPicture, by: str) -> str:
             marker = "o^sDvP"[place // 10 % 6]
             colour = FAINT if kind == NO_CAMERA else PALETTE[place % 10]
             axes.scatter(x, y, s=17, color=colour, marker=marker, alpha=0.82, linewidths=0)
-        axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
+        axes.set(xticks=[], yticks=[])  # t-SNE's axes have no unit: each may use the room it has
         axes.spines["bottom"].set_visible(False)
         return png_address(figure)
 
