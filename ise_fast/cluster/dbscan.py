@@ -1,0 +1,86 @@
+"""DBSCAN as a drop-in for scikit-learn's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ise_fast import ops
+from ise_fast._checks import check_choice
+from ise_fast.cluster._graph_clusterer import GraphClusterer
+from ise_fast.cluster.arrays import from_numpy
+from ise_fast.types import CSRGraph
+
+
+class DBSCAN(GraphClusterer):
+    """Density clustering with exactly scikit-learn's labels, without an N x N matrix.
+
+    Args:
+        eps: largest distance of neighbours, >= 0.
+        min_samples: neighbours, self included, that make a core sample, >= 1.
+        metric: "euclidean", "sqeuclidean", "cosine", or "precomputed": X is then a square matrix of distances, dense or
+            scipy sparse, in which an entry that is not stored means "not neighbours".
+        algorithm: taken for scikit-learn's sake, as are `leaf_size` and `n_jobs`; the three change no result there and
+            nothing here. Threads are torch's (torch.set_num_threads).
+        leaf_size: see `algorithm`.
+        n_jobs: see `algorithm`.
+
+    scikit-learn's `p` and `metric_params`, other metrics and callables are refused.
+
+    float32 input is compared as scikit-learn's brute force does (see `ise_fast.ops.radius_graph`), other NumPy types as
+    float64, float16 and bfloat16 tensors as float32. Sparse features are made dense.
+
+    Attributes:
+        labels_: [n_samples] cluster of each sample; -1 is noise.
+        core_sample_indices_: indices of the core samples.
+        components_: [n_core_samples, n_features] the core samples.
+        n_features_in_: number of columns seen by `fit`.
+
+    The attributes are of the kind and on the device of the input: NumPy, torch, or CuPy.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 2], [2, 2], [2, 3], [8, 7], [8, 8], [25, 80]])
+        >>> DBSCAN(eps=3, min_samples=2).fit(X).labels_
+        array([ 0,  0,  0,  1,  1, -1])
+
+    Source: Ester et al., KDD 1996.
+    """
+
+    def __init__(
+        self,
+        eps: float = 0.5,
+        min_samples: int = 5,
+        metric: str = "euclidean",
+        *,
+        algorithm: str = "auto",
+        leaf_size: int = 30,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.eps = eps
+        self.min_samples = min_samples
+        self.metric = metric
+        self.algorithm = algorithm
+        self.leaf_size = leaf_size
+        self.n_jobs = n_jobs
+
+    def _distances(self, x: Tensor | CSRGraph) -> CSRGraph | Tensor:
+        check_choice("metric", self.metric, ("euclidean", "sqeuclidean", "cosine", "precomputed"))
+        if self.metric == "precomputed" or isinstance(x, CSRGraph):
+            return x
+        return ops.radius_graph(x, self.eps, metric=self.metric)
+
+    def _takes_sparse(self) -> bool:
+        return True
+
+    def _from_sparse(self, matrix: Any) -> Tensor | CSRGraph:
+        if self.metric != "precomputed":
+            return from_numpy(matrix.toarray())
+        return CSRGraph.from_scipy(matrix if matrix.dtype == "float32" else matrix.astype("float64"))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = self.metric == "precomputed"
+        tags.input_tags.sparse = True
+        return tags
