@@ -84,7 +84,9 @@ def check_weights(weights: Any, samples: int) -> np.ndarray[Any, np.dtype[np.flo
     """
     if is_foreign(weights):
         weights = to_numpy(from_foreign("sample_weight", weights)[0])
-    checked = check_array(np.atleast_1d(np.asarray(weights)), ensure_2d=False, dtype=np.float64)
+    checked = check_array(
+        np.atleast_1d(np.asarray(weights)), ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
     if checked.shape != (samples,):
         raise ValueError(f"sample_weight: expected one weight for each of {samples} samples, got shape {checked.shape}")
     return np.asarray(checked)
