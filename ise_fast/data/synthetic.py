@@ -1,7 +1,7 @@
 """The synthetic data set: generated pedestrians in the market1501 layout, for training without any download.
 
 A known truth of any size: identities share clothing, build and belongings in part, every camera has its own light,
-view, background and blur (pedestrian.py draws them). All bytes follow from the specification and its seed, for one
+view, background and blur (`pedestrians` draws them). All bytes follow from the specification and its seed, for one
 version of Pillow; an image does not depend on how many others are made or on the number of processes.
 """
 
@@ -16,19 +16,19 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .base import DatasetError, ReIDDataset, option_error
 from .files import exclusive, publish
-from .market import JUNK, PERSON_FOLDERS, MarketLayout, load_market_layout
-from .pedestrian import Shot, render
+from .market import PERSON_FOLDERS, MarketLayout, load_market_layout
+from .pedestrians import DISTRACTOR, JUNK, Shot, render
 from .sampler import occurrence
 
 VERSION = 1  # raise when the pictures change: finished sets of older versions are then made anew
 RECORD = "synthetic.json"
-DISTRACTOR = 0
 PROCESSES_FROM = 4_000  # below this many images, starting processes takes longer than drawing
 
 
@@ -43,19 +43,22 @@ class SyntheticSpec:
         distractors: images of identity 0 in the gallery: people nobody asks for and empty scenes.
         junk: images of identity -1 in the gallery, which every loader drops.
         height, width: of the images, in pixels.
+        camera_shift: how much light, sharpness and background differ between cameras. At 0 any colour histogram finds
+            people again; at 1 an untrained network finds few, a trained one most; at 3 clusters are cameras.
         seed: of everything.
     """
 
-    train_identities: int = 60
-    test_identities: int = 40
+    train_identities: int = 40
+    test_identities: int = 30
     cameras: int = 6
-    train_images: int = 1_080
-    query_images: int = 120
+    train_images: int = 960
+    query_images: int = 100
     gallery_images: int = 480
     distractors: int = 40
     junk: int = 20
     height: int = 64
     width: int = 32
+    camera_shift: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,7 +76,7 @@ class SyntheticSpec:
     @classmethod
     def market_size(cls, seed: int = 0) -> SyntheticSpec:
         """As many people, cameras and images, of the same size, as Market-1501."""
-        return cls(751, 750, 6, 12_936, 3_368, 15_913, 2_793, 3_819, 256, 128, seed)
+        return cls(751, 750, 6, 12_936, 3_368, 15_913, 2_793, 3_819, 256, 128, seed=seed)
 
     @property
     def folder_name(self) -> str:
@@ -81,11 +84,11 @@ class SyntheticSpec:
         people, images = self.train_identities, self.train_images
         return f"{people}ids-{images}images-{self.cameras}cameras-{self.height}x{self.width}-seed{self.seed}-{digest}"
 
-    def record(self) -> dict[str, int]:
+    def record(self) -> dict[str, float]:
         return {"version": VERSION, **asdict(self)}
 
 
-def load_synthetic(data_dir: Path, *, workers: int | None = None, **options: int) -> ReIDDataset:
+def load_synthetic(data_dir: Path, *, workers: int | None = None, **options: Any) -> ReIDDataset:
     """The synthetic data set below `data_dir / "synthetic"`, generated if it is not there.
 
     Args:
@@ -163,7 +166,7 @@ def _write_images(root: Path, spec: SyntheticSpec, workers: int) -> None:
     for folder in PERSON_FOLDERS:
         (root / folder).mkdir()
     shots = list(plan(spec))
-    write = partial(_write_one, root, (spec.height, spec.width), spec.seed)
+    write = partial(_write_one, root, spec)
     if workers == 1 or len(shots) < PROCESSES_FROM:
         for shot in shots:
             write(shot)
@@ -174,9 +177,9 @@ def _write_images(root: Path, spec: SyntheticSpec, workers: int) -> None:
             pass
 
 
-def _write_one(root: Path, size: tuple[int, int], seed: int, shot: Shot) -> None:
+def _write_one(root: Path, spec: SyntheticSpec, shot: Shot) -> None:
     folder, name = shot.file
-    render(shot, size, seed).save(root / folder / name, quality=90)
+    render(shot, (spec.height, spec.width), spec.seed, spec.camera_shift).save(root / folder / name, quality=90)
 
 
 def plan(spec: SyntheticSpec) -> Iterator[Shot]:

@@ -65,6 +65,14 @@ def test_same_seed_same_batches_and_another_epoch_or_seed_others() -> None:
     assert draw(1, 2) != draw(2, 2)
 
 
+def test_the_images_of_a_cluster_change_with_epoch_and_iteration() -> None:
+    sampler = PKSampler(np.zeros(100, dtype=int), None, 8, 8, iterations=2)
+    first, second = sampler
+    sampler.set_epoch(1)
+    assert first != second
+    assert sampler.batch(0) != first
+
+
 def test_resuming_in_the_middle_of_an_epoch_continues_exactly() -> None:
     sampler = PKSampler(LABELS, CAMS, 64, 8, iterations=20, seed=5)
     sampler.set_epoch(7)

@@ -118,6 +118,7 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
         ({"cameras": 1}, "option cameras: expected at least 2, got 1"),
         ({"train_images": 9}, "option train_images: expected two images for each of 5 identities, got 9"),
         ({"gallery_images": 10}, "option gallery_images"),
+        ({"camera_shift": -1.0}, "option camera_shift: expected at least 0, got -1.0"),
         ({"colour": 3}, "unknown option"),
     ],
 )
@@ -135,6 +136,16 @@ def test_market_size_plan_has_the_published_counts_without_drawing() -> None:
         names.add(shot.file)
     assert counts == {"bounding_box_train": 12_936, "query": 3_368, "bounding_box_test": 15_913}
     assert len(names) == 12_936 + 3_368 + 15_913 + 3_819  # no two images share a file
+
+
+def test_without_camera_shift_cameras_show_the_same_light() -> None:
+    def brightness(shift: float) -> list[float]:
+        shots = [module.Shot("train", 7, 7, camera, frame) for camera in range(1, 7) for frame in range(20)]
+        pixels = [np.asarray(module.render(shot, (32, 16), 0, shift)).mean() for shot in shots]
+        return np.reshape(pixels, (6, 20)).mean(axis=1).tolist()
+
+    # Not zero: cameras still see people from their own sides.
+    assert 2 * np.std(brightness(0.0)) < np.std(brightness(3.0))
 
 
 def test_images_of_a_person_resemble_each_other_more_within_a_camera_than_across(dataset: ReIDDataset) -> None:
