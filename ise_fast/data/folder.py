@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv as csv_module
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def load_folder(
         image_size: (height, width) to resize to.
 
     Identities and cameras may be words or numbers; they are numbered from 0 in sorted order, the same in all splits.
+    A split has them for all of its images or for none: training images need neither.
 
     Raises:
         DatasetError: if there are no images, or one that pattern or csv does not explain.
@@ -51,11 +52,15 @@ def load_folder(
     if pattern is not None and csv is not None:
         raise DatasetError("folder: options pattern and csv: expected one of them, got both")
     images = _from_table(data_dir, Path(csv)) if csv is not None else _from_files(data_dir, pattern)
-    ids = _numbers([image.identity for image in images], "identity")
-    cams = _numbers([image.camera for image in images], "camera")
-    roles = np.array([image.role for image in images])
-    everything = Split(tuple(image.path for image in images), ids, cams)
-    splits = {role: everything.take(np.flatnonzero(roles == role)) for role in ROLES}
+    ids, cams = _numbering(image.identity for image in images), _numbering(image.camera for image in images)
+    splits = {}
+    for role in ROLES:
+        chosen = [image for image in images if image.role == role]
+        splits[role] = Split(
+            tuple(image.path for image in chosen),
+            _numbers([image.identity for image in chosen], ids, f"{role} images have no identity"),
+            _numbers([image.camera for image in chosen], cams, f"{role} images have no camera"),
+        )
     return ReIDDataset("folder", data_dir, **splits, image_size=image_size)
 
 
@@ -108,15 +113,19 @@ def _from_table(root: Path, table: Path) -> list[_Image]:
     return images
 
 
-def _numbers(values: Sequence[str | None], what: str) -> NDArray[np.int64] | None:
-    """Values numbered from 0 in sorted order (numbers by size, words by letter), or None if nothing has one."""
+def _numbering(values: Iterable[str | None]) -> dict[str, int]:
+    """A number from 0 for every value, in sorted order (numbers by size, words by letter)."""
     known = {value for value in values if value is not None}
-    if not known:
-        return None
-    if None in values:
-        missing = sum(value is None for value in values)
-        raise DatasetError(f"folder: {missing} of {len(values)} images have no {what}; give all of them one or none")
     numeric = all(re.fullmatch(r"-?\d+", value) for value in known)
     order = sorted(known, key=lambda value: (int(value), value) if numeric else (0, value))
-    number = {value: i for i, value in enumerate(order)}
-    return np.array([number[value] for value in values if value is not None], dtype=np.int64)
+    return {value: i for i, value in enumerate(order)}
+
+
+def _numbers(values: Sequence[str | None], numbering: dict[str, int], problem: str) -> NDArray[np.int64] | None:
+    """The numbers of a split's values, or None if none of them is known."""
+    missing = sum(value is None for value in values)
+    if missing == len(values):
+        return None
+    if missing:
+        raise DatasetError(f"folder: {missing} of {len(values)} {problem}; give all of them one or none")
+    return np.array([numbering[value] for value in values if value is not None], dtype=np.int64)

@@ -41,6 +41,17 @@ def test_pattern_gives_identities_and_cameras_and_folders_give_roles(tmp_path: P
     assert dataset.image_size == (64, 64)
 
 
+def test_only_the_test_images_have_identities(tmp_path: Path, write_images: WriteImages) -> None:
+    write_images(
+        tmp_path, ["train/gate/1.jpg", "query/gate/cow2_1.jpg", "gallery/barn/cow2_2.jpg", "gallery/barn/cow3_3.jpg"]
+    )
+    dataset = load_dataset("folder", tmp_path, pattern=r"/(?P<camera>\w+)/(cow(?P<id>\d+)_)?")
+    assert dataset.train.ids is None
+    assert dataset.train.cams.tolist() == [1]
+    assert (dataset.query.ids.tolist(), dataset.gallery.ids.tolist()) == ([0], [0, 1])
+    assert dataset.can_evaluate
+
+
 def test_pattern_with_identity_only(tmp_path: Path, write_images: WriteImages) -> None:
     write_images(tmp_path, ["anna/1.jpg", "anna/2.jpg", "bert/1.jpg"])
     dataset = load_dataset("folder", tmp_path, pattern=r"^(?P<id>[^/]+)/")
@@ -68,7 +79,7 @@ def test_table_lists_images(tmp_path: Path, write_images: WriteImages) -> None:
         ("file,id\n1.jpg,x\n", "expected a header with a column path, got file, id"),
         ("path,id\n1.jpg,x\n9.jpg,x\n", r"line 3: .*9\.jpg does not exist"),
         ("path,split\n1.jpg,test\n", "line 2: split: expected train, query, gallery, got 'test'"),
-        ("path,id\n1.jpg,x\n2.jpg,\n", "1 of 2 images have no identity"),
+        ("path,id\n1.jpg,x\n2.jpg,\n", "1 of 2 train images have no identity"),
         ("path\n", "lists no image"),
         ("", "got nothing"),
     ],
