@@ -27,7 +27,7 @@ from .market import PERSON_FOLDERS, MarketLayout, load_market_layout
 from .pedestrians import DISTRACTOR, JUNK, Shot, render
 from .sampler import occurrence
 
-VERSION = 1  # raise when the pictures change: finished sets of older versions are then made anew
+VERSION = 2  # raise when the pictures change: finished sets of older versions are then made anew
 RECORD = "synthetic.json"
 PROCESSES_FROM = 4_000  # below this many images, starting processes takes longer than drawing
 

@@ -109,9 +109,11 @@ def expose(image: Image.Image, camera: Camera, random: np.random.Generator) -> I
     """Light, lens and sensor of a camera, with the small changes of light from frame to frame."""
     width, height = image.size
     blurred = image.filter(ImageFilter.GaussianBlur(camera.blur * height))
-    light = np.asarray(blurred, dtype=np.float64) / 255
-    light *= np.array(camera.gain) * random.uniform(0.93, 1.07)
-    light *= (1 + camera.slope * np.linspace(-1, 1, width))[None, :, None]
-    light = 0.45 + camera.contrast * (np.clip(light, 0, None) ** camera.gamma - 0.45)
-    levels = 255 * light + random.normal(0, camera.noise, light.shape)
-    return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+    across = 1 + camera.slope * np.linspace(-1, 1, width)
+    gain = random.uniform(0.93, 1.07) / 255 * across[:, None] * np.array(camera.gain)  # [w, 3]
+    light = np.asarray(blurred, dtype=np.float32) * np.maximum(gain, 0).astype(np.float32)
+    np.power(light, camera.gamma, out=light)
+    levels = random.standard_normal(light.shape, dtype=np.float32)
+    levels *= camera.noise
+    levels += 255 * (0.45 * (1 - camera.contrast) + camera.contrast * light) + 0.5  # rounds when cut to bytes
+    return Image.fromarray(np.clip(levels, 0, 255, out=levels).astype(np.uint8))
