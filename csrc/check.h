@@ -88,18 +88,6 @@ inline void check_range(int64_t value, const char* name, int64_t low, int64_t hi
   check(low <= value && value <= high, name, ": expected ", low, " to ", high, ", got ", value);
 }
 
-// Arguments of nearest_centroids: what both back ends can tell from shapes alone.
-inline void check_nearest_centroids(const Tensor& features, const Tensor& centroids, const Tensor& labels, int64_t k) {
-  check_matrix(features, "features");
-  check_matrix(centroids, "centroids");
-  check_size(centroids, "centroids", 1, features.size(1));
-  check_labels(labels, features.size(0));
-  check_same_device(centroids, "centroids", features, "features");
-  check_same_device(labels, "labels", features, "features");
-  check(k >= 1 && k < centroids.size(0), "k: expected 1 to ", centroids.size(0) - 1,
-        " (number of centroids, own one excluded), got ", k);
-}
-
 // [size] int64 beside `other`.
 inline void check_ids(const Tensor& ids, const char* name, int64_t size, const Tensor& other, const char* other_name) {
   check_dim(ids, name, 1);

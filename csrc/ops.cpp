@@ -21,6 +21,25 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
 
   // Support samples and the ISE loss
   m.def("nearest_centroids(Tensor features, Tensor centroids, Tensor labels, int k) -> (Tensor, Tensor)");
+  m.def(
+      "support_samples(Tensor features, Tensor centroids, Tensor labels, Tensor nearest, float degree) -> (Tensor "
+      "supports, Tensor norm)");
+  m.def("support_samples_backward(Tensor grad, Tensor features, Tensor supports, Tensor norm) -> Tensor");
+  m.def(
+      "ise_loss(Tensor features, Tensor labels, Tensor centroids, float degree, int k, float temperature, float "
+      "lp_temperature, float lp_weight, Tensor? gram, bool needs_gradient) -> (Tensor loss, Tensor contrastive, Tensor "
+      "label_preserving, Tensor supports, Tensor contrastive_gradient, Tensor lp_gradient)");
+  m.def(
+      "ise_loss_backward(Tensor grad_loss, Tensor grad_contrastive, Tensor grad_label_preserving, Tensor features, "
+      "Tensor contrastive_gradient, Tensor lp_gradient, float lp_weight) -> Tensor");
+  m.def(
+      "cluster_nce_loss(Tensor features, Tensor labels, Tensor centroids, float temperature, bool needs_gradient) -> "
+      "(Tensor loss, Tensor gradient)");
+  m.def("cluster_nce_loss_backward(Tensor grad, Tensor features, Tensor gradient) -> Tensor");
+  m.def(
+      "update_memory_(Tensor(a!) centroids, Tensor rows, Tensor labels, Tensor? supports, float momentum, str mode) -> "
+      "()");
+  m.def("refresh_gram_(Tensor(a!) gram, Tensor centroids, Tensor? labels) -> ()");
 
   // Evaluation
   m.def(

@@ -2,50 +2,55 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <cmath>
+#include <memory>
 #include <tuple>
-#include <vector>
 
-#include "../check.h"
-#include "../math/dot.h"
-#include "../math/ordered_key.h"
+#include "../check_head.h"
+#include "head.h"
+#include "matrix.h"
+#include "nearest.h"
 
 namespace ise_fast {
 namespace {
 
+template <class T>
+std::tuple<Tensor, Tensor> nearest(const Tensor& features, const Tensor& centroids, const Tensor& labels, int64_t k) {
+  const Head<T> head(features, centroids, labels);
+  const int64_t rows = head.rows, clusters = head.clusters, d = head.d;
+  Tensor similarity = torch::stable::new_empty(head.feature_tensor, {rows, k});
+  Tensor indices = torch::stable::new_empty(head.label_tensor, {rows, k});
+  auto* out_similarity = similarity.mutable_data_ptr<T>();
+  auto* out_index = indices.mutable_data_ptr<int64_t>();
+
+  const double error = product_error<T>(d) * head.longest_centroid();
+  const int64_t block = head.row_block();
+  const std::unique_ptr<T[]> products(new T[block * clusters]);
+  for (int64_t begin = 0; begin < rows; begin += block) {
+    const int64_t count = std::min(block, rows - begin);
+    multiply<T>({products.get(), count, clusters, clusters}, head.f().block(begin, count, 0, d),
+                head.c().transposed());
+    torch::stable::parallel_for(0, count, 8, [&](int64_t first, int64_t last) {
+      NearestOfRow<T> search;
+      for (int64_t r = first; r < last; ++r) {
+        const int64_t i = begin + r;
+        const auto& best = search.find(products.get() + r * clusters, clusters, head.label[i], k,
+                                       error * head.norm[i], head.feature + i * d, head.centroid, d);
+        for (int64_t j = 0; j < k; ++j) {
+          out_similarity[i * k + j] = best[j].similarity;
+          out_index[i * k + j] = best[j].index;
+        }
+      }
+    });
+  }
+  return {similarity, indices};
+}
+
 std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tensor& centroids, const Tensor& labels,
                                              int64_t k) {
   check_nearest_centroids(features, centroids, labels, k);
-  const Tensor f = torch::stable::contiguous(features), c = torch::stable::contiguous(centroids),
-               y = torch::stable::contiguous(labels);
-  const int64_t rows = f.size(0), d = f.size(1), clusters = c.size(0);
-  const auto* label = y.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < rows; ++i) {
-    check(0 <= label[i] && label[i] < clusters, "labels: expected 0 to ", clusters - 1, ", got ", label[i], " at row ",
-          i);
-  }
-
-  Tensor similarity = torch::stable::new_empty(f, {rows, k});
-  Tensor indices = torch::stable::new_empty(y, {rows, k});
-  const auto* feature = f.const_data_ptr<float>();
-  const auto* centroid = c.const_data_ptr<float>();
-  auto* out_similarity = similarity.mutable_data_ptr<float>();
-  auto* out_index = indices.mutable_data_ptr<int64_t>();
-
-  torch::stable::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
-    std::vector<uint64_t> keys(clusters);
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = 0; j < clusters; ++j) {
-        keys[j] = descending_key(static_cast<float>(dot(feature + i * d, centroid + j * d, d)), j);
-      }
-      keys[label[i]] = kWorstKey;
-      std::partial_sort(keys.begin(), keys.begin() + k, keys.end());
-      for (int64_t r = 0; r < k; ++r) {
-        out_similarity[i * k + r] = descending_value(keys[r]);
-        out_index[i * k + r] = key_index(keys[r]);
-      }
-    }
-  });
-  return {similarity, indices};
+  return features.scalar_type() == ScalarType::Double ? nearest<double>(features, centroids, labels, k)
+                                                      : nearest<float>(features, centroids, labels, k);
 }
 
 }  // namespace

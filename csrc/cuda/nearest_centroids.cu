@@ -1,7 +1,7 @@
 // The k centroids most similar to each feature, own centroid excluded (ISE, section 3.2).
 #include <tuple>
 
-#include "../check.h"
+#include "../check_head.h"
 #include "../math/dot.h"
 #include "../math/ordered_key.h"
 #include "launch.h"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ise_fast import ops
 from ise_fast._checks import check_choice, check_features, check_int, check_number
+from ise_fast.ops.memory import _refresh_gram_, _update
 
 GRAM_LIMIT = 8192
 """Most centroids for which the Gram matrix is kept (256 MB); above, the loss takes the rows that it needs."""
@@ -55,8 +55,8 @@ class ClusterMemory(nn.Module):
         if self.centroids.shape[0] > GRAM_LIMIT:
             return None
         if self._gram is None:
-            with torch.autocast(self.centroids.device.type, enabled=False):
-                self._gram = self.centroids @ self.centroids.T
+            self._gram = self.centroids.new_empty(2 * self.centroids.shape[:1])
+            _refresh_gram_(self._gram, self.centroids)
         return self._gram
 
     @torch.no_grad()
@@ -90,20 +90,12 @@ class ClusterMemory(nn.Module):
         Raises:
             TypeError, ValueError: naming the argument; the centroids are then untouched.
         """
-        rows, rows_labels = features.detach(), labels
-        if supports is not None:
-            if supports.dim() != 3 or supports.shape[0] != features.shape[0]:
-                expected = f"[{features.shape[0]}, k, {self.num_features}]"
-                raise ValueError(f"supports: expected {expected}, got shape {tuple(supports.shape)}")
-            rows = torch.cat([rows.float(), supports.detach().float().flatten(0, 1)])
-            rows_labels = torch.cat([labels, labels.repeat_interleave(supports.shape[1])])
-        ops.update_memory_(self.centroids, rows, rows_labels, self.momentum, self.mode)
+        if supports is not None and (supports.dim() != 3 or supports.shape[0] != features.shape[0]):
+            expected = f"[{features.shape[0]}, k, {self.num_features}]"
+            raise ValueError(f"supports: expected {expected}, got shape {tuple(supports.shape)}")
+        _update(self.centroids, features, labels, supports, self.momentum, self.mode)
         if self._gram is not None:
-            changed = labels.unique()
-            with torch.autocast(self.centroids.device.type, enabled=False):
-                products = self.centroids[changed] @ self.centroids.T
-            self._gram[changed] = products
-            self._gram[:, changed] = products.T
+            _refresh_gram_(self._gram, self.centroids, labels)
 
     def _apply(self, fn: Any, recurse: bool = True) -> ClusterMemory:
         """Moved or converted: the Gram matrix belongs to the tensor as it was."""

@@ -1,0 +1,88 @@
+// Matrix products by PyTorch's library whose bits do not depend on the number of threads.
+//
+// MKL may split a sum differently for another number of threads. So the result is cut here, into tiles that depend on
+// its shape alone, and every tile is one single-threaded call inside a parallel region.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <type_traits>
+
+namespace ise_fast {
+
+// A view of a row-major matrix or of its transpose.
+template <class T>
+struct Matrix {
+  T* data;
+  int64_t rows, columns, row_stride, column_stride = 1;
+
+  Matrix transposed() const { return {data, columns, rows, column_stride, row_stride}; }
+  Matrix block(int64_t row, int64_t row_count, int64_t column, int64_t column_count) const {
+    return {data + row * row_stride + column * column_stride, row_count, column_count, row_stride, column_stride};
+  }
+  torch::stable::Tensor tensor() const {
+    using torch::headeronly::ScalarType;
+    constexpr auto type = std::is_same_v<std::remove_const_t<T>, double> ? ScalarType::Double : ScalarType::Float;
+    return torch::stable::from_blob(const_cast<std::remove_const_t<T>*>(data), {rows, columns},
+                                    {row_stride, column_stride},
+                                    torch::stable::Device(torch::headeronly::DeviceType::CPU), type);
+  }
+};
+
+// out = a b, or out += a b, by one thread. The "out" overloads: autocast leaves them alone.
+template <class T>
+void multiply_tile(Matrix<T> out, Matrix<const T> a, Matrix<const T> b, bool add) {
+  using torch::stable::detail::from;
+  const torch::stable::Tensor result = out.tensor(), left = a.tensor(), right = b.tensor();
+  if (add) {
+    std::array<StableIValue, 6> stack{from(result), from(left), from(right), from(1.0), from(1.0), from(result)};
+    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::addmm", "out", stack.data(), TORCH_ABI_VERSION));
+    torch::stable::detail::to<torch::stable::Tensor>(stack[0]);  // takes ownership of the returned handle
+  } else {
+    std::array<StableIValue, 3> stack{from(left), from(right), from(result)};
+    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
+    torch::stable::detail::to<torch::stable::Tensor>(stack[0]);
+  }
+}
+
+// body(i) for 0 <= i < count, in parallel. A range of one would run outside a parallel region, where MKL starts its own
+// threads: it is padded to two.
+template <class Body>
+void parallel_tasks(int64_t count, const Body& body) {
+  torch::stable::parallel_for(0, std::max<int64_t>(count, 2), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < std::min(end, count); ++i) body(i);
+  });
+}
+
+inline constexpr int64_t kTileRows = 256;
+inline constexpr int64_t kTileColumns = 128;
+
+// Width of equal tiles of at most `most`, a multiple of 8 (the last tile may be narrower).
+inline int64_t tile_width(int64_t size, int64_t most) {
+  const int64_t tiles = (size + most - 1) / most;
+  return tiles ? ((size + tiles - 1) / tiles + 7) / 8 * 8 : 8;
+}
+
+// out = a b, or out += a b. upper: the result is square and symmetric, and only the part on and above the diagonal
+// (by tiles) is written.
+template <class T>
+void multiply(Matrix<T> out, Matrix<const T> a, Matrix<const T> b, bool add = false, bool upper = false) {
+  if (out.rows == 0 || out.columns == 0) return;
+  const int64_t height = tile_width(out.rows, kTileRows);
+  const int64_t width = tile_width(out.columns, upper ? kTileColumns / 2 : kTileColumns);
+  const int64_t down = (out.rows + height - 1) / height, across = (out.columns + width - 1) / width;
+  parallel_tasks(down * across, [&](int64_t tile) {
+    const int64_t row = tile % down * height, column = tile / down * width;
+    const int64_t columns = std::min(width, out.columns - column);
+    const int64_t rows = std::min(height, (upper ? std::min(out.rows, column + columns) : out.rows) - row);
+    if (rows <= 0) return;
+    multiply_tile(out.block(row, rows, column, columns), a.block(row, rows, 0, a.columns),
+                  b.block(0, b.rows, column, columns), add);
+  });
+}
+
+}  // namespace ise_fast

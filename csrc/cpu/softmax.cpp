@@ -1,0 +1,95 @@
+// The softmax rows of the contrastive loss: three loops over columns, vectorised.
+#include "softmax.h"
+
+#include <algorithm>
+
+#include "../math/exp_bounded.h"
+#include "clones.h"
+
+namespace ise_fast {
+namespace {
+
+constexpr int kLanes = 16;
+constexpr int64_t kPiece = 1024;
+
+template <class T>
+[[gnu::always_inline]] inline T relative_cosine(const SoftmaxRow<T>& row, int64_t c) {
+  return (row.z[c] + row.degree * (row.gram_m[c] - row.gram_o[c])) * row.inverse_norm - row.own;
+}
+
+template <class T>
+[[gnu::always_inline]] inline SoftmaxSums sums(const SoftmaxRow<T> row, int64_t begin, int64_t end) {
+  SoftmaxSums total = {0, 0};
+  for (int64_t piece = begin; piece < end; piece += kPiece) {
+    const int64_t piece_end = std::min(end, piece + kPiece);
+    T s[kLanes] = {}, t[kLanes] = {};
+    int64_t c = piece;
+    for (; c + kLanes <= piece_end; c += kLanes) {
+      for (int l = 0; l < kLanes; ++l) {
+        const T cosine = relative_cosine(row, c + l);
+        const T e = exp_bounded(cosine * row.inverse_tau - row.top);
+        s[l] += e;
+        t[l] += e * cosine;
+      }
+    }
+    for (int l = 0; c < piece_end; ++c, ++l) {
+      const T cosine = relative_cosine(row, c);
+      const T e = exp_bounded(cosine * row.inverse_tau - row.top);
+      s[l] += e;
+      t[l] += e * cosine;
+    }
+    for (int l = 0; l < kLanes; ++l) {
+      total.s += s[l];
+      total.t += t[l];
+    }
+  }
+  return total;
+}
+
+template <class T>
+[[gnu::always_inline]] inline T largest(const SoftmaxRow<T> row, int64_t begin, int64_t end) {
+  T top[kLanes];
+  std::fill(top, top + kLanes, row.top);
+  int64_t c = begin;
+  for (; c + kLanes <= end; c += kLanes) {
+    for (int l = 0; l < kLanes; ++l) {
+      const T logit = relative_cosine(row, c + l) * row.inverse_tau;
+      top[l] = logit > top[l] ? logit : top[l];
+    }
+  }
+  for (; c < end; ++c) top[0] = std::max(top[0], relative_cosine(row, c) * row.inverse_tau);
+  return *std::max_element(top, top + kLanes);
+}
+
+template <class T>
+[[gnu::always_inline]] inline void add(const SoftmaxRow<T> row, T scale, T* __restrict weights, int64_t begin,
+                                       int64_t end) {
+  for (int64_t c = begin; c < end; ++c) {
+    weights[c] += scale * exp_bounded(relative_cosine(row, c) * row.inverse_tau - row.top);
+  }
+}
+
+}  // namespace
+
+ISE_CLONES SoftmaxSums softmax_sums(const SoftmaxRow<float>& row, int64_t begin, int64_t end) {
+  return sums(row, begin, end);
+}
+SoftmaxSums softmax_sums(const SoftmaxRow<double>& row, int64_t begin, int64_t end) {
+  return sums(row, begin, end);
+}
+
+ISE_CLONES float softmax_top(const SoftmaxRow<float>& row, int64_t begin, int64_t end) {
+  return largest(row, begin, end);
+}
+double softmax_top(const SoftmaxRow<double>& row, int64_t begin, int64_t end) {
+  return largest(row, begin, end);
+}
+
+ISE_CLONES void softmax_add(const SoftmaxRow<float>& row, float scale, float* weights, int64_t begin, int64_t end) {
+  add(row, scale, weights, begin, end);
+}
+void softmax_add(const SoftmaxRow<double>& row, double scale, double* weights, int64_t begin, int64_t end) {
+  add(row, scale, weights, begin, end);
+}
+
+}  // namespace ise_fast

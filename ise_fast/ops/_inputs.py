@@ -1,0 +1,30 @@
+"""What the wrappers do to their arguments before a compiled operator sees them."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from ise_fast._checks import FLOATING
+
+
+def in_working_precision(name: str, x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, float32 and (CPU) float64 as they are; differentiable.
+
+    Raises:
+        TypeError: if it is no floating tensor.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch tensor, got {type(x).__name__}")
+    if x.dtype not in FLOATING:
+        raise TypeError(f"{name}: expected a floating dtype, got {str(x.dtype).removeprefix('torch.')}")
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def refuse_second_derivative(operator: str) -> NoReturn:
+    """For the backward operators, whose own gradient nobody has written."""
+    raise NotImplementedError(
+        f"{operator}: second derivatives are not available; ise_fast.reference.{operator} has them (create_graph=True)"
+    )
