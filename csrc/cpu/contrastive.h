@@ -40,7 +40,8 @@ public:
     products_ = products;
     const int64_t clusters = head_.clusters, d = head_.d;
     collect_rows();
-    const int64_t width = gram_ ? clusters : std::clamp<int64_t>(kTileNumbers / std::max<int64_t>(slots(), 1), 1024, clusters);
+    const int64_t width =
+        gram_ ? clusters : std::clamp<int64_t>(kTileNumbers / std::max<int64_t>(slots(), 1), 1024, clusters);
     for (int64_t tile = 0; tile < clusters; tile += width) {
       load_tile(tile, std::min(width, clusters - tile));
       for_samples([&](int64_t i) { add_sums(i); });
@@ -207,7 +208,8 @@ private:
     terms.push_back({static_cast<T>(-scale_ * f.t * f.inverse_norm * f.inverse_norm), head_.feature + i * head_.d});
     for (int64_t j = 0; j < supports_.k; ++j) {
       const RowState& s = state(i, 1 + j);
-      terms.push_back({static_cast<T>(-scale_ * s.t * s.inverse_norm), supports_.row + (i * supports_.k + j) * head_.d});
+      terms.push_back(
+          {static_cast<T>(-scale_ * s.t * s.inverse_norm), supports_.row + (i * supports_.k + j) * head_.d});
     }
     combine(gradient, true, terms.data(), static_cast<int64_t>(terms.size()), 0, head_.d);
   }

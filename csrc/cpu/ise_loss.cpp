@@ -1,4 +1,5 @@
-// The ISE objective and the Cluster-Contrast loss, each with its gradient (ALGORITHM: docs/architecture.md, "ISE head").
+// The ISE objective and the Cluster-Contrast loss, each with its gradient (ALGORITHM: docs/architecture.md, "ISE
+// head").
 //
 // The loss is a scalar, so its gradient is known up to a factor when the forward pass ends. It is computed there, while
 // the products are at hand, and the backward operator only scales it: nothing of size B x K is kept between the two.
@@ -133,8 +134,12 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
     if (needs_gradient) preserving->gradient(lp_gradient.mutable_data_ptr<T>());
   }
   const Tensor& like = head.feature_tensor;
-  return {scalar<T>(like, contrastive_loss + lp_weight * lp_loss), scalar<T>(like, contrastive_loss),
-          scalar<T>(like, lp_loss), supports_out, contrastive_gradient, lp_gradient};
+  return {scalar<T>(like, contrastive_loss + lp_weight * lp_loss),
+          scalar<T>(like, contrastive_loss),
+          scalar<T>(like, lp_loss),
+          supports_out,
+          contrastive_gradient,
+          lp_gradient};
 }
 
 Losses ise_loss(const Tensor& features, const Tensor& labels, const Tensor& centroids, double degree, int64_t k,
@@ -165,7 +170,8 @@ Tensor scaled_sum(const Tensor& a, double a_scale, const Tensor& b, double b_sca
 }
 
 double scalar_value(const Tensor& tensor) {
-  return tensor.scalar_type() == ScalarType::Double ? *tensor.const_data_ptr<double>() : *tensor.const_data_ptr<float>();
+  return tensor.scalar_type() == ScalarType::Double ? *tensor.const_data_ptr<double>()
+                                                    : *tensor.const_data_ptr<float>();
 }
 
 Tensor ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive, const Tensor& grad_label_preserving,

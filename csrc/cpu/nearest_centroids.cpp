@@ -28,14 +28,13 @@ std::tuple<Tensor, Tensor> nearest(const Tensor& features, const Tensor& centroi
   const std::unique_ptr<T[]> products(new T[block * clusters]);
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
-    multiply<T>({products.get(), count, clusters, clusters}, head.f().block(begin, count, 0, d),
-                head.c().transposed());
+    multiply<T>({products.get(), count, clusters, clusters}, head.f().block(begin, count, 0, d), head.c().transposed());
     torch::stable::parallel_for(0, count, 8, [&](int64_t first, int64_t last) {
       NearestOfRow<T> search;
       for (int64_t r = first; r < last; ++r) {
         const int64_t i = begin + r;
-        const auto& best = search.find(products.get() + r * clusters, clusters, head.label[i], k,
-                                       error * head.norm[i], head.feature + i * d, head.centroid, d);
+        const auto& best = search.find(products.get() + r * clusters, clusters, head.label[i], k, error * head.norm[i],
+                                       head.feature + i * d, head.centroid, d);
         for (int64_t j = 0; j < k; ++j) {
           out_similarity[i * k + j] = best[j].similarity;
           out_index[i * k + j] = best[j].index;

@@ -1,13 +1,13 @@
 // The softmax rows of the contrastive loss, without ever storing a probability of the own class.
 //
-// A row r of sample i has cosines cos_c = (z_c + lambda (g_m,c - g_o,c)) / n with the centroids, logits cos_c / tau. With
-// everything taken relative to the own class,
+// A row r of sample i has cosines cos_c = (z_c + lambda (g_m,c - g_o,c)) / n with the centroids, logits cos_c / tau.
+// With everything taken relative to the own class,
 //
 //     e_c = exp((cos_c - cos_o) / tau - top),  S = sum of e_c and T = sum of e_c (cos_c - cos_o) over c != o,
 //     loss = log(1 + S),  p_c = e_c / (1 + S),  p_o - 1 = -S / (1 + S),  sum of (P - Y)_c cos_c = T / (1 + S)
 //
-// for top = 0: exact also where p_o rounds to 1. Where exp could overflow, `top` is the largest logit of the row and the
-// 1 of the own class becomes exp(-top).
+// for top = 0: exact also where p_o rounds to 1. Where exp could overflow, `top` is the largest logit of the row and
+// the 1 of the own class becomes exp(-top).
 #pragma once
 
 #include <cstdint>
@@ -16,12 +16,12 @@ namespace ise_fast {
 
 template <class T>
 struct SoftmaxRow {
-  const T* z;         // inner products of the feature with the centroids
-  const T* gram_m;    // rows of the Gram matrix; for the feature itself z and z with degree 0
+  const T* z;       // inner products of the feature with the centroids
+  const T* gram_m;  // rows of the Gram matrix; for the feature itself z and z with degree 0
   const T* gram_o;
   T degree;
-  T inverse_norm;     // 1 / n
-  T own;              // cos_o
+  T inverse_norm;  // 1 / n
+  T own;           // cos_o
   T inverse_tau;
   T top;
 };
