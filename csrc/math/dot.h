@@ -3,7 +3,8 @@
 // Lane l of 32 sums the products l, l + 32, l + 64, ... in ascending order; the 32 lane sums are folded as a binary
 // tree (16, 8, 4, 2, 1 apart). The product of two float32 values is exact in float64, so a fused multiply-add and a
 // multiplication followed by an addition give the same bits. A CPU computes the lanes as vectors, a GPU as the threads
-// of a warp; neither batch size, thread count nor tile size enters.
+// of a warp; neither batch size, thread count nor tile size enters. (float64 operands are taken too: their products
+// round, and the bits rest on a build without contraction.)
 #pragma once
 
 #include <cstdint>
@@ -23,14 +24,16 @@ ISE_HOST_DEVICE double fold_dot_lanes(double (&partial)[kDotLanes]) {
 }
 
 // What lane `lane` contributes.
-ISE_HOST_DEVICE double dot_lane(const float* a, const float* b, int64_t d, int lane) {
+template <class A, class B>
+ISE_HOST_DEVICE double dot_lane(const A* a, const B* b, int64_t d, int lane) {
   double sum = 0.0;
   for (int64_t i = lane; i < d; i += kDotLanes) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
   return sum;
 }
 
 // The whole inner product by one thread: vectorises over the lanes.
-inline double dot(const float* a, const float* b, int64_t d) {
+template <class A, class B>
+inline double dot(const A* a, const B* b, int64_t d) {
   double partial[kDotLanes] = {};
   int64_t i = 0;
   for (; i + kDotLanes <= d; i += kDotLanes) {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,7 +67,7 @@ def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidea
     if not found:
         return KNN(candidates.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=candidates.device))
     distances, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return KNN((distances.sqrt() if metric == "euclidean" else distances).float(), indices)
+    return KNN((ieee_sqrt(distances) if metric == "euclidean" else distances).float(), indices)
 
 
 def radius_graph(x: Tensor, eps: float, *, metric: str = "euclidean") -> CSRGraph:
@@ -102,7 +103,7 @@ def radius_graph(x: Tensor, eps: float, *, metric: str = "euclidean") -> CSRGrap
         i += block.start
         exact = torch.cat([_exact(rows[a], rows[b], metric) for a, b in zip(i.split(4096), j.split(4096), strict=True)])
         inside = (exact <= bound) | (i == j)
-        found.append((i[inside], j[inside], exact[inside].sqrt() if metric == "euclidean" else exact[inside]))
+        found.append((i[inside], j[inside], ieee_sqrt(exact[inside]) if metric == "euclidean" else exact[inside]))
     return pairs_to_graph(found, rows.shape[0], rows.device)
 
 
@@ -131,12 +132,17 @@ def fixed_order_sum(terms: Tensor) -> Tensor:
     return lanes[..., 0]
 
 
+def ieee_sqrt(x: Tensor) -> Tensor:
+    """The nearest float64; torch's own root may be one bit off on a CPU, where MKL's vector library takes it."""
+    return torch.from_numpy(np.sqrt(x.detach().cpu().numpy())).to(x.device)
+
+
 def _exact(a: Tensor, b: Tensor, metric: str) -> Tensor:
     """Distances (squared for euclidean) of rows [..., d], float64, fixed order."""
     a, b = a.double(), b.double()
     if metric != "cosine":
         return fixed_order_sum((a - b).square())
-    length = (fixed_order_sum(a * a) * fixed_order_sum(b * b)).sqrt()
+    length = ieee_sqrt(fixed_order_sum(a * a) * fixed_order_sum(b * b))
     similarity = fixed_order_sum(a * b) / torch.where(length > 0, length, 1.0)
     return (1 - similarity).clamp(0, 2)
 

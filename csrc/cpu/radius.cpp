@@ -1,0 +1,98 @@
+// Every pair of rows within a radius, exact: the certified filter rules out what is surely farther, the rest is
+// compared in float64. Memory is proportional to the pairs that the filter leaves.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "../check.h"
+#include "exact_distance.h"
+#include "pair_filter.h"
+
+namespace ise_fast {
+namespace {
+
+// What the compared distance must not exceed. The Euclidean metric compares squares, as scikit-learn does, which rounds
+// the square of the radius to the precision of the input.
+double compared_bound(double eps, Metric metric, bool single) {
+  if (metric != Metric::kEuclidean) return eps;
+  if (!single) return eps * eps;
+  const auto rounded = static_cast<float>(eps);
+  return rounded * rounded;
+}
+
+template <class T>
+std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double bound, Metric metric, int64_t block) {
+  const FilterRows& rows = filter.base();
+  const int64_t n = rows.rows.size(0);
+  std::vector<float> limit(n);
+  for (int64_t i = 0; i < n; ++i) limit[i] = filter.score_limit(i, bound);
+  std::vector<std::vector<int32_t>> columns(n);
+  for_each_tile(rows.rows, rows.rows, true, block, [&](const Tile& tile, bool mirrored) {
+    scan_tile(tile, mirrored, rows.half.data(), rows.half.data(), limit.data(),
+              [&](int64_t i, int64_t j, float) { columns[i].push_back(static_cast<int32_t>(j)); });
+  });
+
+  const T* data = rows.original.const_data_ptr<T>();
+  const ExactDistance<T> exact{data, data, rows.rows.size(1), metric, rows.squared.data(), rows.squared.data()};
+  Tensor indptr = torch::stable::new_empty(rows.rows, {n + 1}, ScalarType::Long);
+  auto* offset = indptr.mutable_data_ptr<int64_t>();
+  std::vector<std::vector<float>> values(n);
+  torch::stable::parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
+    std::vector<double> distances;
+    for (int64_t i = begin; i < end; ++i) {
+      std::vector<int32_t>& row = columns[i];  // blocks arrive in the order of their columns: ascending already
+      const auto self = std::lower_bound(row.begin(), row.end(), static_cast<int32_t>(i));
+      if (self == row.end() || *self != i) row.insert(self, static_cast<int32_t>(i));  // a zero row under the cosine
+      distances.resize(row.size());
+      exact(i, row.data(), static_cast<int64_t>(row.size()), distances.data());
+      size_t kept = 0;
+      for (size_t c = 0; c < row.size(); ++c) {
+        if (!(distances[c] <= bound || row[c] == i)) continue;
+        row[kept] = row[c];
+        distances[kept++] = distances[c];
+      }
+      row.resize(kept);
+      row.shrink_to_fit();
+      values[i].resize(kept);
+      for (size_t c = 0; c < kept; ++c) values[i][c] = returned_distance(distances[c], metric);
+      offset[i + 1] = static_cast<int64_t>(kept);
+    }
+  });
+  offset[0] = 0;
+  for (int64_t i = 0; i < n; ++i) offset[i + 1] += offset[i];
+
+  Tensor indices = torch::stable::new_empty(rows.rows, {offset[n]}, ScalarType::Int);
+  Tensor distances = torch::stable::new_empty(rows.rows, {offset[n]});
+  auto* out_index = indices.mutable_data_ptr<int32_t>();
+  auto* out_value = distances.mutable_data_ptr<float>();
+  torch::stable::parallel_for(0, n, 256, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      std::copy(columns[i].begin(), columns[i].end(), out_index + offset[i]);
+      std::copy(values[i].begin(), values[i].end(), out_value + offset[i]);
+      std::vector<int32_t>().swap(columns[i]);
+      std::vector<float>().swap(values[i]);
+    }
+  });
+  return {indptr, indices, distances};
+}
+
+// (indptr [N + 1] i64, indices i32, values f32). `block`: rows of a tile, 0 chooses (for tests).
+std::tuple<Tensor, Tensor, Tensor> radius_graph(const Tensor& x, double eps, std::string metric_name, int64_t block) {
+  const Metric metric = check_radius_graph(x, eps, metric_name);
+  const bool single = x.scalar_type() == ScalarType::Float;
+  const double bound = compared_bound(eps, metric, single);
+  const PairFilter filter(x, nullptr, metric);
+  return single ? graph_within<float>(filter, bound, metric, block)
+                : graph_within<double>(filter, bound, metric, block);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
+  m.impl("radius_graph", TORCH_BOX(&radius_graph));
+}
+
+}  // namespace ise_fast

@@ -1,0 +1,60 @@
+// Distances that every back end agrees on bit for bit: float64, with the lanes and the fold of dot.h.
+//
+//   sqeuclidean  sum of (a_i - b_i)^2        differences first: equal rows are at distance 0, and nothing cancels
+//   euclidean    its square root             compared by the square, so that rounding of the root makes no ties
+//   cosine       1 - a.b / sqrt(a.a * b.b)   kept in [0, 2]; 1 if either row is zero
+//
+// Build without contraction (-ffp-contract=off, --fmad=false): a difference is not a float32, so its square rounds.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "dot.h"
+#include "host_device.h"
+
+namespace ise_fast {
+
+enum class Metric { kSquaredEuclidean, kEuclidean, kCosine };
+
+// What lane `lane` contributes to the squared distance.
+template <class A, class B>
+ISE_HOST_DEVICE double squared_distance_lane(const A* a, const B* b, int64_t d, int lane) {
+  double sum = 0.0;
+  for (int64_t i = lane; i < d; i += kDotLanes) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    sum += difference * difference;
+  }
+  return sum;
+}
+
+// The whole squared distance by one thread: vectorises over the lanes.
+template <class A, class B>
+inline double squared_distance(const A* a, const B* b, int64_t d) {
+  double partial[kDotLanes] = {};
+  int64_t i = 0;
+  for (; i + kDotLanes <= d; i += kDotLanes) {
+    for (int lane = 0; lane < kDotLanes; ++lane) {
+      const double difference = static_cast<double>(a[i + lane]) - static_cast<double>(b[i + lane]);
+      partial[lane] += difference * difference;
+    }
+  }
+  for (int lane = 0; i < d; ++i, ++lane) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    partial[lane] += difference * difference;
+  }
+  return fold_dot_lanes(partial);
+}
+
+ISE_HOST_DEVICE double cosine_distance(double dot, double a_squared, double b_squared) {
+  const double length = sqrt(a_squared * b_squared);
+  const double distance = 1.0 - (length > 0.0 ? dot / length : 0.0);
+  return distance < 0.0 ? 0.0 : distance > 2.0 ? 2.0 : distance;
+}
+
+// From the value that is compared to the value that is returned.
+ISE_HOST_DEVICE float returned_distance(double compared, Metric metric) {
+  return static_cast<float>(metric == Metric::kEuclidean ? sqrt(compared) : compared);
+}
+
+}  // namespace ise_fast
