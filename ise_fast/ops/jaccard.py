@@ -8,8 +8,8 @@ from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import check_number
+from ise_fast.ops.neighbors import knn
 from ise_fast.reference.k_reciprocal import check_encoding
-from ise_fast.reference.neighbors import knn
 from ise_fast.types import CSRGraph
 
 _Csr = tuple[Tensor, Tensor, Tensor]

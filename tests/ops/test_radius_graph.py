@@ -104,7 +104,7 @@ def test_a_radius_that_is_the_distance_itself(unit_rows: UnitRows, device: torch
 @pytest.mark.parametrize("metric", METRICS)
 def test_blocks_and_threads_do_not_change_the_bits(restore_threads: None, metric: str) -> None:
     x = torch.randint(-2, 3, (150, 6), generator=torch.Generator().manual_seed(0)).float()
-    eps = 0.3 if metric == "cosine" else 2.5
+    eps = {"cosine": 0.3, "euclidean": 2.5, "sqeuclidean": 6.0}[metric]
     expected = ops.radius_graph(x, eps, metric=metric)
     assert 400 < expected.nnz < 10000
     for threads in (1, 2, 4):
