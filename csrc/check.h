@@ -9,8 +9,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "math/distance.h"
-
 namespace ise_fast {
 
 using torch::headeronly::ScalarType;
@@ -90,59 +88,6 @@ inline void check_range(int64_t value, const char* name, int64_t low, int64_t hi
   check(low <= value && value <= high, name, ": expected ", low, " to ", high, ", got ", value);
 }
 
-<<<<<<< HEAD
-=======
-// The name of a metric, as Python users write it.
-inline Metric check_metric(const std::string& metric) {
-  if (metric == "sqeuclidean") return Metric::kSquaredEuclidean;
-  if (metric == "euclidean") return Metric::kEuclidean;
-  check(metric == "cosine", "metric: expected sqeuclidean, euclidean or cosine, got '", metric, "'");
-  return Metric::kCosine;
-}
-
-// Rows to compare: at least one column, and few enough for 32-bit indices.
-inline void check_rows(const Tensor& tensor, const char* name) {
-  check_dim(tensor, name, 2);
-  check(tensor.size(1) > 0, name, ": expected at least one column, got shape ", shape_of(tensor));
-  check(tensor.size(0) < (int64_t{1} << 31), name, ": expected fewer than 2^31 rows, got ", tensor.size(0));
-}
-
-// Arguments of knn; y may be absent.
-inline Metric check_knn(const Tensor& x, int64_t k, const Tensor* y, const std::string& metric) {
-  check_rows(x, "x");
-  check_dtype(x, "x", ScalarType::Float);
-  if (y != nullptr) {
-    check_rows(*y, "y");
-    check_dtype(*y, "y", ScalarType::Float);
-    check_size(*y, "y", 1, x.size(1));
-    check_same_device(*y, "y", x, "x");
-  }
-  check(k >= 1 && k <= x.size(0), "k: expected 1 to ", x.size(0), " (rows of x), got ", k);
-  return check_metric(metric);
-}
-
-// Arguments of radius_graph.
-inline Metric check_radius_graph(const Tensor& x, double eps, const std::string& metric) {
-  check_rows(x, "x");
-  check(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double,
-        "x: expected float32 or float64, got ", dtype_name(x.scalar_type()));
-  check(eps >= 0 && std::isfinite(eps), "eps: expected a finite number of at least 0, got ", eps);
-  return check_metric(metric);
-}
-
-// Arguments of nearest_centroids: what both back ends can tell from shapes alone.
-inline void check_nearest_centroids(const Tensor& features, const Tensor& centroids, const Tensor& labels, int64_t k) {
-  check_matrix(features, "features");
-  check_matrix(centroids, "centroids");
-  check_size(centroids, "centroids", 1, features.size(1));
-  check_labels(labels, features.size(0));
-  check_same_device(centroids, "centroids", features, "features");
-  check_same_device(labels, "labels", features, "features");
-  check(k >= 1 && k < centroids.size(0), "k: expected 1 to ", centroids.size(0) - 1,
-        " (number of centroids, own one excluded), got ", k);
-}
-
->>>>>>> d687ab2 (knn and radius_graph on the CPU: a certified float32 filter, exact float64 answers)
 // [size] int64 beside `other`.
 inline void check_ids(const Tensor& ids, const char* name, int64_t size, const Tensor& other, const char* other_name) {
   check_dim(ids, name, 1);

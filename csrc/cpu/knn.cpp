@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "../check.h"
+#include "../check_neighbors.h"
 #include "../math/ordered_key.h"
 #include "exact_distance.h"
 #include "pair_filter.h"

@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../check.h"
+#include "../check_neighbors.h"
 #include "../math/distance.h"
 
 namespace ise_fast {

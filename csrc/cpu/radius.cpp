@@ -7,7 +7,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../check.h"
+#include "../check_neighbors.h"
 #include "exact_distance.h"
 #include "pair_filter.h"
 
