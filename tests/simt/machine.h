@@ -69,9 +69,10 @@ std::string text(const Where& where);
 [[noreturn]] void stop(const std::string& message);
 
 // Called by the scheduler, in rendezvous.cpp. They throw where threads do not meet as they must.
-void release_barrier();                        // every thread of the block has arrived
-void complete_if_all_arrived(unsigned first);  // a lane of the warp that starts at thread `first` has
-[[noreturn]] void explain_deadlock();          // nobody can go on: say who waits for whom
+void release_barrier();                         // every thread of the block has arrived
+void complete_if_all_arrived(unsigned thread);  // that thread has arrived at a warp collective
+void lane_exited(unsigned thread);              // its warp need not wait for it any longer
+[[noreturn]] void explain_deadlock();           // nobody can go on: say who waits for whom
 
 namespace shadow {
 enum class Access : std::uint8_t { kRead, kWrite, kAtomicRead, kAtomicWrite };

@@ -131,24 +131,27 @@ void release_barrier() {
 }
 
 // As on the hardware, lanes that have returned (or never existed) need not arrive.
-void complete_if_all_arrived(unsigned first) {
-  Thread* warp = machine.thread + first;
-  const unsigned lanes = std::min(kWarp, machine.threads - first);
-  for (unsigned l = 0; l < lanes; ++l) {
-    if (warp[l].state != State::kAtCollective) continue;
-    unsigned members = 0;
-    bool arrived = true;
-    for (unsigned k = 0; k < lanes && arrived; ++k) {
-      if (!(warp[l].mask >> k & 1) || warp[k].state == State::kExited) continue;
-      arrived = warp[k].state == State::kAtCollective && warp[k].mask == warp[l].mask &&
-                std::strcmp(warp[k].name, warp[l].name) == 0;
-      members |= 1u << k;
-    }
-    if (arrived) complete(first, members);
+void complete_if_all_arrived(unsigned thread) {
+  const unsigned first = thread / kWarp * kWarp, lanes = std::min(kWarp, machine.threads - first);
+  const Thread* warp = machine.thread + first;
+  const Thread& asked = machine.thread[thread];
+  unsigned members = 0;
+  for (unsigned k = 0; k < lanes; ++k) {
+    if (!(asked.mask >> k & 1) || warp[k].state == State::kExited) continue;
+    if (warp[k].state != State::kAtCollective || warp[k].mask != asked.mask ||
+        std::strcmp(warp[k].name, asked.name) != 0)
+      return;
+    members |= 1u << k;
   }
+  complete(first, members);
 }
 
-// Nobody can go on: say who waits for whom.
+void lane_exited(unsigned thread) {
+  const unsigned first = thread / kWarp * kWarp, lanes = std::min(kWarp, machine.threads - first);
+  for (unsigned l = 0; l < lanes; ++l)
+    if (machine.thread[first + l].state == State::kAtCollective) complete_if_all_arrived(first + l);
+}
+
 void explain_deadlock() {
   const Thread* begin = machine.thread;
   const Thread* end = begin + machine.threads;

@@ -94,8 +94,8 @@ void run_block(std::vector<unsigned>& order) {
         release_barrier();
         at_barrier = 0;
       }
-      if (thread.state == State::kAtCollective || thread.state == State::kExited)
-        complete_if_all_arrived(t / kWarp * kWarp);
+      if (thread.state == State::kAtCollective) complete_if_all_arrived(t);
+      if (thread.state == State::kExited) lane_exited(t);
     }
     if (!progress) explain_deadlock();
   }

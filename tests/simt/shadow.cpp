@@ -1,5 +1,5 @@
 // The race detector. Kernels are compiled with -fsanitize=thread but linked with the hooks below instead of the
-// sanitizer's library, so every load and store of theirs arrives here. For each byte we keep the last write and a few
+// sanitizer's library, so every load and store of theirs arrives here. For each word we keep the last write and a few
 // reads; two accesses of different threads, one of them a write, not both atomic, must be ordered:
 //   - by __syncthreads, for threads of one block;
 //   - by __syncwarp, for threads of one warp (shuffles and votes move values but order no memory);
@@ -39,12 +39,18 @@ struct Cell {
   Stamp read[kReads];
 };
 
-constexpr std::uintptr_t kPage = 1024;
+constexpr std::uintptr_t kPage = 4096;
 constexpr std::size_t kPagesKept = 2048;  // 128 MiB of cells
 
-std::unordered_map<std::uintptr_t, Cell*> pages;
-std::uintptr_t last_page = 0;
-Cell* last_cells = nullptr;
+// One cell for every `unit` bytes: 4, until the first access that is no whole number of aligned words.
+struct Page {
+  Cell* cells = nullptr;
+  std::size_t unit = 4;
+};
+
+std::unordered_map<std::uintptr_t, Page> pages;
+std::uintptr_t last_number = 0;
+Page* last_page = nullptr;
 
 std::uintptr_t library_base() {
   static const std::uintptr_t base = [] {
@@ -55,15 +61,21 @@ std::uintptr_t library_base() {
   return base;
 }
 
-Cell* cells_at(std::uintptr_t address) {
-  const std::uintptr_t page = address / kPage;
-  if (page != last_page) {
-    Cell*& cells = pages[page];
-    if (!cells) cells = static_cast<Cell*>(std::calloc(kPage, sizeof(Cell)));
-    last_page = page;
-    last_cells = cells;
+Page& page_at(std::uintptr_t address, bool whole_words) {
+  const std::uintptr_t number = address / kPage;
+  if (number != last_number || !last_page) {
+    last_number = number;
+    last_page = &pages[number];
+    if (!last_page->cells) last_page->cells = static_cast<Cell*>(std::calloc(kPage / last_page->unit, sizeof(Cell)));
   }
-  return last_cells + address % kPage;
+  Page& page = *last_page;
+  if (!whole_words && page.unit == 4) {
+    auto* bytes = static_cast<Cell*>(std::calloc(kPage, sizeof(Cell)));
+    for (std::size_t i = 0; i < kPage; ++i) bytes[i] = page.cells[i / 4];
+    std::free(page.cells);
+    page = {bytes, 1};
+  }
+  return page;
 }
 
 // The line of the kernel that contains an instruction, by the tool that knows the debug information.
@@ -149,9 +161,9 @@ void check(std::uintptr_t address, Cell& cell, bool writes, const Stamp& now, bo
 
 void begin_launch() {
   if (pages.size() < kPagesKept) return;
-  for (auto& [page, cells] : pages) std::free(cells);
+  for (auto& [number, page] : pages) std::free(page.cells);
   pages.clear();
-  last_page = 0;
+  last_page = nullptr;
 }
 
 void access(const volatile void* pointer, std::size_t bytes, Access kind, const void* code) {
@@ -171,7 +183,12 @@ void access(const volatile void* pointer, std::size_t bytes, Access kind, const 
          " bytes of dynamic shared memory at " + line_of(now.code));
   const bool shared = dynamic || machine.static_shared.holds(pointer);
   const bool writes = kind == Access::kWrite || kind == Access::kAtomicWrite;
-  for (std::size_t i = 0; i < bytes; ++i) check(address + i, *cells_at(address + i), writes, now, shared);
+  const bool whole_words = (address | bytes) % 4 == 0;
+  for (std::uintptr_t at = address; at < address + bytes;) {
+    const Page& page = page_at(at, whole_words);
+    check(at, page.cells[at % kPage / page.unit], writes, now, shared);
+    at += page.unit;
+  }
   machine.running = true;
 }
 

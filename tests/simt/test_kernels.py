@@ -60,7 +60,8 @@ def test_address_sanitizer() -> None:
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", __file__],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", "test_kernels.py", "test_blocks.py"],
+        cwd=Path(__file__).parent,
         env=environment,
         capture_output=True,
         text=True,
