@@ -225,12 +225,13 @@ def _open_cache(
     """The cache file of these images, made if it is not there. A record is written last: it says that all is there."""
     name = f"images-{size[0]}x{size[1]}-{_signature(paths, size)}"
     data, record = cache_dir / f"{name}.u8", cache_dir / f"{name}.json"
-    with exclusive(cache_dir / f"{name}.lock"):
-        if not (record.is_file() and data.is_file()):
-            with publish(data) as temporary:
-                failures = _fill_cache(temporary, (len(paths), 3, *size), paths, workers, progress, stop=stop)
-            with publish(record) as temporary:
-                temporary.write_text(json.dumps({"failures": failures}), encoding="utf-8")
+    if not _is_complete(data, record):  # a finished file may lie in a folder that can only be read
+        with exclusive(cache_dir / f"{name}.lock"):
+            if not _is_complete(data, record):  # nor has another process made it meanwhile
+                with publish(data) as temporary:
+                    failures = _fill_cache(temporary, (len(paths), 3, *size), paths, workers, progress, stop=stop)
+                with publish(record) as temporary:
+                    temporary.write_text(json.dumps({"failures": failures}), encoding="utf-8")
     failures = {int(i): reason for i, reason in json.loads(record.read_text(encoding="utf-8"))["failures"].items()}
     if failures and stop:
         raise DatasetError(next(iter(failures.values())) + SKIP_HINT)
@@ -239,6 +240,10 @@ def _open_cache(
         return torch.empty(shape, dtype=torch.uint8), failures
     # Copy on write: torch wants writable memory, the file stays as it is.
     return torch.from_numpy(np.memmap(data, dtype=np.uint8, mode="c", shape=shape)), failures
+
+
+def _is_complete(data: Path, record: Path) -> bool:
+    return record.is_file() and data.is_file()
 
 
 def _fill_cache(

@@ -125,11 +125,10 @@ def generate_synthetic(
     """
     root, spec = Path(root), spec or SyntheticSpec()
     try:
-        with exclusive(root.with_name(f".{root.name}.lock")):
-            if not _is_finished(root, spec):
-                with publish(root, folder=True) as temporary:
-                    _write_images(temporary, spec, workers or os.cpu_count() or 1)
-                    (temporary / RECORD).write_text(json.dumps(spec.record(), indent=1) + "\n", encoding="utf-8")
+        if not _is_finished(root, spec):  # a finished set may lie in a folder that can only be read
+            with exclusive(root.with_name(f".{root.name}.lock")):
+                if not _is_finished(root, spec):  # nor has another process made it meanwhile
+                    _generate(root, spec, workers or os.cpu_count() or 1)
     except OSError as error:
         raise DatasetError(f"synthetic: {root} cannot be written: {error}") from error
     layout = MarketLayout(
@@ -160,6 +159,12 @@ def _is_finished(root: Path, spec: SyntheticSpec) -> bool:
 
 def _refuse(root: Path, content: str) -> bool:
     raise DatasetError(f"synthetic: {root} holds {content}; choose another folder or remove it")
+
+
+def _generate(root: Path, spec: SyntheticSpec, workers: int) -> None:
+    with publish(root, folder=True) as temporary:
+        _write_images(temporary, spec, workers)
+        (temporary / RECORD).write_text(json.dumps(spec.record(), indent=1) + "\n", encoding="utf-8")
 
 
 def _write_images(root: Path, spec: SyntheticSpec, workers: int) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,24 @@ def test_the_file_is_used_again_until_an_image_changes(
     assert len(decoded) == 12
     open_again((4, 4))
     assert len(decoded) == 12
+
+
+def test_those_who_want_the_same_file_wait_for_the_first(
+    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    real = images.read_pixels
+
+    def slow(path: Path, size: tuple[int, int]) -> np.ndarray:
+        time.sleep(0.01)
+        decoded.append(path)
+        return real(path, size)
+
+    monkeypatch.setattr(images, "read_pixels", slow)
+    with ThreadPoolExecutor(3) as pool:
+        stores = list(pool.map(lambda _: open_images(paths, SIZE, "disk", cache_dir=tmp_path / "cache"), range(3)))
+    assert len(decoded) == len(paths)
+    assert all(torch.equal(store.batch(range(12)), stores[0].batch(range(12))) for store in stores)
 
 
 WRITER = """
