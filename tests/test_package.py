@@ -1,0 +1,38 @@
+"""The contract of the package: public names, equal signatures, and what an import may cost."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from ise_fast import ops, reference
+
+NAMES = {
+    *("knn", "k_reciprocal_encoding", "jaccard_distance", "jaccard_graph", "radius_graph", "dbscan"),
+    *("nearest_centroids", "support_samples", "ise_loss", "cluster_nce_loss", "update_memory_", "interpolation_degree"),
+    *("re_ranking", "rank_metrics"),
+}
+
+
+def test_every_operator_has_its_public_name_and_a_reference() -> None:
+    assert set(ops.__all__) >= NAMES
+    assert set(reference.__all__) >= NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_operator_and_reference_take_the_same_arguments(name: str) -> None:
+    def plain(function: object) -> list[tuple[str, object, object]]:
+        return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+    assert plain(getattr(ops, name)) == plain(getattr(reference, name))
+
+
+@pytest.mark.parametrize("module", ["ise_fast", "ise_fast.ops", "ise_fast.nn", "ise_fast.reference", "ise_fast.data"])
+def test_import_needs_no_package_of_the_training_extra(module: str) -> None:
+    heavy = ("torchvision", "matplotlib", "sklearn", "tensorboard", "jsonargparse", "cupy")
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
