@@ -4,11 +4,11 @@
 // its shape alone, and every tile is one single-threaded call inside a parallel region.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <type_traits>
 
@@ -33,19 +33,14 @@ struct Matrix {
   }
 };
 
-// out = a b, or out += a b, by one thread. The "out" overloads: autocast leaves them alone.
+// out = a b, or out += a b, by one thread. Past the dispatcher: autocast, which may be active around us, has no say.
 template <class T>
 void multiply_tile(Matrix<T> out, Matrix<const T> a, Matrix<const T> b, bool add) {
-  using torch::stable::detail::from;
   const torch::stable::Tensor result = out.tensor(), left = a.tensor(), right = b.tensor();
   if (add) {
-    std::array<StableIValue, 6> stack{from(result), from(left), from(right), from(1.0), from(1.0), from(result)};
-    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::addmm", "out", stack.data(), TORCH_ABI_VERSION));
-    torch::stable::detail::to<torch::stable::Tensor>(stack[0]);  // takes ownership of the returned handle
+    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_addmm_out(result.get(), result.get(), left.get(), right.get(), 1.0, 1.0));
   } else {
-    std::array<StableIValue, 3> stack{from(left), from(right), from(result)};
-    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
-    torch::stable::detail::to<torch::stable::Tensor>(stack[0]);
+    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(result.get(), left.get(), right.get()));
   }
 }
 

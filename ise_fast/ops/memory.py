@@ -53,7 +53,7 @@ def _refresh_gram_(gram: Tensor, centroids: Tensor, labels: Tensor | None = None
 
 
 @torch.library.register_fake("ise_fast::update_memory_")
-def _(centroids: Tensor, rows: Tensor, labels: Tensor, supports: Tensor | None, momentum: float, mode: str) -> None:
+def _(centroids: Tensor, rows: Tensor, labels: Tensor, supports: Tensor | None, momentum: float, update: str) -> None:
     pass
 
 
