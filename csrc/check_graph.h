@@ -2,10 +2,32 @@
 #pragma once
 
 #include <limits>
+#include <tuple>
 
 #include "check.h"
 
 namespace ise_fast {
+
+// A sparse graph as operators return it: indptr [rows + 1] int64, indices [nnz] int32, values [nnz] float32.
+using CsrTensors = std::tuple<Tensor, Tensor, Tensor>;
+
+// What a square graph's entry may be; `last` is the column before it in its row, -1 if it comes first.
+inline void check_csr_entry(int64_t column, int64_t last, double value, int64_t rows, int64_t row) {
+  check(0 <= column && column < rows, "indices: expected 0 to ", rows - 1, ", got ", column, " in row ", row);
+  check(last < column, "indices: expected ascending columns without repeats, got ", column, " after ", last, " in row ",
+        row);
+  check(value >= 0 && value <= std::numeric_limits<double>::max(), "values: expected finite values of at least 0, got ",
+        value, " in row ", row);
+}
+
+inline void check_csr_offsets(int64_t low, int64_t high, int64_t row) {
+  check(low <= high, "indptr: expected values that never fall, got ", low, " before ", high, " at row ", row);
+}
+
+inline void check_csr_ends(int64_t first, int64_t last, int64_t nnz) {
+  check(first == 0, "indptr: expected 0 first, got ", first);
+  check(last == nnz, "indptr: expected ", nnz, " (size of indices) last, got ", last);
+}
 
 // Arguments of k_reciprocal_encoding.
 inline void check_k_reciprocal_encoding(const Tensor& x, const Tensor& nn, int64_t k2) {
@@ -44,6 +66,12 @@ inline void check_encoding(const Tensor& indptr, const Tensor& indices, const Te
         indptr.size(0) - 1);
 }
 
+// The entry at `position` of a dense [rows, rows] graph.
+inline void check_dense_distance(double value, int64_t position, int64_t rows) {
+  check(value >= 0 && value <= std::numeric_limits<double>::max(), "graph: expected finite values of at least 0, got ",
+        value, " at row ", position / rows, ", column ", position % rows);
+}
+
 inline void check_eps(double eps) {
   check(0 <= eps && eps <= std::numeric_limits<double>::max(), "eps: expected a finite number of at least 0, got ",
         eps);
@@ -62,6 +90,8 @@ inline void check_jaccard_graph(const Tensor& indptr, const Tensor& indices, con
 inline void check_dbscan(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps,
                          int64_t min_samples) {
   check_csr_tensors(indptr, indices, values);
+  check(indptr.size(0) <= (int64_t{1} << 31) - 1, "indptr: expected fewer than 2^31 - 1 rows, got ",
+        indptr.size(0) - 1);
   check_eps(eps);
   check(min_samples >= 1, "min_samples: expected at least 1, got ", min_samples);
 }

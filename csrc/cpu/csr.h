@@ -16,8 +16,6 @@
 
 namespace ise_fast {
 
-using CsrTensors = std::tuple<Tensor, Tensor, Tensor>;  // indptr [rows + 1] i64, indices [nnz] i32, values [nnz] f32
-
 template <class Index, class Value>
 struct CsrView {
   int64_t rows;
@@ -40,12 +38,8 @@ CsrView<Index, Value> checked_csr(const Tensor& indptr, const Tensor& indices, c
   const int64_t rows = indptr.size(0) - 1, nnz = indices.size(0);
   const CsrView<Index, Value> csr{rows, indptr.const_data_ptr<int64_t>(), indices.const_data_ptr<Index>(),
                                   values.const_data_ptr<Value>()};
-  check(csr.indptr[0] == 0, "indptr: expected 0 first, got ", csr.indptr[0]);
-  for (int64_t i = 0; i < rows; ++i) {
-    check(csr.indptr[i] <= csr.indptr[i + 1], "indptr: expected values that never fall, got ", csr.indptr[i],
-          " before ", csr.indptr[i + 1], " at row ", i);
-  }
-  check(csr.indptr[rows] == nnz, "indptr: expected ", nnz, " (size of indices) last, got ", csr.indptr[rows]);
+  for (int64_t i = 0; i < rows; ++i) check_csr_offsets(csr.indptr[i], csr.indptr[i + 1], i);
+  check_csr_ends(csr.indptr[0], csr.indptr[rows], nnz);
 
   std::atomic<int64_t> bad_row{rows};  // the first one, whichever thread finds it
   parallel_rows(rows, [&](const auto& for_rows) {
@@ -66,12 +60,7 @@ CsrView<Index, Value> checked_csr(const Tensor& indptr, const Tensor& indices, c
   if (i == rows) return csr;
   int64_t last = -1;
   for (int64_t p = csr.indptr[i];; ++p) {
-    check(0 <= csr.indices[p] && csr.indices[p] < rows, "indices: expected 0 to ", rows - 1, ", got ", csr.indices[p],
-          " in row ", i);
-    check(last < csr.indices[p], "indices: expected ascending columns without repeats, got ", csr.indices[p], " after ",
-          last, " in row ", i);
-    check(csr.values[p] >= 0 && csr.values[p] <= std::numeric_limits<Value>::max(),
-          "values: expected finite values of at least 0, got ", csr.values[p], " in row ", i);
+    check_csr_entry(csr.indices[p], last, csr.values[p], rows, i);
     last = csr.indices[p];
   }
 }

@@ -135,8 +135,7 @@ Result dbscan_matrix(const Tensor& distance, double eps, int64_t min_samples) {
     });
   });
   for (int64_t p = 0; !good && p < rows * rows; ++p) {
-    check(value[p] >= 0 && value[p] <= std::numeric_limits<Value>::max(),
-          "graph: expected finite values of at least 0, got ", value[p], " at row ", p / rows, ", column ", p % rows);
+    check_dense_distance(value[p], p, rows);
   }
 
   Bits open(rows);  // not yet labelled: one row of bits

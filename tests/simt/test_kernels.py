@@ -38,6 +38,135 @@ def test_nearest_centroids(simt: Any, unit_rows: Rows, rows: int, clusters: int,
     )
 
 
+def crowded(unit_rows: Rows, n: int, d: int) -> Tensor:
+    """Unit rows around n / 8 centres, with copies of one row and a row that is close to all."""
+    centres = unit_rows(max(n // 8, 1), d, 1).repeat(16, 1)[:n]
+    x = torch.nn.functional.normalize(centres + 0.6 * unit_rows(n, d, 2), dim=1)
+    x[n // 2 : n // 2 + n // 5] = x[0]
+    x[-1] = torch.nn.functional.normalize(x.sum(0), dim=0)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "k1", "k2"), [(1, 3, 1, 1), (33, 5, 1, 1), (61, 31, 7, 3), (70, 33, 40, 6), (67, 8, 30, 1), (0, 3, 2, 2)]
+)
+def test_k_reciprocal_encoding(simt: Any, unit_rows: Rows, n: int, d: int, k1: int, k2: int) -> None:
+    x = crowded(unit_rows, n, d) if n > 1 else unit_rows(n, d)
+    nn = torch.cdist(x, x).topk(k1, largest=False).indices if n else torch.empty(0, k1, dtype=torch.int64)
+    assert_same(simt.k_reciprocal_encoding(x, nn, k2), torch.ops.ise_fast.k_reciprocal_encoding(x, nn, k2))
+
+
+def test_k_reciprocal_encoding_in_several_ranges_of_rows(simt: Any, unit_rows: Rows) -> None:
+    """More entries than the scratch that the pretended device allows at once."""
+    x = crowded(unit_rows, 100, 4)
+    nn = torch.cdist(x, x).topk(40, largest=False).indices
+    expected = torch.ops.ise_fast.k_reciprocal_encoding(x, nn, 20)
+    assert torch.ops.ise_fast.k_reciprocal_encoding(x, nn, 1)[1].numel() * 20 > 2 * (64 << 20) // 64 // 64
+    assert_same(simt.k_reciprocal_encoding(x, nn, 20), expected)
+
+
+def encoding(unit_rows: Rows, n: int, k1: int, k2: int) -> tuple[Tensor, Tensor, Tensor]:
+    x = crowded(unit_rows, n, 8)
+    nn = torch.cdist(x, x).topk(k1, largest=False).indices
+    return torch.ops.ise_fast.k_reciprocal_encoding(x, nn, k2)
+
+
+@pytest.mark.parametrize(("n", "k1", "k2"), [(33, 1, 1), (61, 7, 3), (65, 30, 1)])
+def test_jaccard(simt: Any, unit_rows: Rows, n: int, k1: int, k2: int) -> None:
+    v = encoding(unit_rows, n, k1, k2)
+    assert simt.jaccard_distance(*v).equal(torch.ops.ise_fast.jaccard_distance(*v))
+    for eps, begin, end in ((0.0, 0, n), (0.6, 0, n), (0.999, 3, n - 2), (0.5, 4, 4)):
+        arguments = (*v, eps, begin, end)
+        assert_same(simt.jaccard_graph(*arguments), torch.ops.ise_fast.jaccard_graph(*arguments))
+
+
+def test_jaccard_of_rows_beyond_the_hash_table_and_of_many_pairs(simt: Any) -> None:
+    """Ten rows share one feature with everybody, most rows hardly anything: the table is sized for these."""
+    weights = torch.eye(80)
+    weights[:10] = 1 / 80
+    weights[40:, 79] = 0.01
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), weights.gt(0).sum(1).cumsum(0)])
+    v = indptr, weights.nonzero()[:, 1].int(), weights[weights > 0]
+    assert_same(simt.jaccard_graph(*v, 0.999, 0, 80), torch.ops.ise_fast.jaccard_graph(*v, 0.999, 0, 80))
+    everything = torch.arange(0, 81) * 2, torch.tensor([0, 1] * 80, dtype=torch.int32), torch.full((160,), 0.5)
+    assert torch.ops.ise_fast.jaccard_graph(*everything, 0.5, 0, 80)[1].numel() > 32 * 80  # the first guess
+    assert_same(simt.jaccard_graph(*everything, 0.5, 0, 80), torch.ops.ise_fast.jaccard_graph(*everything, 0.5, 0, 80))
+
+
+def random_graph(n: int, share: float, seed: int, symmetric: bool = True) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    near = torch.rand(n, n, generator=generator) < share
+    distance = torch.where(near, torch.randint(0, 5, (n, n), generator=generator) / 10, 1.0)
+    return distance.triu() + distance.triu(1).T if symmetric else distance
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "dtype", "symmetric"),
+    [
+        (1, 1.0, torch.float32, True),
+        (70, 0.02, torch.float32, True),
+        (35, 0.2, torch.float64, True),
+        (40, 0.05, torch.float32, False),
+        (0, 0.5, torch.float64, False),
+    ],
+)
+def test_dbscan(simt: Any, n: int, share: float, dtype: torch.dtype, symmetric: bool) -> None:
+    """An asymmetric graph is handed to the CPU operator, so there this tests the detection."""
+    distance = random_graph(n, share, n, symmetric).to(dtype)
+    stored = distance < 1
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), stored.sum(1).cumsum(0)])
+    for min_samples in (1, 3):
+        assert_same(
+            simt.dbscan_dense(distance, 0.3, min_samples),
+            torch.ops.ise_fast.dbscan_dense(distance, 0.3, min_samples),
+        )
+        columns = stored.nonzero()[:, 1].to(torch.int32 if min_samples == 1 else torch.int64)
+        arguments = (indptr, columns, distance[stored], 0.3, min_samples)
+        assert_same(simt.dbscan(*arguments), torch.ops.ise_fast.dbscan(*arguments))
+
+
+GRAPH = {
+    "indptr": torch.tensor([0, 2, 3]),
+    "indices": torch.tensor([0, 1, 1]),
+    "values": torch.tensor([0.5, 0.5, 1.0]),
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"indptr": torch.tensor([0, 3, 2])},
+        {"indptr": torch.tensor([1, 2, 3])},
+        {"indptr": torch.tensor([0, 2, 2**60])},
+        {"indptr": torch.tensor([0, -5, 3])},
+        {"indices": torch.tensor([0, 2, 1])},
+        {"indices": torch.tensor([0, 1, -1])},
+        {"indices": torch.tensor([1, 0, 1])},
+        {"indices": torch.tensor([1, 1, 1])},
+        {"values": torch.tensor([0.5, torch.nan, 1.0])},
+        {"values": torch.tensor([0.5, 0.5, -1.0])},
+        {"values": torch.tensor([0.5, 0.5, torch.inf])},
+    ],
+)
+def test_bad_graphs_are_refused_with_the_words_of_the_cpu(simt: Any, change: dict[str, Tensor]) -> None:
+    graph = {**GRAPH, **change}
+    with pytest.raises(ValueError, match=r"^(indptr|indices|values): expected") as expected:
+        torch.ops.ise_fast.dbscan(**graph, eps=0.5, min_samples=2)
+    with pytest.raises(ValueError, match=r"^(indptr|indices|values): expected") as found:
+        simt.dbscan(**graph, eps=0.5, min_samples=2)
+    assert str(found.value) == str(expected.value)
+    graph["indices"] = graph["indices"].int()
+    with pytest.raises(ValueError, match=r"^(indptr|indices|values): expected"):
+        simt.jaccard_graph(**graph, eps=0.5, begin=0, end=2)
+
+
+def test_bad_neighbours_and_distances_are_refused(simt: Any) -> None:
+    with pytest.raises(ValueError, match=r"^nn: expected 0 to 2, got 3 in row 1"):
+        simt.k_reciprocal_encoding(torch.eye(3), torch.tensor([[0, 1], [1, 3], [-1, 0]]), 1)
+    with pytest.raises(ValueError, match=r"^graph: expected finite values of at least 0, got -1 at row 1, column 0"):
+        simt.dbscan_dense(torch.tensor([[0.0, 1.0], [-1.0, torch.nan]]), 0.5, 1)
+
+
 def sanitizer_runtime() -> str | None:
     """The libraries to load before Python for a run under AddressSanitizer; None if the compiler has none."""
     names = ("libasan.so", "libubsan.so", "libstdc++.so.6")

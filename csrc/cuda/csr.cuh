@@ -1,0 +1,266 @@
+// Sparse matrices in compressed rows on the device: scratch, validation, and rows out of sorted keys.
+//
+// Whatever produces entries in no particular order writes them as keys `row << column_bits | column`; a radix sort and
+// compress() turn those into rows with ascending columns. The sort keeps the order of equal keys, so entries that are
+// added up are added in the order in which they were written.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <vector>
+
+#include "../check_graph.h"
+#include "cub.h"
+#include "reduce.cuh"
+
+namespace ise_fast {
+
+constexpr int kCsrThreads = 256;
+constexpr int kCsrWarps = kCsrThreads / kWarpSize;
+constexpr unsigned long long kNowhere = ~0ull;
+
+inline unsigned blocks_for(int64_t items, int64_t per_block = kCsrThreads) {
+  return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+inline int bits_for(int64_t values) {
+  return std::max(1, static_cast<int>(std::bit_width(static_cast<uint64_t>(std::max<int64_t>(values - 1, 0)))));
+}
+
+__device__ __forceinline__ int64_t thread_index() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+// Memory for n T on the device of `like`, as long as this lives (the allocator reuses it in stream order).
+template <class T>
+class Scratch {
+public:
+  Scratch(int64_t n, const Tensor& like)
+      : memory_(torch::stable::new_empty(like, {std::max<int64_t>(n, 1) * static_cast<int64_t>(sizeof(T))},
+                                         ScalarType::Byte)),
+        bytes_(std::max<int64_t>(n, 1) * sizeof(T)) {}
+  T* data() const { return reinterpret_cast<T*>(memory_.mutable_data_ptr<uint8_t>()); }
+  void fill(int byte, cudaStream_t stream) const { fill_bytes(data(), byte, bytes_, stream); }
+
+private:
+  Tensor memory_;
+  size_t bytes_;
+};
+
+template <class Index, class Value>
+struct DeviceCsr {
+  int64_t rows;
+  const int64_t* indptr;
+  const Index* indices;
+  const Value* values;
+
+  // Position of (i, j), or -1.
+  __device__ int64_t find(int64_t i, Index j) const {
+    int64_t low = indptr[i], high = indptr[i + 1];
+    while (low < high) {
+      const int64_t middle = low + (high - low) / 2;
+      if (indices[middle] < j) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low < indptr[i + 1] && indices[low] == j ? low : -1;
+  }
+};
+
+template <class Index, class Value>
+DeviceCsr<Index, Value> device_csr(const Tensor& indptr, const Tensor& indices, const Tensor& values) {
+  return {indptr.size(0) - 1, indptr.const_data_ptr<int64_t>(), indices.const_data_ptr<Index>(),
+          values.const_data_ptr<Value>()};
+}
+
+namespace csr {
+
+__global__ static void check_offsets(const int64_t* indptr, int64_t rows, unsigned long long* first_bad) {
+  const int64_t i = thread_index();
+  if (i < rows && indptr[i] > indptr[i + 1]) atomicMin(first_bad, static_cast<unsigned long long>(i));
+}
+
+template <class Index, class Value>
+__global__ void check_entries(DeviceCsr<Index, Value> graph, Value largest, unsigned long long* first_bad) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
+  if (i >= graph.rows) return;
+  for (int64_t p = graph.indptr[i] + threadIdx.x % kWarpSize; p < graph.indptr[i + 1]; p += kWarpSize) {
+    const int64_t last = p > graph.indptr[i] ? static_cast<int64_t>(graph.indices[p - 1]) : -1;
+    const bool good =
+        last < graph.indices[p] && graph.indices[p] < graph.rows && graph.values[p] >= 0 && graph.values[p] <= largest;
+    if (!good) atomicMin(first_bad, static_cast<unsigned long long>(p));
+  }
+}
+
+__global__ static void mark_heads(const uint64_t* key, int64_t n, int64_t* head) {
+  const int64_t p = thread_index();
+  if (p <= n) head[p] = p < n && (p == 0 || key[p] != key[p - 1]);
+}
+
+// indptr[r] = how many different keys belong to rows below r.
+__global__ static void row_offsets(const uint64_t* key, const int64_t* position, int64_t n, int64_t rows,
+                                   int column_bits, int64_t* indptr) {
+  const int64_t r = thread_index();
+  if (r > rows) return;
+  int64_t low = 0, high = n;
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    if (static_cast<int64_t>(key[middle] >> column_bits) < r) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  indptr[r] = position[low];
+}
+
+// The thread of the first of equal keys adds up their values, in order.
+__global__ static void write_entries(const uint64_t* key, const uint32_t* value_bits, const int64_t* position,
+                                     int64_t n, int column_bits, float divisor, int32_t* index, float* value) {
+  const int64_t p = thread_index();
+  if (p >= n || (p > 0 && key[p] == key[p - 1])) return;
+  index[position[p]] = static_cast<int32_t>(key[p] & ((uint64_t{1} << column_bits) - 1));
+  if (value_bits == nullptr) return;
+  float sum = __uint_as_float(value_bits[p]);
+  for (int64_t q = p + 1; q < n && key[q] == key[p]; ++q) sum += __uint_as_float(value_bits[q]);
+  value[position[p]] = sum / divisor;
+}
+
+__global__ static void shift_offsets(const int64_t* from, int64_t rows, int64_t shift, int64_t* to) {
+  const int64_t r = thread_index();
+  if (r < rows) to[r] = from[r] + shift;
+}
+
+}  // namespace csr
+
+// Throws where the CPU operators do, with the same words. Waits for the stream.
+template <class Index, class Value>
+void check_csr(const DeviceCsr<Index, Value>& graph, int64_t nnz, const Tensor& like, cudaStream_t stream) {
+  const Scratch<unsigned long long> first_bad(1, like);
+  first_bad.fill(0xff, stream);
+  if (graph.rows > 0) {
+    LAUNCH(csr::check_offsets, blocks_for(graph.rows), kCsrThreads, 0, stream, graph.indptr, graph.rows,
+           first_bad.data());
+  }
+  auto bad = read_back(first_bad.data(), stream);
+  if (bad != kNowhere)
+    check_csr_offsets(read_back(graph.indptr + bad, stream), read_back(graph.indptr + bad + 1, stream), bad);
+  check_csr_ends(read_back(graph.indptr, stream), read_back(graph.indptr + graph.rows, stream), nnz);
+  if (nnz == 0) return;
+
+  LAUNCH((csr::check_entries<Index, Value>), blocks_for(graph.rows, kCsrWarps), kCsrThreads, 0, stream, graph,
+         std::numeric_limits<Value>::max(), first_bad.data());
+  bad = read_back(first_bad.data(), stream);
+  if (bad == kNowhere) return;
+  const auto p = static_cast<int64_t>(bad);
+  int64_t row = 0, above = graph.rows;  // the last row that starts at or before p
+  while (above - row > 1) {
+    const int64_t middle = row + (above - row) / 2;
+    (read_back(graph.indptr + middle, stream) <= p ? row : above) = middle;
+  }
+  const bool first = read_back(graph.indptr + row, stream) == p;
+  check_csr_entry(read_back(graph.indices + p, stream), first ? -1 : read_back(graph.indices + p - 1, stream),
+                  read_back(graph.values + p, stream), graph.rows, row);
+}
+
+// Sorted keys to rows 0 .. rows - 1. Equal keys become one entry: the sum of their values in order, divided once; with
+// no values the output's values are left unset.
+inline CsrTensors compress(const uint64_t* key, const uint32_t* value_bits, int64_t n, int64_t rows, int column_bits,
+                           float divisor, const Tensor& like, cudaStream_t stream) {
+  const Scratch<int64_t> position(n + 1, like);
+  LAUNCH(csr::mark_heads, blocks_for(n + 1), kCsrThreads, 0, stream, key, n, position.data());
+  exclusive_sum(position.data(), position.data(), n + 1, like, stream);
+  const int64_t nnz = read_back(position.data() + n, stream);
+  Tensor indptr = torch::stable::new_empty(like, {rows + 1}, ScalarType::Long);
+  Tensor indices = torch::stable::new_empty(like, {nnz}, ScalarType::Int);
+  Tensor values = torch::stable::new_empty(like, {nnz}, ScalarType::Float);
+  LAUNCH(csr::row_offsets, blocks_for(rows + 1), kCsrThreads, 0, stream, key, position.data(), n, rows, column_bits,
+         indptr.mutable_data_ptr<int64_t>());
+  if (n > 0) {
+    LAUNCH(csr::write_entries, blocks_for(n), kCsrThreads, 0, stream, key, value_bits, position.data(), n, column_bits,
+           divisor, indices.mutable_data_ptr<int32_t>(), values.mutable_data_ptr<float>());
+  }
+  return {indptr, indices, values};
+}
+
+// Sorts unordered keys (and values, if any) of `rows` rows and compresses them.
+inline CsrTensors sort_and_compress(const Scratch<uint64_t>& key, const Scratch<uint32_t>* value_bits, int64_t n,
+                                    int64_t rows, int column_bits, float divisor, const Tensor& like,
+                                    cudaStream_t stream) {
+  const Scratch<uint64_t> sorted(n, like);
+  const int last_bit = std::min(64, column_bits + bits_for(rows));
+  if (value_bits == nullptr) {
+    if (n > 0) sort_keys(key.data(), sorted.data(), n, like, stream, 0, last_bit);
+    return compress(sorted.data(), nullptr, n, rows, column_bits, divisor, like, stream);
+  }
+  const Scratch<uint32_t> sorted_values(n, like);
+  if (n > 0) {
+    sort_pairs(key.data(), sorted.data(), value_bits->data(), sorted_values.data(), n, like, stream, 0, last_bit);
+  }
+  return compress(sorted.data(), sorted_values.data(), n, rows, column_bits, divisor, like, stream);
+}
+
+// How many unsorted entries to hold at once: key, value, their sorted copies, CUB's scratch and positions are about 64
+// bytes each; a small part of what is free keeps the peak low and is enough to fill the device.
+inline int64_t entry_budget() {
+  return std::max<int64_t>(int64_t{1} << 14, free_bytes() / 64 / 64);
+}
+
+// Consecutive ranges of rows with at most `budget` entries (one row may have more): their bounds, from offsets
+// [rows + 1] on the device.
+inline std::vector<int64_t> split_rows(const int64_t* offset, int64_t rows, int64_t budget, cudaStream_t stream) {
+  std::vector<int64_t> bounds{0};
+  const int64_t total = read_back(offset + rows, stream);
+  for (int64_t done = 0; bounds.back() < rows;) {
+    int64_t low = bounds.back() + 1, high = rows;
+    if (total - done > budget) {
+      while (low < high) {  // the last row whose end is within the budget
+        const int64_t middle = low + (high - low + 1) / 2;
+        if (read_back(offset + middle, stream) - done <= budget) {
+          low = middle;
+        } else {
+          high = middle - 1;
+        }
+      }
+    } else {
+      low = rows;
+    }
+    done = read_back(offset + low, stream);
+    bounds.push_back(low);
+  }
+  return bounds;
+}
+
+// Ranges of rows, one below the other.
+inline CsrTensors concatenate(const std::vector<CsrTensors>& parts, const Tensor& like, cudaStream_t stream) {
+  if (parts.size() == 1) return parts[0];
+  int64_t rows = 0, nnz = 0;
+  for (const auto& [indptr, indices, values] : parts) {
+    rows += indptr.size(0) - 1;
+    nnz += indices.size(0);
+  }
+  CsrTensors whole{torch::stable::new_empty(like, {rows + 1}, ScalarType::Long),
+                   torch::stable::new_empty(like, {nnz}, ScalarType::Int),
+                   torch::stable::new_empty(like, {nnz}, ScalarType::Float)};
+  auto& [all_indptr, all_indices, all_values] = whole;
+  fill_bytes(all_indptr.mutable_data_ptr<int64_t>(), 0, (rows + 1) * sizeof(int64_t), stream);
+  int64_t row = 0, entry = 0;
+  for (const auto& [indptr, indices, values] : parts) {
+    LAUNCH(csr::shift_offsets, blocks_for(indptr.size(0)), kCsrThreads, 0, stream, indptr.const_data_ptr<int64_t>(),
+           indptr.size(0), entry, all_indptr.mutable_data_ptr<int64_t>() + row);
+    Tensor to_indices = torch::stable::narrow(all_indices, 0, entry, indices.size(0));
+    Tensor to_values = torch::stable::narrow(all_values, 0, entry, values.size(0));
+    torch::stable::copy_(to_indices, indices);
+    torch::stable::copy_(to_values, values);
+    row += indptr.size(0) - 1;
+    entry += indices.size(0);
+  }
+  return whole;
+}
+
+}  // namespace ise_fast
