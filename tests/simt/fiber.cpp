@@ -12,7 +12,12 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#if defined(__x86_64__)
+#if !defined(__x86_64__) && !defined(__aarch64__)
+#define SIMT_UCONTEXT 1  // may also be defined by hand, to try it elsewhere
+#endif
+#if defined(SIMT_UCONTEXT)
+#include <ucontext.h>
+#elif defined(__x86_64__)
 extern "C" void simt_switch(void** save, void* load);
 asm(R"(
 .text
@@ -37,7 +42,7 @@ simt_switch:
   ret
 .size simt_switch, .-simt_switch
 )");
-#elif defined(__aarch64__)
+#else
 extern "C" void simt_switch(void** save, void* load);
 asm(R"(
 .text
@@ -73,9 +78,6 @@ simt_switch:
   ret
 .size simt_switch, .-simt_switch
 )");
-#else
-#define SIMT_UCONTEXT 1
-#include <ucontext.h>
 #endif
 
 namespace simt {
