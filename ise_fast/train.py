@@ -91,37 +91,25 @@ def train(config: TrainConfig, world: World) -> dict[str, Any]:
     extract = FeatureExtractor(
         state.model, world, state.precision, config.run.test_batch_size, channels_last=config.optim.channels_last
     )
-    run_log = RunLog(folder, config, state.progress.history) if world.is_main else None
-    try:
-        with InterruptGuard() as guard:
-            evaluate = None if test is None else test.evaluator(extract, world)
-            trainer = Trainer(
-                config,
-                training.images,
-                training.cams,
-                step,
-                state,
-                extract,
-                evaluate,
-                checkpoints,
-                run_log,
-                world,
-                guard,
-            )
+    evaluate = None if test is None else test.evaluator(extract, world)
+    with InterruptGuard() as guard:  # from the first file on, so that a signal finds somebody who answers
+        run_log = RunLog(folder, config, state.progress.history) if world.is_main else None
+        trainer = Trainer(config, training, step, state, extract, evaluate, checkpoints, run_log, world, guard)
+        try:
             trainer.run()
-        summary = summarise(state.progress.history, state.progress.best)
-        if run_log is not None:
-            run_log.finish(summary, state.progress.history)
-        if config.run.report:
-            _report(folder, lambda: sample_run(extract, test, training, state.progress.labels, world), world)
-        if world.is_main:
-            _say_where(folder, summary)
-    except RunError as error:
-        log.error("%s", error)
-        raise
-    finally:
-        if run_log is not None:
-            run_log.close()
+            summary = summarise(state.progress.history, state.progress.best)
+            if run_log is not None:
+                run_log.finish(summary, state.progress.history)
+            if config.run.report:
+                _report(folder, lambda: sample_run(extract, test, training, state.progress.labels, world), world)
+            if world.is_main:
+                _say_where(folder, summary)
+        except RunError as error:
+            log.error("%s", error)
+            raise
+        finally:
+            if run_log is not None:
+                run_log.close()
     return summary
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ise_fast.data import DatasetError, ImageStore, ReIDDataset, Split, load_dataset, open_images
+from ise_fast.data import DatasetError, DatasetWarning, ImageStore, ReIDDataset, Split, load_dataset, open_images
 from ise_fast.engine.checkpoint import seed_everything
 from ise_fast.engine.config import DataConfig, ModelConfig, TrainConfig
 from ise_fast.engine.distributed import World
@@ -70,9 +71,14 @@ def open_dataset(config: DataConfig) -> ReIDDataset:
         options = {"pattern": config.identity_pattern, "csv": config.labels_csv}
         options = {name: value for name, value in options.items() if value is not None}
     try:
-        return load_dataset(config.dataset, config.data_dir or "data", **options)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DatasetWarning)
+            dataset = load_dataset(config.dataset, config.data_dir or "data", **options)
     except (DatasetError, OSError) as error:
         raise UsageError(str(error)) from error
+    for warning in caught:
+        log.warning("%s", warning.message)
+    return dataset
 
 
 def open_training_images(
@@ -176,7 +182,7 @@ def check_sizes(config: TrainConfig, images: int, world: World) -> None:
 
 
 def build_step_and_state(config: TrainConfig, world: World) -> tuple[TrainStep, TrainState]:
-    """Network, criterion, memory, optimiser and schedule, the same on every process.
+    """Network, criterion, memory and optimiser, the same on every process.
 
     Raises:
         UsageError: as `build_network`.
@@ -191,7 +197,6 @@ def build_step_and_state(config: TrainConfig, world: World) -> tuple[TrainStep, 
         convert_ghost_batch_norm(model, max(1, local // config.model.bn_chunk))
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=optim.lr, weight_decay=optim.weight_decay)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, optim.step_size, gamma=0.1)
     precision = Precision(optim.precision, world.device)
     memory = ClusterMemory(model.num_features, loss.momentum, loss.memory_mode).to(world.device)
     criterion: ISELoss | ClusterNCELoss
@@ -204,4 +209,4 @@ def build_step_and_state(config: TrainConfig, world: World) -> tuple[TrainStep, 
         ids = [world.device.index] if world.device.type == "cuda" else None
         wrapped = DistributedDataParallel(wrapped, device_ids=ids)
     step = TrainStep(wrapped, criterion, memory, optimizer, precision, world, optim.clip_grad)
-    return step, TrainState(config, model, optimizer, schedule, precision, memory, world)
+    return step, TrainState(config, model, optimizer, precision, memory, world)

@@ -123,7 +123,8 @@ class EpsAdvice:
     def __str__(self) -> str:
         at = ", ".join(f"{q:.0%} {d:.3f}" for q, d in self.quantiles.items())
         tried = ", ".join(f"{eps:.2f}: {k}" for eps, k in self.trials.items())
-        best = "no eps below 1 gives clusters" if self.eps is None else f"try --eps {self.eps:.2f}"
+        nothing = "no --eps below 1 gives clusters: lower --min-samples"
+        best = nothing if self.eps is None else f"try --eps {self.eps:.2f}"
         return f"distance to the min_samples-th neighbour by quantile: {at}; clusters by eps: {tried}; {best}"
 
 

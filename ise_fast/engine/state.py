@@ -39,7 +39,12 @@ class TrainState:
     """The parts of a run that change, as one dictionary of tensors and plain values.
 
     Args:
+        config: the settings; saved, and compared when resuming. The learning rate follows from them and the epoch.
         model: the bare network, without the wrappers of DistributedDataParallel and torch.compile.
+        optimizer: over its parameters.
+        precision: holds the scaler of the loss.
+        memory: the centroids.
+        world: this process among its peers.
     """
 
     def __init__(
@@ -47,7 +52,6 @@ class TrainState:
         config: TrainConfig,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
         precision: Precision,
         memory: ClusterMemory,
         world: World,
@@ -55,7 +59,6 @@ class TrainState:
         self.config = config
         self.model = model
         self.optimizer = optimizer
-        self.schedule = schedule
         self.precision = precision
         self.memory = memory
         self.world = world
@@ -72,7 +75,6 @@ class TrainState:
             "iteration": progress.iteration,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
             "random": self.world.gather_objects(checkpoint.random_state()),
             # Between epochs the memory is about to be rebuilt from new clusters.
@@ -104,7 +106,6 @@ class TrainState:
                 f"--resume: the weights do not fit {self.config.model.arch}: {str(error).splitlines()[0]}"
             ) from None
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.precision.scaler.load_state_dict(state["scaler"])
         if len(state["random"]) == self.world.size:
             checkpoint.set_random_state(state["random"][self.world.rank])

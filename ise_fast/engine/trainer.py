@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ise_fast import ops
-from ise_fast.data import BatchAugment, ImageStore, PKSampler
+from ise_fast.data import BatchAugment, PKSampler
 from ise_fast.engine import pseudo_labels
+from ise_fast.engine.assemble import TrainingImages
 from ise_fast.engine.batches import TrainingBatches
 from ise_fast.engine.checkpoint import CheckpointFolder
 from ise_fast.engine.config import TrainConfig
@@ -34,8 +35,7 @@ class Trainer:
 
     Args:
         config: the settings.
-        images: n training images.
-        cams: [n] cameras of the images, or None; they steer the sampler.
+        training: the images, and their cameras, which steer the sampler.
         step: forward, loss, backward, update.
         state: what checkpoints hold; it says where to start.
         extract: images -> features, with the same network.
@@ -49,8 +49,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        images: ImageStore,
-        cams: Any,
+        training: TrainingImages,
         step: TrainStep,
         state: TrainState,
         extract: FeatureExtractor,
@@ -61,8 +60,8 @@ class Trainer:
         guard: InterruptGuard,
     ) -> None:
         self.config = config
-        self.images = images
-        self.cams = cams
+        self.images = training.images
+        self.cams = training.cams
         self.step = step
         self.state = state
         self.extract = extract
@@ -115,7 +114,6 @@ class Trainer:
         progress.record["loss"] = means[0]
         if self.config.loss.method == "ise":
             progress.record.update(contrastive=means[1], label_preserving=means[2])
-        progress.record["lr"] = self.state.schedule.get_last_lr()[0]
         every, number = self.config.run.eval_step, progress.epoch + 1
         if self.evaluate is not None and every and (number % every == 0 or number == epochs):
             with watch.stage("evaluate"):
@@ -125,7 +123,6 @@ class Trainer:
         best = "mAP" in record and (progress.best is None or record["mAP"] > progress.best["mAP"])
         if best:
             progress.best = record
-        self.state.schedule.step()
         progress.epoch, progress.iteration, progress.losses, progress.record = number, 0, None, {}
         log.info("%s%s", epoch_line(record, epochs), " (best)" if best else "")
         self._publish(record)
@@ -150,6 +147,7 @@ class Trainer:
             "outliers": result.outliers,
             "largest": int(sizes.max()),
             "smallest": int(sizes.min()),
+            "lr": self._learning_rate(),
             "seconds": {**watch.seconds, **result.seconds},
         }
         if self.config.loss.method == "ise":
@@ -176,6 +174,11 @@ class Trainer:
         centroids = pseudo_labels.cluster_centroids(features, previous.to(features.device))
         return PseudoLabels(previous, centroids.cpu(), result.seconds)
 
+    def _learning_rate(self) -> float:
+        """A tenth after every `step_size` epochs."""
+        optim = self.config.optim
+        return optim.lr * 0.1 ** (self.progress.epoch // optim.step_size)
+
     def _degree_progress(self) -> float:
         return self.progress.epoch / self.config.optim.epochs
 
@@ -186,6 +189,8 @@ class Trainer:
         check_every = 1 if self.world.device.type == "cpu" else config.run.print_freq
         batches = self._batches().iterate(progress.iteration)
         self.step.model.train()
+        for group in self.step.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
         description = f"epoch {progress.epoch + 1}/{optim.epochs}"
         try:
             with self._bar(optim.iters, description, "it", progress.iteration) as advance:

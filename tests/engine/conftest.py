@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ise_fast.data import SyntheticSpec, generate_synthetic
+from ise_fast.train import main
 
 TINY = SyntheticSpec(
     train_identities=10, test_identities=6, cameras=3, train_images=80, query_images=12, gallery_images=30,
@@ -35,6 +36,14 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flags(data_dir: Path) -> list[str]:
     """Flags of a tiny run, without --logs-dir."""
     return [*FLAGS, "--data-dir", str(data_dir)]
+
+
+@pytest.fixture(scope="session")
+def straight(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with `flags` from beginning to end."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    assert main([*FLAGS, "--data-dir", str(data_dir), "--logs-dir", str(folder)]) == 0
+    return folder
 
 
 @pytest.fixture

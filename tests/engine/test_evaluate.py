@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ise_fast import evaluate as command
+from ise_fast import ops
+from ise_fast.data import Split
+from ise_fast.engine.evaluator import evaluate
+from ise_fast.train import main
+
+
+def split(ids: list[int], cams: list[int] | None) -> Split:
+    return Split(tuple(Path(str(i)) for i in range(len(ids))), np.array(ids), None if cams is None else np.array(cams))
+
+
+@pytest.mark.parametrize("with_cams", [True, False])
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_blocks_of_queries_change_nothing(with_cams: bool, block: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    query, gallery = (torch.nn.functional.normalize(torch.randn(n, 8, generator=generator), dim=1) for n in (20, 60))
+    ids, gallery_ids, cams, gallery_cams = (
+        torch.randint(0, high, (n,), generator=generator).tolist() for high, n in ((9, 20), (7, 60), (3, 20), (3, 60))
+    )
+    arguments = (split(ids, cams if with_cams else None), split(gallery_ids, gallery_cams if with_cams else None))
+    result = evaluate(query, gallery, *arguments, block=block)
+    tensors = [None if x is None else torch.tensor(x) for x in (ids, gallery_ids, cams, gallery_cams)]
+    if not with_cams:
+        tensors[2:] = [None, None]
+    expected = ops.rank_metrics(2 - 2 * query @ gallery.T, *tensors, max_rank=10)
+    assert result.mAP == pytest.approx(expected.mAP, abs=1e-6)
+    assert result.mINP == pytest.approx(expected.mINP, abs=1e-6)
+    assert [result.rank1, result.rank5, result.rank10] == pytest.approx(expected.cmc[[0, 4, 9]].tolist(), abs=1e-6)
+    assert result.queries == int((~expected.ap.isnan()).sum())
+
+
+def test_no_match_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match="query_split"):
+        evaluate(torch.eye(2), torch.eye(2), split([1, 2], [0, 0]), split([1, 2], [0, 0]))
+
+
+def test_a_gallery_smaller_than_the_ranks() -> None:
+    result = evaluate(torch.eye(3)[:1], torch.eye(3), split([1], None), split([2, 1, 3], None))
+    assert (result.rank1, result.rank5) == (0.0, 1.0)
+
+
+def test_command_line(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main([*flags, "--logs-dir", str(folder)]) == 0
+    last = json.loads((folder / "metrics.json").read_text())["last"]
+    capsys.readouterr()
+    output, features = tmp_path / "figures.json", tmp_path / "features.npz"
+    arguments = ["--checkpoint", str(folder / "checkpoints/checkpoint-0002-000000.pt"), "--device", "cpu"]
+    assert command.main([*arguments, "--rerank", "--output", str(output), "--features", str(features)]) == 0
+    err = capsys.readouterr().err
+    assert "mAP" in err
+    assert "rerank" in err
+    figures = json.loads(output.read_text())
+    # The checkpoint's network on the images of training's evaluation: the same figures.
+    assert {k: figures["plain"][k] for k in ("mAP", "rank1", "mINP")} == {k: last[k] for k in ("mAP", "rank1", "mINP")}
+    assert 0 <= figures["rerank"]["mAP"] <= 1
+    arrays = np.load(features)
+    assert arrays["query"].shape[0] == len(arrays["query_paths"]) == 12
+    assert np.allclose(np.linalg.norm(arrays["gallery"], axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "--checkpoint"),
+        (["--checkpoint", "/no/such.pt"], "/no/such.pt"),
+        (["--checkpoint", "x", "--nope"], "--nope"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert named in lines[0]

@@ -1,0 +1,198 @@
+"""Never lose work: a run that was killed, anywhere, and resumed ends with the bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ise_fast.engine import checkpoint
+from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.step import TrainStep
+from ise_fast.train import main
+from tests.engine.conftest import assert_same_weights, final_weights
+
+Launch = Callable[[Sequence[str]], "subprocess.Popen[str]"]
+
+
+def newest_change(folder: Path) -> float:
+    return max((p.stat().st_mtime for p in folder.glob("**/*.pt")), default=0.0)
+
+
+def after_step(patch: pytest.MonkeyPatch, moment: int, act: Callable[[], None]) -> None:
+    """Let `act` happen inside the step of iteration `moment`, counted from 1 over all epochs."""
+    steps = iter(range(1, 100))
+    step = TrainStep.__call__
+
+    def acts(self: TrainStep, *arguments: Any) -> Any:
+        result = step(self, *arguments)
+        if next(steps) == moment:
+            act()
+        return result
+
+    patch.setattr(TrainStep, "__call__", acts)
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """The same weights to the bit, and the same figures of every epoch."""
+    assert_same_weights(final_weights(first), final_weights(second))
+    assert figures(first) == figures(second)
+
+
+def figures(folder: Path) -> list[dict[str, Any]]:
+    """The epochs' records without the times."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+def test_the_same_seed_gives_the_same_bits(flags: list[str], tmp_path: Path, straight: Path) -> None:
+    assert main([*flags, "--logs-dir", str(tmp_path / "again")]) == 0
+    assert main([*flags, "--logs-dir", str(tmp_path / "other"), "--seed", "2"]) == 0
+    assert_same_run(straight, tmp_path / "again")
+    weight = "backbone.0.weight"
+    assert not torch.equal(final_weights(straight)[weight], final_weights(tmp_path / "other")[weight])
+
+
+def test_killed_at_random_moments(flags: list[str], tmp_path: Path, launch: Launch, straight: Path) -> None:
+    folder = tmp_path / "killed"
+    # A checkpoint after every iteration: many kills fall into the writing of one.
+    flags = [*flags, "--checkpoint-step", "1", "--keep-checkpoints", "1", "--logs-dir", str(folder), "--resume", "auto"]
+    moments = random.Random()
+    for _ in range(3):
+        process = launch(flags)
+        # Start-up takes longer than training: wait until the run writes, then for a random moment more.
+        before = newest_change(folder)
+        while process.poll() is None and newest_change(folder) == before:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 0.5))
+        process.kill()
+        process.communicate()
+    assert main(flags) == 0
+    assert_same_run(straight, folder)
+
+
+@pytest.mark.parametrize("moment", [1, 4, 7])
+def test_killed_inside_an_iteration(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: Path, moment: int
+) -> None:
+    """The same without processes: an exception that nobody handles ends the run inside iteration `moment`."""
+    killed = tmp_path / "killed"
+    flags = [*flags, "--checkpoint-step", "3", "--logs-dir", str(killed)]
+
+    def dies() -> None:
+        raise KeyError("killed")
+
+    with monkeypatch.context() as patch:
+        after_step(patch, moment, dies)
+        with pytest.raises(KeyError, match="killed"):
+            main(flags)
+    assert main([*flags, "--resume", "auto"]) == 0
+    assert_same_run(straight, killed)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", [2, 4])
+def test_a_request_to_stop_saves_and_says_how_to_go_on(
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    straight: Path,
+    signum: signal.Signals,
+    moment: int,
+) -> None:
+    folder = tmp_path / "stopped"
+    flags = [*flags, "--logs-dir", str(folder)]
+    with monkeypatch.context() as patch:
+        after_step(patch, moment, lambda: os.kill(os.getpid(), signum))
+        assert main(flags) == 128 + signum
+    assert "go on with the same command and --resume auto" in capsys.readouterr().err
+    assert [p.name for p in (folder / "checkpoints").glob("checkpoint-*")] == [f"checkpoint-0000-{moment:06d}.pt"]
+    assert main([*flags, "--resume", "auto"]) == 0
+    assert_same_run(straight, folder)
+
+
+def test_stopped_while_extracting_features(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: Path
+) -> None:
+    folder = tmp_path / "stopped"
+    flags = [*flags, "--logs-dir", str(folder)]
+    extractions = iter(range(1, 100))
+    extract = FeatureExtractor.__call__
+
+    def interrupted(self: FeatureExtractor, *arguments: Any) -> Any:
+        if (
+            next(extractions) == 4
+        ):  # the evaluation of the first epoch, after two of the untrained network and clustering
+            os.kill(os.getpid(), signal.SIGTERM)
+        return extract(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureExtractor, "__call__", interrupted)
+        assert main(flags) == 128 + signal.SIGTERM
+    assert (folder / "checkpoints/checkpoint-0000-000004.pt").exists()
+    assert main([*flags, "--resume", "auto"]) == 0
+    assert_same_run(straight, folder)
+
+
+def test_killed_while_saving(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: Path) -> None:
+    killed = tmp_path / "killed"
+    saves = iter(range(1, 100))
+    save = torch.save
+
+    def dies(state: Any, file: Any) -> None:
+        if next(saves) == 2:
+            file.write(b"half")
+            raise KeyError("killed")
+        save(state, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", dies)
+        with pytest.raises(KeyError, match="killed"):
+            main([*flags, "--logs-dir", str(killed)])
+    assert main([*flags, "--logs-dir", str(killed), "--resume", "auto"]) == 0
+    assert_same_run(straight, killed)
+
+
+def test_killed_before_the_best_was_marked(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.CheckpointFolder, "mark_best", lambda self, path: {}["killed"])
+        with pytest.raises(KeyError, match="killed"):
+            main([*flags, "--logs-dir", str(folder)])
+    assert not (folder / "checkpoints/best.pt").exists()
+    main([*flags, "--logs-dir", str(folder), "--resume", "auto", "--epochs", "1"])
+    assert checkpoint.load(folder / "checkpoints/best.pt")["epoch"] == 1
+
+
+def test_resume_from_a_path_keeps_the_best(flags: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert main([*flags, "--logs-dir", str(folder), "--keep-checkpoints", "5"]) == 0
+    whole = final_weights(folder)
+    best = json.loads((folder / "metrics.json").read_text())["best"]
+    first = folder / "checkpoints/checkpoint-0001-000000.pt"
+    assert main([*flags, "--resume", str(first)]) == 0
+    assert_same_weights(final_weights(folder), whole)
+    again = json.loads((folder / "metrics.json").read_text())["best"]
+    assert (again["epoch"], again["mAP"]) == (best["epoch"], best["mAP"])
+    assert [record["epoch"] for record in figures(folder)] == [0, 1, 2]
+
+
+def test_resume_with_other_settings_is_refused(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert main([*flags, "--logs-dir", str(folder), "--epochs", "1"]) == 0
+    assert main([*flags, "--logs-dir", str(folder), "--resume", "auto", "--eps", "0.5"]) == 2
+    assert "--eps 0.6 -> 0.5" in capsys.readouterr().err
+    assert main([*flags, "--logs-dir", str(folder)]) == 2
+    assert "holds a run" in capsys.readouterr().err
