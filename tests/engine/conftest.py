@@ -20,7 +20,7 @@ TINY = SyntheticSpec(
 )  # fmt: skip
 FLAGS = shlex.split(
     "--preset synthetic --dataset market1501 --height 32 --width 16 -b 16 --num-instances 4 --iters 4 --epochs 2 "
-    "--k1 8 --k2 2 --eps 0.6 --min-samples 2 --device cpu --progress false --tensorboard false -j 1 "
+    "--k1 8 --k2 2 --eps 0.6 --min-samples 2 --device cpu --no-progress --no-tensorboard --no-report -j 1 "
     "--test-batch-size 64"
 )
 
