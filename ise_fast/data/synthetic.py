@@ -27,7 +27,7 @@ from .market import PERSON_FOLDERS, MarketLayout, load_market_layout
 from .pedestrians import DISTRACTOR, JUNK, Shot, render
 from .sampler import occurrence
 
-VERSION = 2  # raise when the pictures change: finished sets of older versions are then made anew
+VERSION = 3  # raise when the pictures change: finished sets of older versions are then made anew
 RECORD = "synthetic.json"
 PROCESSES_FROM = 4_000  # below this many images, starting processes takes longer than drawing
 
@@ -43,8 +43,8 @@ class SyntheticSpec:
         distractors: images of identity 0 in the gallery: people nobody asks for and empty scenes.
         junk: images of identity -1 in the gallery, which every loader drops.
         height, width: of the images, in pixels.
-        camera_shift: how much light, sharpness and background differ between cameras. At 0 any colour histogram finds
-            people again; at 1 an untrained network finds few, a trained one most; at 3 clusters are cameras.
+        camera_shift: how much light, sharpness and background differ between cameras. The larger, the fewer people an
+            untrained network finds again; from 2 on its clusters are rather those of cameras than of people.
         seed: of everything.
     """
 

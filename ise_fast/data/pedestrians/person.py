@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Colour = tuple[int, int, int]
 View = Literal["front", "back", "left", "right"]
 VIEWS: tuple[View, ...] = ("front", "back", "left", "right")
+DYE = 40  # no two red pullovers are of the same red: largest difference per channel
 TURNING = 0.5  # part of the frames in which a person does not look where the walk goes
 
 SKIN: tuple[Colour, ...] = ((236, 200, 174), (214, 168, 136), (168, 118, 86), (112, 76, 56))
@@ -70,14 +71,16 @@ class Person:
     def draw(cls, seed: int, person: int) -> Person:
         random = np.random.default_rng((seed, 1, person))
 
-        def pick(choices: tuple[Colour, ...]) -> Colour:
-            return choices[random.integers(len(choices))]
+        def pick(choices: tuple[Colour, ...], dye: float = DYE) -> Colour:
+            colour = choices[random.integers(len(choices))] + random.uniform(-dye, dye, 3)
+            red, green, blue = np.clip(np.rint(colour), 0, 255).astype(int).tolist()
+            return red, green, blue
 
         return cls(
             height=random.uniform(0.82, 0.92),
             build=random.uniform(0.82, 1.28),
-            skin=pick(SKIN),
-            hair=pick(HAIR),
+            skin=pick(SKIN, dye=8),
+            hair=pick(HAIR, dye=8),
             hair_style=str(random.choice(["short", "long", "bald", "hat"], p=[0.45, 0.35, 0.08, 0.12])),
             hat=pick(FABRICS),
             upper=pick(FABRICS),

@@ -82,7 +82,7 @@ def _panorama(seed: int, camera: int, shift: float, width: int, height: int) -> 
         x, across = random.uniform(0, image.width), width * random.uniform(0.06, 0.5)
         top, bottom = sorted((random.uniform(0, horizon) * height, random.uniform(0, horizon) * height))
         standing = random.random() < 0.5
-        pen.rectangle((x, top, x + across, ground if standing else bottom), fill=_material(random, 0.45 * shift))
+        pen.rectangle((x, top, x + across, ground if standing else bottom), fill=_material(random, 1.2 * shift))
     return image
 
 
@@ -110,7 +110,7 @@ def expose(image: Image.Image, camera: Camera, random: np.random.Generator) -> I
     width, height = image.size
     blurred = image.filter(ImageFilter.GaussianBlur(camera.blur * height))
     across = 1 + camera.slope * np.linspace(-1, 1, width)
-    gain = random.uniform(0.93, 1.07) / 255 * across[:, None] * np.array(camera.gain)  # [w, 3]
+    gain = random.uniform(0.9, 1.1) / 255 * across[:, None] * np.array(camera.gain)  # [w, 3]
     light = np.asarray(blurred, dtype=np.float32) * np.maximum(gain, 0).astype(np.float32)
     np.power(light, camera.gamma, out=light)
     levels = random.standard_normal(light.shape, dtype=np.float32)
