@@ -88,27 +88,4 @@ inline void check_range(int64_t value, const char* name, int64_t low, int64_t hi
   check(low <= value && value <= high, name, ": expected ", low, " to ", high, ", got ", value);
 }
 
-// [size] int64 beside `other`.
-inline void check_ids(const Tensor& ids, const char* name, int64_t size, const Tensor& other, const char* other_name) {
-  check_dim(ids, name, 1);
-  check_dtype(ids, name, ScalarType::Long);
-  check_size(ids, name, 0, size);
-  check_same_device(ids, name, other, other_name);
-}
-
-// Arguments of rank_metrics; cameras are null when not given.
-inline void check_rank_metrics(const Tensor& distance, const Tensor& query_ids, const Tensor& gallery_ids,
-                               const Tensor* query_cams, const Tensor* gallery_cams, int64_t max_rank) {
-  check_dim(distance, "distance", 2);
-  if (distance.scalar_type() != ScalarType::Double) check_dtype(distance, "distance", ScalarType::Float);
-  const int64_t queries = distance.size(0), gallery = distance.size(1);
-  check_ids(query_ids, "query_ids", queries, distance, "distance");
-  check_ids(gallery_ids, "gallery_ids", gallery, distance, "distance");
-  check(!query_cams == !gallery_cams, query_cams ? "gallery_cams" : "query_cams",
-        ": expected cameras for query and gallery or for neither, got None");
-  if (query_cams) check_ids(*query_cams, "query_cams", queries, distance, "distance");
-  if (gallery_cams) check_ids(*gallery_cams, "gallery_cams", gallery, distance, "distance");
-  check_range(max_rank, "max_rank", 1, int64_t{1} << 20);
-}
-
 }  // namespace ise_fast

@@ -49,4 +49,5 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
   m.def(
       "rank_metrics(Tensor distance, Tensor query_ids, Tensor gallery_ids, Tensor? query_cams, Tensor? gallery_cams, "
       "int max_rank) -> (Tensor mAP, Tensor cmc, Tensor mINP, Tensor ap)");
+  m.def("re_ranking(Tensor x, Tensor nn, int queries, int k2, float lambda_value, int block=0) -> Tensor");
 }

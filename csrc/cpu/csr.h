@@ -32,6 +32,14 @@ struct CsrView {
   }
 };
 
+using Csr = CsrView<int32_t, float>;
+
+inline Csr view(const CsrTensors& csr) {
+  const auto& [indptr, indices, values] = csr;
+  return {indptr.size(0) - 1, indptr.const_data_ptr<int64_t>(), indices.const_data_ptr<int32_t>(),
+          values.const_data_ptr<float>()};
+}
+
 // A square matrix with ascending columns in [0, rows) and finite values >= 0, or an exception that names the fault.
 template <class Index, class Value>
 CsrView<Index, Value> checked_csr(const Tensor& indptr, const Tensor& indices, const Tensor& values) {

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "../check.h"
+#include "../check_rank.h"
 
 namespace ise_fast {
 namespace {

@@ -5,9 +5,9 @@ from ise_fast.ops.jaccard import jaccard_distance, jaccard_graph, k_reciprocal_e
 from ise_fast.ops.losses import cluster_nce_loss, ise_loss
 from ise_fast.ops.memory import update_memory_
 from ise_fast.ops.neighbors import knn, radius_graph
-from ise_fast.ops.rank import rank_metrics
+from ise_fast.ops.rank import rank_metrics, re_ranking
 from ise_fast.ops.supports import nearest_centroids, support_samples
-from ise_fast.reference import interpolation_degree, re_ranking
+from ise_fast.reference import interpolation_degree
 
 __all__ = [
     "cluster_nce_loss",

@@ -6,7 +6,46 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
+from ise_fast.ops.neighbors import knn
+from ise_fast.reference.rank import check_re_ranking
 from ise_fast.types import RankMetrics
+
+
+def re_ranking(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
+    """Distances of queries and gallery after k-reciprocal re-ranking, over the N = Q + G rows of both together.
+
+        nn     = the k1 + 1 nearest rows by (distance, index): here k1 does not count self
+        d(i,j) = |x_i - x_j|^2 / max over j of |x_i - x_j|^2                                    (0 where that is 0)
+        V(i,j) = exp(-d(i,j)) / sum over R*(i), j in R*(i): sets and query expansion as in `k_reciprocal_encoding`
+        result = (1 - lambda_value) * Jaccard distance of V' + lambda_value * d                           (eq. 12)
+
+    Distances are float64 in one fixed order, the rest is float32: the result does not depend on the number of threads.
+    Nothing larger than the result is dense. CUDA tensors are computed on the host.
+
+    Args:
+        query: [Q, d] float32 (float16 and bfloat16 are converted).
+        gallery: [G, d].
+        k1: 1 <= k1 <= Q + G - 1.
+        k2: 1 <= k2 <= k1; 1 means no averaging.
+        lambda_value: in [0, 1].
+
+    Returns:
+        [Q, G] float32, not differentiable.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    Source: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017.
+
+    Example:
+        >>> gallery = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [0.1, 1.0]]))
+        >>> re_ranking(gallery[:1], gallery[1:], k1=2, k2=1).argsort()
+        tensor([[0, 2, 1]])
+    """
+    rows, queries, k1, k2, weight = check_re_ranking(query, gallery, k1, k2, lambda_value)
+    rows = rows.cpu()
+    distance: Tensor = torch.ops.ise_fast.re_ranking(rows, knn(rows, k1 + 1).indices, queries, k2, weight)
+    return distance.to(query.device)
 
 
 def rank_metrics(
@@ -54,6 +93,11 @@ def rank_metrics(
         distance.cpu(), query_ids.cpu(), gallery_ids.cpu(), *cameras, max_rank
     )
     return RankMetrics(mean_ap.item(), cmc.to(distance.device), mean_inp.item(), ap.to(distance.device))
+
+
+@torch.library.register_fake("ise_fast::re_ranking")
+def _(x: Tensor, nn: Tensor, queries: int, k2: int, lambda_value: float, block: int = 0) -> Tensor:
+    return x.new_empty(queries, x.shape[0] - queries)
 
 
 @torch.library.register_fake("ise_fast::rank_metrics")

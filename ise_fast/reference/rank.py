@@ -43,15 +43,7 @@ def re_ranking(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    q = check_features("query", query, HALF_OR_SINGLE)
-    g = check_features("gallery", gallery, HALF_OR_SINGLE)
-    check_columns("gallery", g, "query", q)
-    n = q.shape[0] + g.shape[0]
-    k1 = check_int("k1", k1, 1, n - 1, f"one less than the {n} rows of query and gallery")
-    k2 = check_int("k2", k2, 1, k1, "k1")
-    weight = check_number("lambda_value", lambda_value, 0, 1)
-
-    x = torch.cat([q, g])
+    x, queries, k1, k2, weight = check_re_ranking(query, gallery, k1, k2, lambda_value)
     nn = knn(x, k1 + 1).indices
     squared = all_distances(x)
     d = (squared / squared.amax(1, keepdim=True)).nan_to_num(0.0)
@@ -60,9 +52,22 @@ def re_ranking(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda
     v = (v / v.sum(1, keepdim=True)).nan_to_num(0.0).float()
     v, entry = query_expansion(v, in_star, nn, k2)
     i, j = entry.nonzero(as_tuple=True)
-    rows = jaccard_rows(pairs_to_graph([(i, j, v[i, j])], n, x.device), q.shape[0])
-    jaccard = torch.from_numpy(np.stack(list(rows))) if len(q) else torch.zeros(0, n)
-    return (1 - weight) * jaccard[:, len(q) :].to(x.device) + weight * d[: len(q), len(q) :].float()
+    rows = jaccard_rows(pairs_to_graph([(i, j, v[i, j])], len(x), x.device), queries)
+    jaccard = torch.from_numpy(np.stack(list(rows))) if queries else torch.zeros(0, len(x))
+    return (1 - weight) * jaccard[:, queries:].to(x.device) + weight * d[:queries, queries:].float()
+
+
+def check_re_ranking(
+    query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float
+) -> tuple[Tensor, int, int, int, float]:
+    """Both sets of rows in one matrix, the number of queries, and the checked k1, k2 and lambda_value."""
+    q = check_features("query", query, HALF_OR_SINGLE)
+    g = check_features("gallery", gallery, HALF_OR_SINGLE)
+    check_columns("gallery", g, "query", q)
+    n = q.shape[0] + g.shape[0]
+    k1 = check_int("k1", k1, 1, n - 1, f"one less than the {n} rows of query and gallery")
+    k2 = check_int("k2", k2, 1, k1, "k1")
+    return torch.cat([q, g]).detach(), q.shape[0], k1, k2, check_number("lambda_value", lambda_value, 0, 1)
 
 
 def rank_metrics(
