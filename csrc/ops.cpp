@@ -41,7 +41,8 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
       "(Tensor loss, Tensor gradient)");
   m.def("cluster_nce_loss_backward(Tensor grad, Tensor features, Tensor gradient) -> Tensor");
   m.def(
-      "update_memory_(Tensor(a!) centroids, Tensor rows, Tensor labels, Tensor? supports, float momentum, str update) -> "
+      "update_memory_(Tensor(a!) centroids, Tensor rows, Tensor labels, Tensor? supports, float momentum, str update) "
+      "-> "
       "()");
   m.def("refresh_gram_(Tensor(a!) gram, Tensor centroids, Tensor? labels) -> ()");
 

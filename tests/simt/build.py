@@ -16,8 +16,9 @@ VARIANT = "ISE_FAST_SIMT_VARIANT"  # environment variable: which build the tests
 
 
 def tool_environment() -> dict[str, str]:
-    """The environment with this Python's own scripts (cmake, ninja) found first."""
-    return {**os.environ, "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])}
+    """The environment with this Python's own scripts (cmake, ninja) found first, and compilers not under a sanitizer."""
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "LD_PRELOAD": ""}
 
 
 def run(*command: str | Path) -> None:
@@ -32,8 +33,8 @@ def run(*command: str | Path) -> None:
     assert done.returncode == 0, f"{' '.join(str(part) for part in command)}\n{done.stdout}"
 
 
-def build_library(variant: str) -> Path:
-    """csrc/cuda for the host as a library that registers torch.ops.ise_fast_simt; variant: race or asan."""
+def build(*targets: str) -> Path:
+    """Build targets of tests/simt/CMakeLists.txt; returns the folder they are in."""
     import pybind11
     import torch
 
@@ -46,5 +47,10 @@ def build_library(variant: str) -> Path:
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
         )
-        run("cmake", "--build", BUILD, "--target", "ise_fast_simt", "--parallel", str(os.cpu_count() or 1))
-    return BUILD / "simt" / f"libise_fast_simt_{variant}.so"
+        run("cmake", "--build", BUILD, "--parallel", str(os.cpu_count() or 1), "--target", *targets)
+    return BUILD / "simt"
+
+
+def build_library(variant: str) -> Path:
+    """csrc/cuda for the host as a library that registers torch.ops.ise_fast_simt; variant: race or asan."""
+    return build(f"ise_fast_simt_{variant}") / f"libise_fast_simt_{variant}.so"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from simt.build import VARIANT
+from simt.build import VARIANT, build_library
 from torch import Tensor
 
 Rows = Callable[..., Tensor]
@@ -181,6 +181,7 @@ def sanitizer_runtime() -> str | None:
 def test_address_sanitizer() -> None:
     libraries = sanitizer_runtime()
     assert libraries, "g++ has no AddressSanitizer"
+    build_library("asan")
     environment = {
         **os.environ,
         VARIANT: "asan",

@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import pytest
-from simt.build import BUILD, SIMT, build_library
+from simt.build import BUILD, SIMT, VARIANT, build
 
 # name of the kernel in planted.cu -> what the report must say, and for which thread where there is only one culprit
 DETECTED = {
@@ -44,12 +44,12 @@ SANITIZED = {
 }
 ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "LD_PRELOAD": ""}
 
-pytestmark = pytest.mark.skipif(os.environ.get("ISE_FAST_SIMT_VARIANT") == "asan", reason="programs of their own")
+pytestmark = pytest.mark.skipif(VARIANT in os.environ, reason="programs of their own")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
-    build_library("race")
+    build("simt_planted_race", "simt_planted_asan")
 
 
 def run(variant: str, name: str, which: str, seed: int) -> subprocess.CompletedProcess[str]:
