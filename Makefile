@@ -10,15 +10,19 @@ export TORCH_CUDA_ARCH_LIST ?= 9.0
 endif
 SOURCES = setup.py CMakeLists.txt $(wildcard cmake/* csrc/*.* csrc/*/* python/*)
 
-.PHONY: train test pytest test-next lint format build bench clean
+.PHONY: train test pytest sanitize test-next lint format build bench clean
 
 train: build
 	$(BIN)/python -m ise_fast.train $(ARGS)
 
-test: lint build pytest test-next
+test: lint build pytest sanitize test-next
 
 pytest: build
 	$(BIN)/python -m pytest
+
+# The CPU operators under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: $(VENV)/.ready
+	PATH="$(abspath $(BIN)):$$PATH" PYTHON=python tests/sanitize.sh
 
 # The libraries built beside one torch must serve a later one unchanged: the operators' tests on torch 2.13.
 test-next: build $(VENV_NEXT)/.ready

@@ -11,8 +11,8 @@
 
 #include <vector>
 
-#include "../math/dot.h"
 #include "../math/exp.h"
+#include "exact_distance.h"
 
 namespace ise_fast {
 namespace {
@@ -24,11 +24,21 @@ std::vector<double> inner_products(const Tensor& x, const Csr& star) {
   const auto* feature = x.const_data_ptr<float>();
   std::vector<double> product(star.indptr[star.rows]);
   parallel_rows(star.rows, [&](const auto& for_rows) {
+    std::vector<int64_t> places;
+    std::vector<int32_t> columns;
+    std::vector<double> found;
     for_rows([&](int64_t i) {
+      places.clear();
+      columns.clear();
       for (int64_t p = star.indptr[i]; p < star.indptr[i + 1]; ++p) {
-        const int64_t j = star.indices[p];
-        if (j >= i || star.find(j, i) < 0) product[p] = dot(feature + i * d, feature + j * d, d);
+        const int32_t j = star.indices[p];
+        if (j < i && star.find(j, i) >= 0) continue;
+        places.push_back(p);
+        columns.push_back(j);
       }
+      found.resize(columns.size());
+      dots(feature + i * d, feature, d, columns.data(), columns.size(), found.data());
+      for (size_t t = 0; t < places.size(); ++t) product[places[t]] = found[t];
     });
   });
   parallel_rows(star.rows, [&](const auto& for_rows) {

@@ -17,7 +17,7 @@ ISE_HOST_DEVICE float power_of_two(int n) {
   return value;
 }
 
-// exp(t) for t <= 0 (-infinity included), within 1 unit in the last place, subnormal results included.
+// exp(t) for t <= 0 (-infinity included), within 1.1 units in the last place, subnormal results included.
 //
 // t = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two pieces, the first short enough for n times it to be exact), the
 // Taylor polynomial of degree 7 in r, then 2^n in two factors so that a subnormal result is rounded once.

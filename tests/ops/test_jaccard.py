@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from golden_data import load, names
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pseudo_label_data import clustered, same_bits, with_threads
 from torch import Tensor
 
@@ -233,6 +235,26 @@ def test_bad_encoding(change: dict[str, object], message: str) -> None:
     torch.ops.ise_fast.jaccard_graph(**GOOD)
     with pytest.raises(ValueError, match=f"^{message}"):
         torch.ops.ise_fast.jaccard_graph(**GOOD | change)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(-2, 9), max_size=8),
+    st.lists(st.integers(-2, 8), max_size=9),
+    st.lists(st.floats(0, 2, width=32) | st.floats(width=32), max_size=9),
+    st.integers(-1, 8),
+    st.integers(-1, 8),
+)
+def test_malformed_encodings_never_crash(
+    indptr: list[int], indices: list[int], values: list[float], begin: int, end: int
+) -> None:
+    v = torch.tensor(indptr, dtype=torch.int64), torch.tensor(indices, dtype=torch.int32), torch.tensor(values)
+    try:
+        offsets, columns, _ = torch.ops.ise_fast.jaccard_graph(*v, 0.5, begin, end)
+    except ValueError:
+        return
+    assert offsets.numel() == end - begin + 1
+    assert columns.numel() == offsets[-1] >= end - begin
 
 
 def test_reference_gives_the_same_graph(unit_rows: UnitRows) -> None:

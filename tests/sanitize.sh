@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the CPU operators under AddressSanitizer and UndefinedBehaviorSanitizer into a folder of their own and runs the
+# operators' tests on them. Usage: tests/sanitize.sh [pytest arguments]; PYTHON names the interpreter.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+folder=$PWD/build/sanitize
+package=$folder/package
+mkdir -p "$package/ise_fast"
+# The package without its ordinary libraries; the instrumented one is built beside it.
+(cd ise_fast && find . -name '*.py' -exec cp --parents -t "$package/ise_fast" {} +)
+cmake -S . -B "$folder/cmake" -G Ninja -DISE_FAST_CUDA=OFF -DISE_FAST_SANITIZE=address,undefined \
+  -DISE_FAST_OUTPUT_DIR="$package/ise_fast" \
+  -DISE_FAST_TORCH_DIR="$("$python" -c 'import torch; print(torch.__path__[0])')" \
+  -DPython_EXECUTABLE="$("$python" -c 'import sys; print(sys.executable)')" \
+  -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >"$folder/cmake.log"
+cmake --build "$folder/cmake" --target _C --parallel "${MAX_JOBS:-2}"
+
+libraries=
+for name in libasan.so libubsan.so libstdc++.so.6; do
+  libraries=$libraries${libraries:+:}$(g++ -print-file-name=$name)
+done
+# Python itself leaks. opcheck and torch.compile run Python, not our C++, and are slow here.
+cd tests
+LD_PRELOAD=$libraries ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$package PYTHONDONTWRITEBYTECODE=1 \
+  "$python" -m pytest -p no:cacheprovider -k 'not opcheck and not compile and not sklearn' "${@:-ops}"
