@@ -16,7 +16,7 @@ VARIANT = "ISE_FAST_SIMT_VARIANT"  # environment variable: which build the tests
 
 
 def tool_environment() -> dict[str, str]:
-    """The environment with this Python's own scripts (cmake, ninja) found first, and compilers not under a sanitizer."""
+    """The environment with this Python's own scripts (cmake, ninja) first, and no sanitizer under the compilers."""
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path, "LD_PRELOAD": ""}
 
