@@ -1,56 +1,18 @@
 // The k centroids most similar to each feature, own centroid excluded (ISE, section 3.2).
+#include <algorithm>
 #include <tuple>
 
 #include "../check_head.h"
-#include "../math/dot.h"
-#include "../math/ordered_key.h"
-#include "launch.h"
+#include "gemm.h"
+#include "head.cuh"
 
 namespace ise_fast {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
-
-// keys[i, j] orders centroid j by its similarity to feature i; a warp per pair.
-__global__ void similarity_keys(const float* feature, const float* centroid, const int64_t* label, uint64_t* keys,
-                                int64_t clusters, int64_t d) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t i = blockIdx.y, j = static_cast<int64_t>(blockIdx.x) * kWarps + warp;
-  if (j >= clusters) return;
-  double sum = dot_lane(feature + i * d, centroid + j * d, d, lane);
-  for (int apart = 16; apart > 0; apart /= 2) sum += __shfl_down_sync(0xffffffffu, sum, apart);
-  if (lane == 0) {
-    keys[i * clusters + j] = j == label[i] ? kWorstKey : descending_key(static_cast<float>(sum), j);
-  }
-}
-
-// The k smallest keys of each row, one block a row, by k rounds of "smallest key above the last".
-__global__ void select_smallest(const uint64_t* keys, float* similarity, int64_t* index, int64_t clusters, int64_t k) {
-  __shared__ unsigned long long best;
-  const uint64_t* row = keys + blockIdx.x * clusters;
-  uint64_t last = 0;
-  for (int64_t r = 0; r < k; ++r) {
-    if (threadIdx.x == 0) best = kWorstKey;
-    __syncthreads();
-    unsigned long long mine = kWorstKey;
-    for (int64_t j = threadIdx.x; j < clusters; j += kThreads) {
-      if ((r == 0 || row[j] > last) && row[j] < mine) mine = row[j];
-    }
-    atomicMin(&best, mine);
-    __syncthreads();
-    last = best;
-    if (threadIdx.x == 0) {
-      similarity[blockIdx.x * k + r] = descending_value(last);
-      index[blockIdx.x * k + r] = key_index(last);
-    }
-    __syncthreads();  // nobody may reset `best` before everybody has read it
-  }
-}
-
 std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tensor& centroids, const Tensor& labels,
                                              int64_t k) {
   check_nearest_centroids(features, centroids, labels, k);
+  check_matrix(features, "features");
   const DeviceScope device(features);
   const Tensor f = torch::stable::contiguous(features), c = torch::stable::contiguous(centroids),
                y = torch::stable::contiguous(labels);
@@ -59,14 +21,26 @@ std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tenso
   Tensor indices = torch::stable::new_empty(y, {rows, k});
   if (rows == 0) return {similarity, indices};
 
-  const Tensor keys = torch::stable::new_empty(y, {rows, clusters});
-  auto* key = reinterpret_cast<uint64_t*>(keys.mutable_data_ptr<int64_t>());
   const cudaStream_t stream = current_stream(f);
-  const dim3 grid(static_cast<unsigned>((clusters + kWarps - 1) / kWarps), static_cast<unsigned>(rows));
-  LAUNCH(similarity_keys, grid, kThreads, 0, stream, f.const_data_ptr<float>(), c.const_data_ptr<float>(),
-         y.const_data_ptr<int64_t>(), key, clusters, d);
-  LAUNCH(select_smallest, static_cast<unsigned>(rows), kThreads, 0, stream, key, similarity.mutable_data_ptr<float>(),
-         indices.mutable_data_ptr<int64_t>(), clusters, k);
+  Tensor longest = torch::stable::new_zeros(y, {1});
+  auto* const longest_bits = reinterpret_cast<unsigned*>(longest.mutable_data_ptr<int64_t>());
+  LAUNCH(longest_centroid, blocks_for(clusters, kHeadWarps), kHeadThreads, 0, stream, c.const_data_ptr<float>(),
+         nullptr, longest_bits, clusters, d);
+  constexpr int64_t kScratch = int64_t{1} << 24;
+  const int64_t block = std::min(rows, std::max<int64_t>(kScratch / clusters, 64));
+  Tensor products = torch::stable::new_empty(f, {block, clusters});
+  Tensor keys = torch::stable::new_empty(y, {block, clusters});
+  for (int64_t begin = 0; begin < rows; begin += block) {
+    const int64_t count = std::min(block, rows - begin);
+    Tensor f_all = f, z = torch::stable::narrow(products, 0, 0, count);
+    const Tensor f_block = torch::stable::narrow(f_all, 0, begin, count);
+    matmul(z, f_block, torch::stable::transpose(c, 0, 1));
+    LAUNCH(nearest_of_rows, static_cast<unsigned>(count), kHeadThreads, 0, stream, z.const_data_ptr<float>(),
+           f_block.const_data_ptr<float>(), c.const_data_ptr<float>(), y.const_data_ptr<int64_t>() + begin,
+           longest_bits, reinterpret_cast<uint64_t*>(keys.mutable_data_ptr<int64_t>()),
+           similarity.mutable_data_ptr<float>() + begin * k, indices.mutable_data_ptr<int64_t>() + begin * k, clusters,
+           d, k, (d + 8) * static_cast<double>(FLT_EPSILON) / 2 * 1.01);
+  }
   return {similarity, indices};
 }
 

@@ -167,6 +167,89 @@ def test_bad_neighbours_and_distances_are_refused(simt: Any) -> None:
         simt.dbscan_dense(torch.tensor([[0.0, 1.0], [-1.0, torch.nan]]), 0.5, 1)
 
 
+def head_batch(unit_rows: Rows, rows: int, clusters: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features near their centroids, groups of unequal size, two equal centroids."""
+    centroids, labels = unit_rows(clusters, d, seed=1), torch.arange(rows) ** 2 % clusters
+    centroids[clusters - 1] = centroids[0]
+    return torch.nn.functional.normalize(centroids[labels] + 0.5 * unit_rows(rows, d), dim=1), labels, centroids
+
+
+@pytest.mark.parametrize(("rows", "clusters", "d", "k"), [(1, 2, 1, 1), (5, 7, 33, 3), (0, 4, 8, 2)])
+def test_support_samples(simt: Any, unit_rows: Rows, rows: int, clusters: int, d: int, k: int) -> None:
+    features, labels, centroids = head_batch(unit_rows, rows, clusters, d)
+    cpu = torch.ops.ise_fast
+    nearest = cpu.nearest_centroids(features, centroids, labels, k)[1]
+    supports, norms = cpu.support_samples(features, centroids, labels, nearest, 0.3)
+    assert_same(simt.support_samples(features, centroids, labels, nearest, 0.3), (supports, norms))
+    grad = unit_rows(rows * k, d, seed=2).unflatten(0, (rows, k))
+    ours = simt.support_samples_backward(grad, features, supports, norms)
+    expected = cpu.support_samples_backward(grad, features, supports, norms)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["hard", "momentum"])
+@pytest.mark.parametrize(("rows", "clusters", "d", "k"), [(1, 1, 1, 0), (9, 4, 33, 2), (6, 9, 70, 1), (0, 3, 4, 0)])
+def test_update_memory(simt: Any, unit_rows: Rows, mode: str, rows: int, clusters: int, d: int, k: int) -> None:
+    features, labels, centroids = head_batch(unit_rows, rows, clusters, d)
+    supports = unit_rows(rows * k, d, seed=3).unflatten(0, (rows, k)) if k else None
+    ours, expected = centroids.clone(), centroids.clone()
+    simt.update_memory_(ours, features, labels, supports, 0.3, mode)
+    torch.ops.ise_fast.update_memory_(expected, features, labels, supports, 0.3, mode)
+    assert_same([ours], [expected])
+    grams = [centroids @ centroids.T, torch.empty(clusters, clusters)]
+    simt.refresh_gram_(grams[0], ours, labels)
+    simt.refresh_gram_(grams[1], ours, None)
+    torch.testing.assert_close(grams[0], grams[1], rtol=0, atol=5e-7)
+
+
+@pytest.mark.parametrize(
+    ("rows", "clusters", "d", "k", "tau"),
+    [(1, 2, 1, 1, 0.05), (6, 7, 33, 3, 0.05), (9, 300, 8, 2, 0.01), (5, 4, 270, 1, 1.0)],
+)
+@pytest.mark.parametrize("with_gram", [False, True])
+def test_ise_loss(
+    simt: Any, unit_rows: Rows, rows: int, clusters: int, d: int, k: int, tau: float, with_gram: bool
+) -> None:
+    features, labels, centroids = head_batch(unit_rows, rows, clusters, d)
+    gram = centroids @ centroids.T if with_gram else None
+    arguments = (features, labels, centroids, 0.25, k, tau, 0.6, 0.5, gram, True)
+    ours, expected = simt.ise_loss(*arguments), torch.ops.ise_fast.ise_loss(*arguments)
+    for mine, theirs in zip(ours, expected, strict=True):
+        scale = float(theirs.abs().max()) + 0.1
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=4e-6 * scale * max(1.0, 0.05 / tau))
+    assert_same([ours[3]], [expected[3]])
+    one = torch.ones(())
+    backward = (one, 2 * one, 3 * one, features, *expected[4:], 0.5)
+    assert_same([simt.ise_loss_backward(*backward)], [torch.ops.ise_fast.ise_loss_backward(*backward)])
+
+
+@pytest.mark.parametrize(("rows", "clusters", "d"), [(1, 1, 1), (7, 5, 33)])
+def test_cluster_nce_loss(simt: Any, unit_rows: Rows, rows: int, clusters: int, d: int) -> None:
+    features, labels, centroids = head_batch(unit_rows, rows, clusters, d)
+    ours = simt.cluster_nce_loss(features, labels, centroids, 0.05, True)
+    expected = torch.ops.ise_fast.cluster_nce_loss(features, labels, centroids, 0.05, True)
+    for mine, theirs in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=4e-6)
+    backward = (torch.tensor(2.0), features, expected[1])
+    assert_same([simt.cluster_nce_loss_backward(*backward)], [torch.ops.ise_fast.cluster_nce_loss_backward(*backward)])
+
+
+@pytest.mark.parametrize("label", [-1, 5, 2**40])
+def test_label_without_centroid_is_nan_not_a_crash(simt: Any, unit_rows: Rows, label: int) -> None:
+    features, labels, centroids = head_batch(unit_rows, 4, 5, 33)
+    labels[2] = label
+    for gram in (None, centroids @ centroids.T):
+        out = simt.ise_loss(features, labels, centroids, 0.25, 2, 0.05, 0.6, 0.1, gram, True)
+        assert all(value.isnan() for value in out[:3])
+    assert simt.cluster_nce_loss(features, labels, centroids, 0.05, True)[0].isnan()
+    assert simt.nearest_centroids(features, centroids, labels, 1)[0].isnan().flatten().tolist() == [0, 0, 1, 0]
+    after, expected = centroids.clone(), centroids.clone()
+    simt.update_memory_(after, features, labels, None, 0.3, "hard")
+    keep = [0, 1, 3]
+    torch.ops.ise_fast.update_memory_(expected, features[keep], labels[keep], None, 0.3, "hard")
+    assert_same([after], [expected])
+
+
 def sanitizer_runtime() -> str | None:
     """The libraries to load before Python for a run under AddressSanitizer; None if the compiler has none."""
     names = ("libasan.so", "libubsan.so", "libstdc++.so.6")

@@ -1,0 +1,256 @@
+// The ISE objective and the Cluster-Contrast loss, each with its gradient, as in csrc/cpu/ise_loss.cpp: the gradient is
+// known up to a factor when the forward pass ends, and the backward operator scales it.
+//
+// Nothing here waits for the device, and scratch depends on shapes alone: a step can be captured in a CUDA graph.
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
+#include "../check_head.h"
+#include "contrastive.cuh"
+#include "gemm.h"
+#include "label_preserving.cuh"
+
+namespace ise_fast {
+namespace {
+
+using Losses = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+// The three scalars, by one block, rows in one order.
+__global__ void reduce_losses(const double* contrastive, const double* preserving, float* loss, float* contrastive_out,
+                              float* preserving_out, int64_t rows, int64_t k, double lp_weight) {
+  __shared__ double scratch[kHeadWarps];
+  double c = 0, p = 0;
+  for (int64_t i = threadIdx.x; i < rows; i += kHeadThreads) {
+    c += contrastive[i];
+    if (k > 0) p += preserving[i];
+  }
+  c = block_sum(c, scratch) / static_cast<double>(rows * (1 + k));
+  p = block_sum(p, scratch) / static_cast<double>(rows);
+  if (threadIdx.x == 0) {
+    *contrastive_out = static_cast<float>(c);
+    *preserving_out = static_cast<float>(p);
+    *loss = static_cast<float>(c + lp_weight * p);
+  }
+}
+
+__global__ void scaled_sum(const float* a, const float* b, const float* loss, const float* a_grad, const float* b_grad,
+                           double b_weight, float* out, int64_t count) {
+  const int64_t j = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x;
+  if (j >= count) return;
+  const float a_scale = static_cast<float>(static_cast<double>(*loss) + (a_grad ? *a_grad : 0.0f));
+  float sum = a_scale * a[j];
+  if (b) sum += static_cast<float>(b_weight * *loss + *b_grad) * b[j];
+  out[j] = sum;
+}
+
+template <class T>
+T* words_of(Tensor& words) {
+  return reinterpret_cast<T*>(words.mutable_data_ptr<int64_t>());
+}
+
+Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t count) {
+  Tensor all = matrix;
+  return torch::stable::narrow(all, 0, begin, count);
+}
+
+struct Options {
+  double degree, temperature, lp_temperature, lp_weight;
+  int64_t k;  // 0: the contrastive term of the features alone
+  bool needs_gradient;
+};
+
+Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::optional<Tensor>& gram,
+              const Options& options) {
+  const int64_t rows = f.size(0), d = f.size(1), clusters = c.size(0), k = options.k;
+  const cudaStream_t stream = current_stream(f);
+  const Tensor c_transposed = torch::stable::transpose(c, 0, 1);
+  const auto words = [&](int64_t count) { return torch::stable::new_empty(y, {std::max<int64_t>(count, 1)}); };
+  Tensor supports = torch::stable::new_empty(f, {rows, k, d}), norms = torch::stable::new_empty(f, {rows, k});
+  Tensor contrastive_gradient = torch::stable::new_empty(f, {options.needs_gradient ? rows : 0, d});
+  Tensor lp_gradient = torch::stable::new_empty(f, {options.needs_gradient && k > 0 ? rows : 0, d});
+  const float *feature = f.const_data_ptr<float>(), *centroid = c.const_data_ptr<float>();
+  const float* const gram_data = gram ? gram->const_data_ptr<float>() : nullptr;
+  const int64_t* const label = y.const_data_ptr<int64_t>();
+
+  Tensor longest_word = torch::stable::new_zeros(y, {1});
+  auto* const longest = words_of<unsigned>(longest_word);
+  LAUNCH(longest_centroid, blocks_for(clusters, kHeadWarps), kHeadThreads, 0, stream, centroid, gram_data, longest,
+         clusters, d);
+
+  // Rows whose products with all centroids are held at once: the batch if they fit, so that the label-preserving term
+  // can use them.
+  constexpr int64_t kScratch = int64_t{1} << 25;
+  const int64_t block =
+      rows * clusters <= kScratch ? rows : std::min(rows, std::clamp<int64_t>(kScratch / clusters, 64, 256));
+  const int64_t width = gram || k == 0 ? clusters : std::clamp<int64_t>(kScratch / (block * k), 1, clusters);
+  Tensor products = torch::stable::new_empty(f, {block, clusters});
+  Tensor keys = words(k > 0 ? block * clusters : 0), nearest = words(rows * k);
+  Tensor state_words = words(block * (1 + k) * static_cast<int64_t>(sizeof(RowState) / 8));
+  Tensor row_losses = words(rows), lp_row_losses = words(rows);
+  Tensor links = words(rows), choice_words = words(k > 0 ? rows * rows * static_cast<int64_t>(sizeof(Choice) / 8) : 0);
+  auto* const states = words_of<RowState>(state_words);
+  auto *leader = words_of<int>(links), *next = leader + rows;
+  auto* const choices = words_of<Choice>(choice_words);
+  const double scale = 1 / (options.temperature * static_cast<double>(rows * (1 + k)));
+  Similarities similarity = {nullptr,
+                             nullptr,
+                             products.const_data_ptr<float>(),
+                             label,
+                             words_of<int64_t>(nearest),
+                             norms.const_data_ptr<float>(),
+                             rows,
+                             clusters,
+                             k,
+                             static_cast<float>(options.degree)};
+  if (k > 0) LAUNCH(link_labels, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, label, leader, next, rows);
+
+  for (int64_t begin = 0; begin < rows; begin += block) {
+    const int64_t count = std::min(block, rows - begin);
+    Tensor z = rows_of(products, 0, count);
+    matmul(z, rows_of(f, begin, count), c_transposed);
+    Samples in = {feature + begin * d,
+                  centroid,
+                  label + begin,
+                  products.const_data_ptr<float>(),
+                  gram_data,
+                  words_of<int64_t>(nearest) + begin * k,
+                  supports.const_data_ptr<float>() + begin * k * d,
+                  norms.const_data_ptr<float>() + begin * k,
+                  count,
+                  clusters,
+                  d,
+                  k,
+                  static_cast<float>(options.degree)};
+    if (k > 0) {
+      LAUNCH(nearest_of_rows, static_cast<unsigned>(count), kHeadThreads, 0, stream, in.products, in.features, centroid,
+             in.labels, longest, words_of<uint64_t>(keys), nullptr, words_of<int64_t>(nearest) + begin * k, clusters, d,
+             k, (d + 8) * static_cast<double>(FLT_EPSILON) / 2 * 1.01);
+      LAUNCH(support_rows, blocks_for(count * k, kHeadWarps), kHeadThreads, 0, stream, in.features, centroid, in.labels,
+             in.nearest, supports.mutable_data_ptr<float>() + begin * k * d,
+             norms.mutable_data_ptr<float>() + begin * k, count, clusters, d, k, in.degree);
+      if (block == rows) {
+        Tensor square = torch::stable::new_empty(f, {rows, rows});
+        matmul(square, f, torch::stable::transpose(f, 0, 1));
+        similarity.square = square.const_data_ptr<float>();
+        LAUNCH(choose_supports, static_cast<unsigned>(rows), kHeadThreads, 0, stream, similarity, leader, next, 0,
+               options.lp_temperature, choices, words_of<double>(lp_row_losses));
+      }
+    }
+    LAUNCH(row_states, blocks_for(count * (1 + k), kHeadWarps), kHeadThreads, 0, stream, in, states);
+
+    // Products of the supports with a tile of centroids, where there is no Gram matrix to derive them from.
+    Tensor tile_products = torch::stable::new_empty(f, {gram ? 0 : count * k, width});
+    const auto load_tile = [&](int64_t tile, int64_t columns) -> const float* {
+      if (gram || k == 0) return nullptr;
+      const Tensor s = torch::stable::view(supports, {rows * k, d});
+      if (columns < width) tile_products = torch::stable::new_empty(f, {count * k, columns});
+      matmul(tile_products, rows_of(s, begin * k, count * k),
+             torch::stable::transpose(rows_of(c, tile, columns), 0, 1));
+      return tile_products.const_data_ptr<float>();
+    };
+    const float* direct = nullptr;
+    for (int64_t tile = 0; tile < clusters; tile += width) {
+      const int64_t columns = std::min(width, clusters - tile);
+      direct = load_tile(tile, columns);
+      LAUNCH(softmax_sums, static_cast<unsigned>(count * (1 + k)), kHeadThreads, 0, stream, in, direct, tile, columns,
+             longest, options.temperature, states);
+    }
+    LAUNCH(sample_losses, blocks_for(count, kHeadThreads), kHeadThreads, 0, stream, states,
+           words_of<double>(row_losses) + begin, count, k);
+    if (!options.needs_gradient) continue;
+    if (width < clusters) tile_products = torch::stable::new_empty(f, {count * k, width});
+    for (int64_t tile = 0; tile < clusters; tile += width) {
+      const int64_t columns = std::min(width, clusters - tile);
+      if (width < clusters) direct = load_tile(tile, columns);
+      const dim3 grid(blocks_for(columns, kHeadThreads), static_cast<unsigned>(count));
+      LAUNCH(fill_weights, grid, kHeadThreads, 0, stream, in, direct, tile, columns, options.temperature, scale, states,
+             products.mutable_data_ptr<float>());
+    }
+    Tensor gradient = rows_of(contrastive_gradient, begin, count);
+    matmul(gradient, z, c);
+    LAUNCH(project, dim3(blocks_for(d, kHeadThreads), static_cast<unsigned>(count)), kHeadThreads, 0, stream, in, scale,
+           states, contrastive_gradient.mutable_data_ptr<float>() + begin * d);
+  }
+
+  if (k > 0 && block < rows) {  // the products are gone: similarities directly
+    const Tensor s_transposed = torch::stable::transpose(torch::stable::view(supports, {rows * k, d}), 0, 1);
+    Tensor direct = torch::stable::new_empty(f, {block, rows * k});
+    similarity.direct = direct.const_data_ptr<float>();
+    for (int64_t begin = 0; begin < rows; begin += block) {
+      const int64_t count = std::min(block, rows - begin);
+      Tensor part = rows_of(direct, 0, count);
+      matmul(part, rows_of(f, begin, count), s_transposed);
+      LAUNCH(choose_supports, static_cast<unsigned>(count), kHeadThreads, 0, stream, similarity, leader, next, begin,
+             options.lp_temperature, choices, words_of<double>(lp_row_losses));
+    }
+  }
+  if (k > 0 && options.needs_gradient) {
+    LAUNCH(preserving_gradient, dim3(blocks_for(d, kHeadThreads), static_cast<unsigned>(rows)), kHeadThreads, 0, stream,
+           choices, leader, feature, supports.const_data_ptr<float>(), norms.const_data_ptr<float>(),
+           lp_gradient.mutable_data_ptr<float>(), rows, d, k);
+  }
+  Tensor loss = torch::stable::new_empty(f, {}), contrastive = torch::stable::new_empty(f, {}),
+         preserving = torch::stable::new_empty(f, {});
+  LAUNCH(reduce_losses, 1, kHeadThreads, 0, stream, words_of<double>(row_losses), words_of<double>(lp_row_losses),
+         loss.mutable_data_ptr<float>(), contrastive.mutable_data_ptr<float>(), preserving.mutable_data_ptr<float>(),
+         rows, k, options.lp_weight);
+  return {loss, contrastive, preserving, supports, contrastive_gradient, lp_gradient};
+}
+
+Losses ise_loss(const Tensor& features, const Tensor& labels, const Tensor& centroids, double degree, int64_t k,
+                double temperature, double lp_temperature, double lp_weight, const std::optional<Tensor>& gram,
+                bool needs_gradient) {
+  check_ise_loss(features, labels, centroids, degree, k, temperature, lp_temperature, lp_weight, gram);
+  check_matrix(features, "features");
+  const DeviceScope device(features);
+  const std::optional<Tensor> g = gram ? std::optional(torch::stable::contiguous(*gram)) : std::nullopt;
+  return losses(torch::stable::contiguous(features), torch::stable::contiguous(labels),
+                torch::stable::contiguous(centroids), g,
+                {degree, temperature, lp_temperature, lp_weight, k, needs_gradient});
+}
+
+Tensor ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive, const Tensor& grad_label_preserving,
+                         const Tensor& features, const Tensor& contrastive_gradient, const Tensor& lp_gradient,
+                         double lp_weight) {
+  check_ise_loss_backward(features, contrastive_gradient, lp_gradient);
+  const DeviceScope device(features);
+  Tensor out = torch::stable::empty_like(contrastive_gradient);
+  LAUNCH(scaled_sum, blocks_for(out.numel(), kHeadThreads), kHeadThreads, 0, current_stream(features),
+         contrastive_gradient.const_data_ptr<float>(), lp_gradient.const_data_ptr<float>(),
+         grad_loss.const_data_ptr<float>(), grad_contrastive.const_data_ptr<float>(),
+         grad_label_preserving.const_data_ptr<float>(), lp_weight, out.mutable_data_ptr<float>(), out.numel());
+  return out;
+}
+
+std::tuple<Tensor, Tensor> cluster_nce_loss(const Tensor& features, const Tensor& labels, const Tensor& centroids,
+                                            double temperature, bool needs_gradient) {
+  check_cluster_nce_loss(features, labels, centroids, temperature);
+  check_matrix(features, "features");
+  const DeviceScope device(features);
+  const Losses all =
+      losses(torch::stable::contiguous(features), torch::stable::contiguous(labels),
+             torch::stable::contiguous(centroids), std::nullopt, {0, temperature, 1, 0, 0, needs_gradient});
+  return {std::get<0>(all), std::get<4>(all)};
+}
+
+Tensor cluster_nce_loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient) {
+  check_ise_loss_backward(features, gradient, gradient);
+  const DeviceScope device(features);
+  Tensor out = torch::stable::empty_like(gradient);
+  LAUNCH(scaled_sum, blocks_for(out.numel(), kHeadThreads), kHeadThreads, 0, current_stream(features),
+         gradient.const_data_ptr<float>(), nullptr, grad.const_data_ptr<float>(), nullptr, nullptr, 0.0,
+         out.mutable_data_ptr<float>(), out.numel());
+  return out;
+}
+
+}  // namespace
+
+ISE_FAST_CUDA_OPERATORS(m) {
+  m.impl("ise_loss", TORCH_BOX(&ise_loss));
+  m.impl("ise_loss_backward", TORCH_BOX(&ise_loss_backward));
+  m.impl("cluster_nce_loss", TORCH_BOX(&cluster_nce_loss));
+  m.impl("cluster_nce_loss_backward", TORCH_BOX(&cluster_nce_loss_backward));
+}
+
+}  // namespace ise_fast
