@@ -73,7 +73,7 @@ class ImageStore:
 
 
 def open_images(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     size: tuple[int, int],
     cache: CacheKind = "memory",
     workers: int = 4,
@@ -110,22 +110,23 @@ def open_images(
         raise ValueError(f"size: expected (height, width) of at least 1, got {size}")
     if workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
+    files = [Path(path) for path in paths]
     height, width = size
     skip = on_error == "skip"
     if cache == "none":
-        failures = _decode(paths, size, workers, None, progress) if skip else {}
+        failures = _decode(files, size, workers, None, progress) if skip else {}
         images = None
     elif cache == "memory":
-        array = np.empty((len(paths), 3, height, width), dtype=np.uint8)
-        failures = _decode(paths, size, workers, array, progress, stop=not skip)
+        array = np.empty((len(files), 3, height, width), dtype=np.uint8)
+        failures = _decode(files, size, workers, array, progress, stop=not skip)
         images = torch.from_numpy(_close_gaps(array, failures))
     else:
         if cache_dir is None:
             raise ValueError("cache_dir: expected a folder with cache='disk', got None")
-        images, failures = _open_cache(paths, size, Path(cache_dir), workers, progress, stop=not skip)
-    if paths and len(failures) == len(paths):
-        raise DatasetError(f"none of {len(paths)} images can be read; the first: {failures[0]}")
-    return ImageStore(paths, size, workers, images, failures)
+        images, failures = _open_cache(files, size, Path(cache_dir), workers, progress, stop=not skip)
+    if files and len(failures) == len(files):
+        raise DatasetError(f"none of {len(files)} images can be read; the first: {failures[0]}")
+    return ImageStore(files, size, workers, images, failures)
 
 
 def read_image(path: Path) -> Image.Image:

@@ -209,7 +209,7 @@ def _rank_lists(lists: RankLists) -> list[dict[str, Any]]:
                 for r in range(int(lists.shown[q]))
             ],
         }
-        for q in range(len(lists.query_ids))
+        for q in (-lists.ap).argsort(kind="stable")  # the best first
     ]
 
 

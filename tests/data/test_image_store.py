@@ -43,6 +43,8 @@ def test_every_cache_gives_the_resized_images(paths: list[Path], tmp_path: Path,
     assert tuple(store.batch([]).shape) == (0, 3, 10, 5)
     assert (store.images is None) == (cache == "none")
     assert store.kept.tolist() == list(range(12))
+    by_text = open_images([str(path) for path in paths], SIZE, cache, cache_dir=tmp_path / "cache")
+    assert torch.equal(by_text.batch([5]), store.batch([5]))
 
 
 def test_grey_palette_and_rotated_images_become_upright_rgb(tmp_path: Path) -> None:
