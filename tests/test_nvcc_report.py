@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 # Kernels of the inner loops, one name for all instances of a template. A spill here costs more than most tuning gains.
-HOT = ["similarity_keys", "select_smallest", "inner_products", "hash_rows", "dense_rows", "join_cores"]
+HOT = [
+    "similarity_keys",
+    "select_smallest",
+    "inner_products",
+    "hash_rows",
+    "dense_rows",
+    "join_cores",
+    "select_candidates",
+    "settle",
+    "pairs_within",
+]
 
 BUILD = Path(__file__).parents[1] / "build" / str(sys.implementation.cache_tag) / "CMakeFiles" / "ise_fast_cuda.dir"
 LOGS = sorted(BUILD.rglob("*.o.log"))

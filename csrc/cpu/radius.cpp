@@ -14,15 +14,6 @@
 namespace ise_fast {
 namespace {
 
-// What the compared distance must not exceed. The Euclidean metric compares squares, as scikit-learn does, which rounds
-// the square of the radius to the precision of the input.
-double compared_bound(double eps, Metric metric, bool single) {
-  if (metric != Metric::kEuclidean) return eps;
-  if (!single) return eps * eps;
-  const auto rounded = static_cast<float>(eps);
-  return rounded * rounded;
-}
-
 template <class T>
 std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double bound, Metric metric, int64_t block) {
   const FilterRows& rows = filter.base();

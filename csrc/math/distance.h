@@ -57,4 +57,13 @@ ISE_HOST_DEVICE float returned_distance(double compared, Metric metric) {
   return static_cast<float>(metric == Metric::kEuclidean ? sqrt(compared) : compared);
 }
 
+// What the compared distance must not exceed. The Euclidean metric compares squares, as scikit-learn does, which rounds
+// the square of the radius to the precision of the input.
+inline double compared_bound(double eps, Metric metric, bool single) {
+  if (metric != Metric::kEuclidean) return eps;
+  if (!single) return eps * eps;
+  const auto rounded = static_cast<float>(eps);
+  return rounded * rounded;
+}
+
 }  // namespace ise_fast

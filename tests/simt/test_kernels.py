@@ -250,6 +250,70 @@ def test_label_without_centroid_is_nan_not_a_crash(simt: Any, unit_rows: Rows, l
     assert_same([after], [expected])
 
 
+def neighbour_rows(kind: str, n: int, d: int) -> Tensor:
+    generator = torch.Generator().manual_seed(n)
+    x = torch.randn(n, d, generator=generator)
+    if kind == "integers":
+        return torch.randint(-1, 2, (n, d), generator=generator).float()
+    return {
+        "random": x,
+        "copies": x[torch.arange(n) % max(1, min(n, 3))],
+        "far": x + 1000,
+        "huge": x * 1e37,
+        "zeros": x * 0,
+    }[kind]
+
+
+KINDS = [
+    ("random", "cosine"),
+    ("integers", "euclidean"),
+    ("copies", "cosine"),
+    ("far", "sqeuclidean"),
+    ("huge", "sqeuclidean"),
+    ("zeros", "sqeuclidean"),
+]
+
+
+@pytest.mark.parametrize(("kind", "metric"), KINDS)
+def test_knn(simt: Any, kind: str, metric: str) -> None:
+    x = neighbour_rows(kind, 45, 5)  # 36 of 45 are candidates: certificate and redo
+    y = torch.cat([neighbour_rows("random", 2, 5), x[:1]])
+    for arguments in ((x, 2, y, metric, 2), (x[:7].clone(), 7, None, metric, 4), (x[:1].clone(), 1, None, metric, 0)):
+        assert_same(simt.knn(*arguments)[:2], torch.ops.ise_fast.knn(*arguments)[:2])
+
+
+def test_knn_redoes_what_it_cannot_certify(simt: Any) -> None:
+    x = neighbour_rows("copies", 45, 5)
+    assert simt.knn(x, 2, x[:2].clone(), "sqeuclidean", 0)[2] == 0  # 15 copies fit among the candidates
+    assert simt.knn(x[:1].repeat(45, 1), 2, x[:1].repeat(3, 1), "sqeuclidean", 0)[2] == 3
+
+
+def test_knn_of_many_neighbours(simt: Any) -> None:
+    x = neighbour_rows("random", 1030, 2)
+    arguments = (x, 1000, x[:1].clone(), "sqeuclidean", 0)
+    assert_same(simt.knn(*arguments)[:2], torch.ops.ise_fast.knn(*arguments)[:2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("kind", "metric"), KINDS[:4])
+def test_radius_graph(simt: Any, kind: str, metric: str, dtype: torch.dtype) -> None:
+    eps = {"sqeuclidean": 5.0, "euclidean": 2.0, "cosine": 0.7}[metric]
+    for n, d, radius, block in ((0, 2, eps, 0), (1, 1, eps, 0), (37, 5, eps, 16), (20, 33, 0.0, 0)):
+        arguments = (neighbour_rows(kind, n, d).to(dtype), radius, metric, block)
+        assert_same(simt.radius_graph(*arguments), torch.ops.ise_fast.radius_graph(*arguments))
+
+
+def test_neighbours_refuse_bad_rows(simt: Any) -> None:
+    x = torch.ones(4, 3)
+    x[2, 1] = torch.nan
+    with pytest.raises(ValueError, match="x: expected finite values, got NaN or infinity in row 2"):
+        simt.knn(x, 2)
+    with pytest.raises(ValueError, match="y: expected finite values, got NaN or infinity in row 2"):
+        simt.knn(torch.ones(4, 3), 2, x)
+    with pytest.raises(ValueError, match="x: expected finite values, got NaN or infinity in row 2"):
+        simt.radius_graph(x, 1.0)
+
+
 def sanitizer_runtime() -> str | None:
     """The libraries to load before Python for a run under AddressSanitizer; None if the compiler has none."""
     names = ("libasan.so", "libubsan.so", "libstdc++.so.6")

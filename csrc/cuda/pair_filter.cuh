@@ -1,0 +1,264 @@
+// The certified filter on a GPU: approximate scores of all pairs of rows from a float16 matrix product with float32
+// accumulation, and a proven bound on how far each may be from the exact one (csrc/cpu/pair_filter.h has the same with
+// a float32 product). Score of query q and base row b, smaller is nearer: ||b||^2 / 2 - q.b; cosine: -q.b of unit rows.
+//
+// Each row is scaled by a power of two to a length in [1, 2) and rounded to float16; r = ||row - rounded row|| is
+// measured, not estimated. By Cauchy-Schwarz, with u = 2^-24,
+//   |q.b - q^.b^| <= r_q ||b|| + ||q^|| r_b + 2 d u ||q^|| ||b^||
+// where the last term is the accumulation of d products (tensor cores truncate, hence 2 u).
+#pragma once
+
+#include <cuda_fp16.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "../check_neighbors.h"
+#include "gemm.h"
+#include "launch.h"
+#include "reduce.cuh"
+
+namespace ise_fast {
+
+constexpr int kFilterThreads = 256;
+constexpr int kFilterWarps = kFilterThreads / kWarpSize;
+constexpr unsigned long long kNoRow = ~0ull;
+
+// What all rows have in common, found by integer minima and maxima (float64 >= 0 sorts as its bits do).
+struct RowExtremes {
+  unsigned long long bad_row = kNoRow;   // first row with NaN or infinity
+  unsigned long long long_row = kNoRow;  // first row whose squared length is infinite
+  unsigned long long squared = 0;        // largest squared length
+  unsigned long long tiny = 0;           // 1 if some squared length is near the end of float64's range, but not 0
+  unsigned long long residual = 0;       // largest residual, in the units of the scores
+};
+
+// Rows as the kernels see them.
+template <class T>
+struct FilterRows {
+  const T* original;       // [n, d]
+  const double* squared;   // dot(row, row)
+  const float* factor;     // product of two rounded rows * both factors = product of the rows, in score units
+  const float* half;       // ||row||^2 / 2 in score units; cosine: 0
+  const double* residual;  // r, in score units
+  const RowExtremes* extremes;
+  int64_t n, d;
+};
+
+// Units and constants of the scores.
+struct FilterUnits {
+  Metric metric;
+  double scale;     // score units per original unit: a power of two that brings the longest row near 1
+  double longest;   // longest base row, in score units
+  double absolute;  // part of the margin that is the same for all pairs
+};
+
+__device__ inline double bits_double(unsigned long long bits) {
+  double value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+__device__ inline unsigned long long double_bits(double value) {
+  unsigned long long bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+template <class T>
+__device__ double query_length(const FilterRows<T>& query, const FilterUnits& units, int64_t i) {
+  return units.metric == Metric::kCosine ? 1.0 : sqrt(query.squared[i]) * units.scale;
+}
+
+// How far the score of query i with any base row can be from the exact one.
+template <class T>
+__device__ double score_margin(const FilterRows<T>& query, const FilterRows<T>& base, const FilterUnits& units,
+                               int64_t i) {
+  const double length = query_length(query, units, i), residual = query.residual[i];
+  const double base_residual = bits_double(base.extremes->residual);
+  const double rounded = length + residual, base_rounded = units.longest + base_residual;
+  const double d = static_cast<double>(base.d);
+  return 1.02 * (residual * units.longest + rounded * base_residual + (2 * d + 16) * 0x1p-24 * rounded * base_rounded) +
+         units.absolute + (d + 32) * 0x1p-52 * (length + units.longest) * (length + units.longest);
+}
+
+// The exact score that belongs to a compared distance.
+template <class T>
+__device__ double exact_score(const FilterRows<T>& query, const FilterUnits& units, int64_t i, double distance) {
+  if (units.metric == Metric::kCosine) return distance - 1;
+  const double length = query_length(query, units, i);
+  return (distance * units.scale * units.scale - length * length) / 2;
+}
+
+template <class T>
+__device__ float approximate_score(const FilterRows<T>& query, const FilterRows<T>& base, float product, int64_t i,
+                                   int64_t j) {
+  return base.half[j] - query.factor[i] * product * base.factor[j];
+}
+
+// The compared distance of query i and base row j; a whole warp calls it and every lane receives it.
+template <class T>
+__device__ double exact_distance(const FilterRows<T>& query, const FilterRows<T>& base, Metric metric, int64_t i,
+                                 int64_t j) {
+  const int lane = threadIdx.x % kWarpSize;
+  const T *a = query.original + i * base.d, *b = base.original + j * base.d;
+  if (metric != Metric::kCosine) return warp_sum(squared_distance_lane(a, b, base.d, lane));
+  return cosine_distance(warp_sum(dot_lane(a, b, base.d, lane)), query.squared[i], base.squared[j]);
+}
+
+// Squared lengths and their extremes; a warp a row.
+template <class T>
+__global__ void measure_rows(const T* rows, double* squared, RowExtremes* extremes, int64_t n, int64_t d) {
+  const int lane = threadIdx.x % kWarpSize;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kFilterWarps + threadIdx.x / kWarpSize;
+  if (i >= n) return;
+  const double sum = warp_sum(dot_lane(rows + i * d, rows + i * d, d, lane));
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  bool finite = true;
+  if (!(sum < kInfinity)) {
+    for (int64_t c = lane; c < d; c += kWarpSize) finite &= fabs(static_cast<double>(rows[i * d + c])) < kInfinity;
+  }
+  finite = __all_sync(kWholeWarp, finite);
+  if (lane != 0) return;
+  squared[i] = sum;
+  if (!finite) {
+    atomicMin(&extremes->bad_row, static_cast<unsigned long long>(i));
+  } else if (!(sum < kInfinity)) {
+    atomicMin(&extremes->long_row, static_cast<unsigned long long>(i));
+  } else {
+    atomicMax(&extremes->squared, double_bits(sum));
+    if (0 < sum && sum < 1e-150) atomicMax(&extremes->tiny, 1ull);
+  }
+}
+
+// The float16 copy and what the scores need to know of it; a warp a row.
+template <class T>
+__global__ void round_rows(const T* rows, const double* squared, __half* rounded, float* factor, float* half,
+                           double* residual, RowExtremes* extremes, FilterUnits units, int64_t n, int64_t d) {
+  const int lane = threadIdx.x % kWarpSize;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kFilterWarps + threadIdx.x / kWarpSize;
+  if (i >= n) return;
+  const double length = sqrt(squared[i]);
+  const double by = length > 0 ? ldexp(1.0, -ilogb(length)) : 1.0;
+  double sum = 0;
+  for (int64_t c = lane; c < d; c += kWarpSize) {
+    const double scaled = static_cast<double>(rows[i * d + c]) * by;
+    const __half near = __float2half_rn(static_cast<float>(scaled));
+    rounded[i * d + c] = near;
+    const double off = scaled - static_cast<double>(__half2float(near));
+    sum += off * off;
+  }
+  sum = warp_sum(sum);
+  if (lane != 0) return;
+  const bool cosine = units.metric == Metric::kCosine;
+  const double unit = cosine ? (length > 0 ? 1 / (length * by) : 0.0) : units.scale / by;
+  factor[i] = static_cast<float>(unit);
+  half[i] = cosine ? 0.0f : static_cast<float>(squared[i] * units.scale * units.scale / 2);
+  residual[i] = sqrt(sum) * unit;
+  atomicMax(&extremes->residual, double_bits(residual[i]));
+}
+
+// Rows of one tensor, prepared.
+struct FilterSide {
+  Tensor original, squared, rounded, factor, half, residual, extremes;
+
+  template <class T>
+  FilterRows<T> rows() const {
+    return {original.const_data_ptr<T>(),
+            squared.const_data_ptr<double>(),
+            factor.const_data_ptr<float>(),
+            half.const_data_ptr<float>(),
+            residual.const_data_ptr<double>(),
+            reinterpret_cast<const RowExtremes*>(extremes.const_data_ptr<int64_t>()),
+            original.size(0),
+            original.size(1)};
+  }
+};
+
+inline unsigned warps_grid(int64_t rows) {
+  return static_cast<unsigned>((rows + kFilterWarps - 1) / kFilterWarps);
+}
+
+// Waits for the stream: only then is it known whether the features are finite.
+template <class T>
+RowExtremes measure_side(FilterSide& side, const Tensor& tensor, const char* name, cudaStream_t stream) {
+  side.original = torch::stable::contiguous(tensor);
+  const int64_t n = tensor.size(0), d = tensor.size(1);
+  side.squared = torch::stable::new_empty(tensor, {n}, ScalarType::Double);
+  side.extremes = torch::stable::new_empty(tensor, {sizeof(RowExtremes) / 8}, ScalarType::Long);
+  auto* extremes = reinterpret_cast<RowExtremes*>(side.extremes.mutable_data_ptr<int64_t>());
+  fill_bytes(extremes, 0xff, offsetof(RowExtremes, squared), stream);
+  fill_bytes(&extremes->squared, 0, sizeof(RowExtremes) - offsetof(RowExtremes, squared), stream);
+  if (n > 0) {
+    LAUNCH(measure_rows<T>, warps_grid(n), kFilterThreads, 0, stream, side.original.const_data_ptr<T>(),
+           side.squared.mutable_data_ptr<double>(), extremes, n, d);
+  }
+  const RowExtremes result = read_back(extremes, stream);
+  check(result.bad_row == kNoRow, name, ": expected finite values, got NaN or infinity in row ", result.bad_row);
+  check(result.long_row == kNoRow, name,
+        ": expected rows whose squared length float64 can hold, got a longer one in row ", result.long_row);
+  return result;
+}
+
+template <class T>
+void round_side(FilterSide& side, const FilterUnits& units, cudaStream_t stream) {
+  const int64_t n = side.original.size(0), d = side.original.size(1);
+  side.rounded = torch::stable::new_empty(side.original, {n, d}, ScalarType::Half);
+  side.factor = torch::stable::new_empty(side.original, {n}, ScalarType::Float);
+  side.half = torch::stable::new_empty(side.original, {n}, ScalarType::Float);
+  side.residual = torch::stable::new_empty(side.original, {n}, ScalarType::Double);
+  if (n == 0) return;
+  LAUNCH(round_rows<T>, warps_grid(n), kFilterThreads, 0, stream, side.original.const_data_ptr<T>(),
+         side.squared.const_data_ptr<double>(), static_cast<__half*>(side.rounded.mutable_data_ptr()),
+         side.factor.mutable_data_ptr<float>(), side.half.mutable_data_ptr<float>(),
+         side.residual.mutable_data_ptr<double>(),
+         reinterpret_cast<RowExtremes*>(side.extremes.mutable_data_ptr<int64_t>()), units, n, d);
+}
+
+// Prepares both sides; y is null when the rows of x are compared with each other (then only `base` is filled).
+template <class T>
+FilterUnits prepare_filter(FilterSide& base, FilterSide& query, const Tensor& x, const Tensor* y, Metric metric,
+                           cudaStream_t stream) {
+  const auto as_double = [](unsigned long long bits) {
+    double value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+  };
+  const RowExtremes of_x = measure_side<T>(base, x, "x", stream);
+  const double longest = std::sqrt(as_double(of_x.squared));
+  double longest_any = longest;
+  if (y != nullptr) {
+    longest_any = std::max(longest_any, std::sqrt(as_double(measure_side<T>(query, *y, "y", stream).squared)));
+  }
+  FilterUnits units{metric, 1, 1, 0};
+  if (metric != Metric::kCosine) {
+    if (longest_any > 0) units.scale = std::ldexp(1.0, -std::ilogb(longest_any));
+    units.longest = longest * units.scale;
+  }
+  units.absolute = 4 * 0x1p-24 * units.longest * units.longest + static_cast<double>(x.size(1)) * 0x1p-100;
+  // float64 input so small that its squares underflow: compare everything exactly.
+  if (sizeof(T) == sizeof(double) && (of_x.tiny || longest_any < 1e-75)) {
+    units.absolute = std::numeric_limits<double>::infinity();
+  }
+  round_side<T>(base, units, stream);
+  if (y != nullptr) round_side<T>(query, units, stream);
+  return units;
+}
+
+// Rows of a tile of the product with all n base rows: as many as a quarter of the free memory holds, or `block`.
+inline int64_t tile_rows(int64_t queries, int64_t n, int64_t block) {
+  const int64_t fit = free_bytes() / 4 / (4 * std::max<int64_t>(n, 1));
+  return std::min(queries, block > 0 ? block : std::clamp<int64_t>(fit, 16, 16384));
+}
+
+// product [rows, n] = rounded rows [first, first + rows) of the queries . rounded base rows.
+inline Tensor multiply_tile(const Tensor& buffer, const Tensor& query, const Tensor& base, int64_t first,
+                            int64_t rows) {
+  Tensor all = buffer, from = query;
+  Tensor out = torch::stable::narrow(all, 0, 0, rows);
+  matmul(out, torch::stable::narrow(from, 0, first, rows), torch::stable::transpose(base, 0, 1));
+  return out;
+}
+
+}  // namespace ise_fast
