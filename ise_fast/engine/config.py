@@ -108,7 +108,7 @@ class RunConfig:
     seed: int = flag(1, "seed of every random choice")
     deterministic: bool = flag(False, "refuse operations without a deterministic implementation (GPU)")
     device: str = flag("auto", "auto, cpu, cuda, cuda:N")
-    print_freq: int = flag(10, "iterations between updates of the progress bar and the log of steps")
+    print_freq: int = flag(10, "iterations between updates of the loss in the progress bar")
     eval_step: int = flag(1, "epochs between evaluations; the last epoch is always evaluated; 0: never")
     test_batch_size: int = flag(256, "images in a batch of feature extraction, per process")
     checkpoint_step: int = flag(0, "also save every this many iterations inside an epoch; 0: at the end of epochs only")

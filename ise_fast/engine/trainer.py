@@ -135,8 +135,8 @@ class Trainer:
 
     def _new_pseudo_labels(self, watch: Stopwatch) -> None:
         """Cluster all training images and fill the memory; the record of the epoch starts here."""
-        with watch.stage("extract"), self._bar(len(self.images), "extract", "img") as advance:
-            features = self.extract(self.images, advance)
+        with watch.stage("extract"), self._bar(len(self.images), "extract", "img") as bar:
+            features = self.extract(self.images, bar.update)
         result = self.world.on_main(lambda: self._cluster(features))
         self.progress.labels = result.labels
         self.step.memory.reset(result.centroids.to(self.world.device))
@@ -193,7 +193,7 @@ class Trainer:
             group["lr"] = self._learning_rate()
         description = f"epoch {progress.epoch + 1}/{optim.epochs}"
         try:
-            with self._bar(optim.iters, description, "it", progress.iteration) as advance:
+            with self._bar(optim.iters, description, "it", progress.iteration) as bar:
                 for images, labels in batches:
                     losses.put(progress.iteration, self.step(images, labels, self._degree_progress()))
                     progress.iteration += 1
@@ -204,7 +204,9 @@ class Trainer:
                     )
                     if save or stop or done % check_every == 0 or done == optim.iters:
                         progress.losses = losses.read(done)
-                    advance(1)
+                    bar.update(1)
+                    if done % config.run.print_freq == 0 and progress.losses is not None:
+                        bar.set_postfix_str(f"loss {float(progress.losses[-1, 0]):.3f}")
                     if stop:
                         raise _StopRequested
                     if save:
@@ -239,13 +241,13 @@ class Trainer:
             raise _StopRequested
 
     @contextmanager
-    def _bar(self, total: int, description: str, unit: str, done: int = 0) -> Iterator[Callable[[int], object]]:
-        """A progress bar on the first rank; yields the function that advances it."""
+    def _bar(self, total: int, description: str, unit: str, done: int = 0) -> Iterator[Any]:
+        """A progress bar, shown on the first rank."""
         from tqdm import tqdm
 
         hidden = not (self.config.run.progress and self.world.is_main)
         with tqdm(total=total, desc=description, unit=unit, initial=done, leave=False, disable=hidden) as bar:
-            yield bar.update
+            yield bar
 
 
 class _StopRequested(Exception):

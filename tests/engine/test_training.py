@@ -77,6 +77,16 @@ def test_training_never_gets_an_identity(flags: list[str], tmp_path: Path, monke
     assert first["loss"] == second["loss"]
 
 
+@pytest.mark.parametrize(
+    "extra",
+    ["--precision bf16 --channels-last", "--precision fp16 --clip-grad 1", "--supports 2 --memory-mode momentum"],
+)
+def test_arithmetic(extra: str, flags: list[str], tmp_path: Path) -> None:
+    assert main([*flags, *extra.split(), "--epochs", "1", "--logs-dir", str(tmp_path / "r")]) == 0
+    record = json.loads((tmp_path / "r/metrics.jsonl").read_text().splitlines()[1])
+    assert 0 < record["loss"] < 100
+
+
 def test_eval_step(flags: list[str], tmp_path: Path) -> None:
     assert main([*flags, "--epochs", "3", "--eval-step", "2", "--logs-dir", str(tmp_path / "r")]) == 0
     records = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
