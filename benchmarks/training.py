@@ -33,7 +33,7 @@ def train(dataset: str, method: str, seed: int, further: list[str]) -> list[dict
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "ise_fast.train", "--dataset", dataset, "--method", method]
-        command += ["--seed", str(seed), "--logs-dir", str(run), "--progress", "false", *further]
+        command += ["--seed", str(seed), "--logs-dir", str(run), "--no-progress", "--no-report", *further]
         subprocess.run(command, check=True)
         return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 

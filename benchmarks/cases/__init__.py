@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmarks.cases import evaluation, head, labels
+from benchmarks.cases import evaluation, head, labels, training
 from benchmarks.cases.setting import Setting
 from benchmarks.measure import Case
 
@@ -23,6 +23,7 @@ CASES: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "ise_loss_step": head.ise_loss_step,
     "re_ranking": evaluation.re_ranking,
     "rank_metrics": evaluation.rank_metrics,
+    "training_epoch": training.training_epoch,
 }
 
 __all__ = ["CASES", "Setting"]
