@@ -1,5 +1,5 @@
 // The contrastive term and its gradient for a block of samples: the features themselves and their supports, against all
-// centroids (algebra and proof: docs/architecture.md, "ISE head").
+// centroids (algebra: docs/architecture.md, "The ISE head in two products").
 //
 // The logits of a support come from Z = F C^T and two rows of the Gram matrix, so supports cost no product with C, and
 // the gradient of all 1 + k rows of a sample is one row of weights W times C. Without a Gram matrix its rows for the

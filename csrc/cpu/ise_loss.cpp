@@ -1,5 +1,5 @@
-// The ISE objective and the Cluster-Contrast loss, each with its gradient (ALGORITHM: docs/architecture.md, "ISE
-// head").
+// The ISE objective and the Cluster-Contrast loss, each with its gradient (algebra: docs/architecture.md,
+// "The ISE head in two products").
 //
 // The loss is a scalar, so its gradient is known up to a factor when the forward pass ends. It is computed there, while
 // the products are at hand, and the backward operator only scales it: nothing of size B x K is kept between the two.
