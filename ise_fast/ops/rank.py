@@ -59,7 +59,7 @@ def rank_metrics(
     """CMC, mAP and mINP of a distance matrix.
 
     Gallery entries with both the identity and the camera of the query are left out (none without cameras), and so are
-    queries without a match. The gallery is ranked by (distance, index). CUDA tensors are evaluated on the host.
+    queries without a match. The gallery is ranked by (distance, index).
 
     * cmc[r - 1]: share of the queries whose first match has rank r or better.
     * AP: sum over the distinct distances of (recall gained there) * precision, as scikit-learn's
@@ -88,11 +88,10 @@ def rank_metrics(
         >>> rank_metrics(distance, torch.tensor([7]), torch.tensor([7, 5, 7])).mAP
         0.8333333333333333
     """
-    cameras = [None if cams is None else cams.cpu() for cams in (query_cams, gallery_cams)]
     mean_ap, cmc, mean_inp, ap = torch.ops.ise_fast.rank_metrics(
-        distance.cpu(), query_ids.cpu(), gallery_ids.cpu(), *cameras, max_rank
+        distance, query_ids, gallery_ids, query_cams, gallery_cams, max_rank
     )
-    return RankMetrics(mean_ap.item(), cmc.to(distance.device), mean_inp.item(), ap.to(distance.device))
+    return RankMetrics(mean_ap.item(), cmc, mean_inp.item(), ap)
 
 
 @torch.library.register_fake("ise_fast::re_ranking")

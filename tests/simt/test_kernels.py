@@ -312,6 +312,45 @@ def test_neighbours_refuse_bad_rows(simt: Any) -> None:
         simt.knn(torch.ones(4, 3), 2, x)
     with pytest.raises(ValueError, match="x: expected finite values, got NaN or infinity in row 2"):
         simt.radius_graph(x, 1.0)
+def retrieval(queries: int, gallery: int, levels: int, dtype: torch.dtype, people: int = 6) -> tuple[Tensor, ...]:
+    """Distances of both signs on a grid of `levels` values: few levels, many ties; identities and cameras."""
+    generator = torch.Generator().manual_seed(queries + gallery + levels)
+
+    def draw(high: int, *size: int) -> Tensor:
+        return torch.randint(high, size, generator=generator)
+
+    distance = (draw(levels, queries, gallery) - levels // 2).to(dtype) / levels
+    distance[distance == 0] *= draw(2, int((distance == 0).sum())) - 0.5  # zeros of both signs
+    return distance, draw(people, queries), draw(people, gallery), draw(3, queries), draw(3, gallery)
+
+
+@pytest.mark.parametrize(
+    ("queries", "gallery", "levels", "dtype", "people"),
+    [
+        (1, 31, 4, torch.float32, 6),
+        (37, 70, 3, torch.float64, 20),  # more queries than blocks; some without a match
+        (5, 257, 1 << 20, torch.float32, 2),
+        (2, 301, 1 << 30, torch.float64, 2),  # neighbouring values differ in float64 only
+        (3, 1500, 50, torch.float32, 1),  # more matches than shared memory holds
+    ],
+)
+def test_rank_metrics(simt: Any, queries: int, gallery: int, levels: int, dtype: torch.dtype, people: int) -> None:
+    case = retrieval(queries, gallery, levels, dtype, people)
+    for identities in (case[1:], (*case[1:3], None, None)):
+        for max_rank in (1, 300):
+            arguments = (case[0], *identities, max_rank)
+            assert_same(simt.rank_metrics(*arguments), torch.ops.ise_fast.rank_metrics(*arguments))
+
+
+def test_rank_metrics_refuses_what_the_cpu_refuses(simt: Any) -> None:
+    distance, query_ids, gallery_ids, *_ = retrieval(9, 40, 100, torch.float32)
+    for row, value in ((7, torch.nan), (3, -torch.inf)):
+        distance[row, -1] = value
+        with pytest.raises(ValueError, match=f"^distance: expected finite values, got NaN or infinity in row {row}"):
+            simt.rank_metrics(distance, query_ids, gallery_ids, None, None, 5)
+    for rows, columns in ((9, 40), (0, 40), (9, 0)):
+        with pytest.raises(ValueError, match=r"^query_ids: expected at least one query with a match"):
+            simt.rank_metrics(torch.zeros(rows, columns), query_ids[:rows], gallery_ids[:columns] + 6, None, None, 5)
 
 
 def sanitizer_runtime() -> str | None:
