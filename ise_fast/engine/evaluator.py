@@ -61,15 +61,17 @@ def evaluate(
     matched = _has_match(ids, gallery_ids, cams, gallery_cams)
     if not bool(matched.any()):
         raise ValueError("query_split: expected queries with a match in the gallery (other camera), got none")
+    ids, gallery_ids = ids.to(query.device), gallery_ids.to(query.device)
+    if cams is not None and gallery_cams is not None:
+        cams, gallery_cams = cams.to(query.device), gallery_cams.to(query.device)
     aps, hits, worst = [], torch.zeros(max(RANKS), dtype=torch.float64), 0.0
-    for chosen in torch.nonzero(matched).flatten().split(block):
-        rows = query[chosen.to(query.device)]
-        distance = 2 - 2 * rows @ gallery.T if reranked is None else reranked[chosen.to(reranked.device)]
+    for chosen in torch.nonzero(matched).flatten().to(query.device).split(block):
+        distance = 2 - 2 * query[chosen] @ gallery.T if reranked is None else reranked[chosen]
         result = ops.rank_metrics(
-            distance.cpu(), ids[chosen], gallery_ids, None if cams is None else cams[chosen], gallery_cams, max(RANKS)
+            distance, ids[chosen], gallery_ids, None if cams is None else cams[chosen], gallery_cams, max(RANKS)
         )
-        aps.append(result.ap.double())
-        hits += result.cmc.double() * len(chosen)
+        aps.append(result.ap.cpu().double())
+        hits += result.cmc.cpu().double() * len(chosen)
         worst += result.mINP * len(chosen)
     count = int(matched.sum())
     cmc = hits / count

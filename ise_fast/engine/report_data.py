@@ -277,16 +277,15 @@ def sample_clusters(labels: Array, images: ImageStore, *, rows: int = 6, columns
 
 def _average_precision(query: ImageSet, gallery: ImageSet, chosen: Array, with_cams: bool) -> Array:
     """[n] float32 of the chosen queries; in blocks, so that no Q x G matrix is formed."""
-    ids, gallery_ids = torch.as_tensor(query.split.ids), torch.as_tensor(gallery.split.ids)
-    cams = torch.as_tensor(query.split.cams) if with_cams else None
-    gallery_cams = torch.as_tensor(gallery.split.cams) if with_cams else None
+    device = query.features.device
+    ids, gallery_ids = (torch.as_tensor(side.split.ids, device=device) for side in (query, gallery))
+    cams = torch.as_tensor(query.split.cams, device=device) if with_cams else None
+    gallery_cams = torch.as_tensor(gallery.split.cams, device=device) if with_cams else None
     parts = []
-    for rows in torch.from_numpy(chosen).split(4096):
-        distance = 2 - 2 * query.features[rows.to(query.features.device)] @ gallery.features.T
-        result = ops.rank_metrics(
-            distance.cpu(), ids[rows], gallery_ids, None if cams is None else cams[rows], gallery_cams
-        )
-        parts.append(result.ap)
+    for rows in torch.from_numpy(chosen).to(device).split(4096):
+        distance = 2 - 2 * query.features[rows] @ gallery.features.T
+        result = ops.rank_metrics(distance, ids[rows], gallery_ids, None if cams is None else cams[rows], gallery_cams)
+        parts.append(result.ap.cpu())
     return torch.cat(parts).numpy()
 
 

@@ -312,6 +312,8 @@ def test_neighbours_refuse_bad_rows(simt: Any) -> None:
         simt.knn(torch.ones(4, 3), 2, x)
     with pytest.raises(ValueError, match="x: expected finite values, got NaN or infinity in row 2"):
         simt.radius_graph(x, 1.0)
+
+
 def retrieval(queries: int, gallery: int, levels: int, dtype: torch.dtype, people: int = 6) -> tuple[Tensor, ...]:
     """Distances of both signs on a grid of `levels` values: few levels, many ties; identities and cameras."""
     generator = torch.Generator().manual_seed(queries + gallery + levels)
