@@ -53,6 +53,7 @@ def main() -> None:
             runs.append({"method": method, "seed": seed, "epochs": train(options.dataset, method, seed, further)})
     record = {
         "dataset": options.dataset,
+        "data_dir": options.data_dir is not None,
         "arguments": options.further,
         "machine": machine.describe(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "runs": runs,

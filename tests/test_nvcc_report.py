@@ -10,8 +10,10 @@ import pytest
 
 # Kernels of the inner loops, one name for all instances of a template. A spill here costs more than most tuning gains.
 HOT = [
-    "similarity_keys",
-    "select_smallest",
+    "nearest_of_rows",
+    "softmax_sums",
+    "fill_weights",
+    "choose_supports",
     "inner_products",
     "hash_rows",
     "dense_rows",

@@ -1,4 +1,4 @@
-"""The operators: torch tensors in and out, CPU or CUDA. Compiled where a kernel has landed, else the reference."""
+"""The operators: torch tensors in and out, CPU or CUDA, compiled."""
 
 from ise_fast.ops.dbscan import dbscan
 from ise_fast.ops.jaccard import jaccard_distance, jaccard_graph, k_reciprocal_encoding

@@ -13,7 +13,7 @@ from benchmarks.__main__ import main
 from benchmarks.cases import CASES
 from benchmarks.measure import Case, PeakMemory, Variant, WrongResult, measure
 from ise_fast import ops
-from ise_fast.types import KNN
+from ise_fast.types import KNN, CSRGraph
 
 
 def test_quick_mode_measures_every_case(tmp_path: Path) -> None:
@@ -68,6 +68,16 @@ def test_labels_may_be_renamed_but_not_wrong() -> None:
         checks.same_labels(truth, renamed, exact=True)
     with pytest.raises(WrongResult, match="100 of 500 labels differ"):
         checks.same_labels(truth, torch.tensor([0, 0, 1, 1, 1] * 100), exact=False)
+
+
+def test_graphs_may_differ_by_rounding_only() -> None:
+    graph = ops.jaccard_graph(torch.nn.functional.normalize(torch.randn(40, 8)), 5, 2, eps=0.9)
+    moved = [CSRGraph(graph.indptr, graph.indices, graph.values + by, graph.shape) for by in (5e-7, 2e-6)]
+    assert checks.same_graph(graph, moved[0]) == ""
+    with pytest.raises(WrongResult):
+        checks.same_graph(graph, moved[1])
+    with pytest.raises(WrongResult):
+        checks.same_graph(graph, CSRGraph(graph.indptr, graph.indices.flip(0), graph.values, graph.shape))
 
 
 def test_nan_never_passes() -> None:
