@@ -1,7 +1,7 @@
 """python -m benchmarks.results: make docs/results.md from the records in benchmarks/results/.
 
 `<machine>/results.json` are records of `python -m benchmarks`, `*.json` beside the folders those of
-`python -m benchmarks.training`, and `<machine>/notes.md`, if present, says what the tables do not: misses with their cause.
+`python -m benchmarks.training`, and `<machine>/notes.md` says what the tables do not: misses with their cause.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def training(run: dict[str, Any]) -> str:
     rows = [
         f"## Training on {run['dataset']}\n",
         f"{machine['hardware']}, {machine['threads']} threads, torch {machine['versions']['torch']}, commit "
-        f"{machine['commit']}, {machine['date']}: `{_command(run)}`. Scores of the last epoch, in per cent. Learning rate "
-        "and memory momentum of this small preset were chosen by the test scores of seed 1, for both methods alike.\n",
+        f"{machine['commit']}, {machine['date']}: `{_command(run)}`. Scores of the last epoch, in per cent. Learning "
+        "rate and memory momentum of this small preset were chosen by the test scores of seed 1, for both methods.\n",
         "| network | seed | mAP | rank 1 | clusters | seconds |",
         "|---|---|---|---|---|---|",
     ]
@@ -72,7 +72,8 @@ def training(run: dict[str, Any]) -> str:
 def _command(run: dict[str, Any]) -> str:
     data = " --data-dir DIR" if run["data_dir"] else ""
     further = f" -- {' '.join(run['arguments'])}" if run["arguments"] else ""
-    return f"python -m benchmarks.training {run['dataset']}{data} --out benchmarks/results/{run['dataset']}.json{further}"
+    out = f" --out benchmarks/results/{run['dataset']}.json"
+    return f"python -m benchmarks.training {run['dataset']}{data}{out}{further}"
 
 
 def _quality(epoch: dict[str, Any]) -> tuple[float, float]:
