@@ -9,13 +9,11 @@
 #include <tuple>
 
 #include "../math/k_reciprocal.h"
-#include "csr.cuh"
 #include "hash.cuh"
+#include "jaccard.cuh"
 
 namespace ise_fast {
 namespace {
-
-using Csr = DeviceCsr<int32_t, float>;
 
 constexpr int kHashThreads = 128;
 constexpr int kDenseThreads = 256;
@@ -148,30 +146,11 @@ __global__ void __launch_bounds__(kDenseThreads)
 }
 
 // Row blockIdx.x of the dense matrix, summed up in place.
-__global__ void __launch_bounds__(kDenseThreads) distance_rows(Csr v, Csr columns, float* distance) {
+__global__ void __launch_bounds__(kMassThreads) distance_rows(Csr v, Csr columns, float* distance) {
   const int64_t i = blockIdx.x;
   float* const row = distance + i * v.rows;
-  for (int64_t j = threadIdx.x; j < v.rows; j += kDenseThreads) row[j] = 0.0f;
-  __syncthreads();
-  for (int64_t p = v.indptr[i]; p < v.indptr[i + 1]; ++p) {
-    const int64_t f = v.indices[p];
-    const float weight = v.values[p];
-    for (int64_t q = columns.indptr[f] + threadIdx.x; q < columns.indptr[f + 1]; q += kDenseThreads) {
-      row[columns.indices[q]] += Min{}(weight, columns.values[q]);
-    }
-    __syncthreads();
-  }
-  for (int64_t j = threadIdx.x; j < v.rows; j += kDenseThreads) row[j] = jaccard_from_shared(row[j]);
-}
-
-// (column, row) keys of every entry, by a warp per row.
-__global__ void write_transposed(Csr v, int column_bits, uint64_t* key, uint32_t* value_bits) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
-  if (i >= v.rows) return;
-  for (int64_t p = v.indptr[i] + threadIdx.x % kWarpSize; p < v.indptr[i + 1]; p += kWarpSize) {
-    key[p] = static_cast<uint64_t>(v.indices[p]) << column_bits | static_cast<uint64_t>(i);
-    value_bits[p] = __float_as_uint(v.values[p]);
-  }
+  sum_shared_mass(v, columns, i, v.rows, row);
+  for (int64_t j = threadIdx.x; j < v.rows; j += kMassThreads) row[j] = jaccard_from_shared(row[j]);
 }
 
 // V' on the device, checked, and its columns.
@@ -185,14 +164,7 @@ struct Encoding {
         values(torch::stable::contiguous(weights)) {
     const int64_t nnz = indices.size(0);
     check_csr(rows(), nnz, values, stream);
-    const Scratch<uint64_t> key(nnz, values);
-    const Scratch<uint32_t> value_bits(nnz, values);
-    const int bits = bits_for(rows().rows);
-    if (nnz > 0) {
-      LAUNCH(write_transposed, blocks_for(rows().rows, kCsrWarps), kCsrThreads, 0, stream, rows(), bits, key.data(),
-             value_bits.data());
-    }
-    transposed = sort_and_compress(key, &value_bits, nnz, rows().rows, bits, 1.0f, values, stream);
+    transposed = transposed_rows(rows(), 0, nnz, values, stream);
   }
   Csr rows() const { return device_csr<int32_t, float>(indptr, indices, values); }
   Csr columns() const {
@@ -259,7 +231,7 @@ Tensor jaccard_distance(const Tensor& indptr, const Tensor& indices, const Tenso
   const int64_t n = v.rows().rows;
   Tensor distance = torch::stable::new_empty(v.values, {n, n});
   if (n > 0) {
-    LAUNCH(distance_rows, static_cast<unsigned>(n), kDenseThreads, 0, stream, v.rows(), v.columns(),
+    LAUNCH(distance_rows, static_cast<unsigned>(n), kMassThreads, 0, stream, v.rows(), v.columns(),
            distance.mutable_data_ptr<float>());
   }
   return distance;

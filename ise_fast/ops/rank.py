@@ -19,8 +19,8 @@ def re_ranking(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda
         V(i,j) = exp(-d(i,j)) / sum over R*(i), j in R*(i): sets and query expansion as in `k_reciprocal_encoding`
         result = (1 - lambda_value) * Jaccard distance of V' + lambda_value * d                           (eq. 12)
 
-    Distances are float64 in one fixed order, the rest is float32: the result does not depend on the number of threads.
-    Nothing larger than the result is dense. CUDA tensors are computed on the host.
+    Distances are float64 in one fixed order, the rest is float32: the result depends neither on the number of threads
+    nor on the device. Nothing larger than the result is dense.
 
     Args:
         query: [Q, d] float32 (float16 and bfloat16 are converted).
@@ -43,9 +43,8 @@ def re_ranking(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda
         tensor([[0, 2, 1]])
     """
     rows, queries, k1, k2, weight = check_re_ranking(query, gallery, k1, k2, lambda_value)
-    rows = rows.cpu()
     distance: Tensor = torch.ops.ise_fast.re_ranking(rows, knn(rows, k1 + 1).indices, queries, k2, weight)
-    return distance.to(query.device)
+    return distance
 
 
 def rank_metrics(

@@ -19,12 +19,12 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", names("eval"))
-def test_golden(name: str) -> None:
+def test_golden(name: str, device: torch.device) -> None:
     g = load(name)
-    arguments = (g["query"], g["gallery"], g["k1"], g["k2"], g["lambda_value"])
-    found = ops.re_ranking(*arguments)
+    settings = (g["k1"], g["k2"], g["lambda_value"])
+    found = ops.re_ranking(g["query"].to(device), g["gallery"].to(device), *settings).cpu()
     assert_same(found, g["reranked"])
-    assert_same(found, reference.re_ranking(*arguments))
+    assert_same(found, reference.re_ranking(g["query"], g["gallery"], *settings))
     after = ops.rank_metrics(found, g["query_ids"], g["gallery_ids"], g["query_cams"], g["gallery_cams"])
     assert after.mAP == pytest.approx(g["reranked_mAP"], abs=1e-12)
 
@@ -57,14 +57,18 @@ def test_ties_and_duplicates(device: torch.device, k2: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1e18])
-def test_scale_of_the_features_does_not_matter(unit_rows: UnitRows, scale: float) -> None:
-    rows = unit_rows(60, 8)
+def test_scale_of_the_features_does_not_matter(unit_rows: UnitRows, device: torch.device, scale: float) -> None:
+    rows = unit_rows(60, 8).to(device)
     assert_same(ops.re_ranking(scale * rows[:20], scale * rows[20:]), ops.re_ranking(rows[:20], rows[20:]))
 
 
-def test_threads_blocks_and_strides_give_the_same_bits(unit_rows: UnitRows) -> None:
+def test_device_threads_blocks_and_strides_give_the_same_bits(unit_rows: UnitRows, device: torch.device) -> None:
     q, g = unit_rows(37, 66), unit_rows(150, 66, 1)
+    on_cpu = ops.re_ranking(q, g)
+    q, g = q.to(device), g.to(device)
     first = ops.re_ranking(q, g)
+    assert first.device == q.device
+    assert first.cpu().equal(on_cpu)
     assert ops.re_ranking(q.T.contiguous().T, g.repeat_interleave(2, 0)[::2]).equal(first)
     x = torch.cat([q, g])
     nn = ops.knn(x, 21).indices
@@ -79,13 +83,13 @@ def test_threads_blocks_and_strides_give_the_same_bits(unit_rows: UnitRows) -> N
         torch.set_num_threads(before)
 
 
-def test_half_precision_is_converted(unit_rows: UnitRows) -> None:
-    q, g = unit_rows(9, 8).half(), unit_rows(30, 8, 1).half()
+def test_half_precision_is_converted(unit_rows: UnitRows, device: torch.device) -> None:
+    q, g = unit_rows(9, 8).half().to(device), unit_rows(30, 8, 1).half().to(device)
     assert ops.re_ranking(q, g).equal(ops.re_ranking(q.float(), g.float()))
 
 
-def test_opcheck(unit_rows: UnitRows) -> None:
-    x = unit_rows(20, 8)
+def test_opcheck(unit_rows: UnitRows, device: torch.device) -> None:
+    x = unit_rows(20, 8).to(device)
     torch.library.opcheck(torch.ops.ise_fast.re_ranking.default, (x, ops.knn(x, 6).indices, 7, 3, 0.3))
 
 

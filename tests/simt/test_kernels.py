@@ -7,6 +7,7 @@ runs all of this file again under AddressSanitizer and UndefinedBehaviorSanitize
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -355,6 +356,53 @@ def test_rank_metrics_refuses_what_the_cpu_refuses(simt: Any) -> None:
             simt.rank_metrics(torch.zeros(rows, columns), query_ids[:rows], gallery_ids[:columns] + 6, None, None, 5)
 
 
+def rows_to_re_rank(kind: str, n: int, d: int, k1: int) -> tuple[Tensor, Tensor]:
+    """Rows and their k1 + 1 nearest neighbours, as `ise_fast.ops.re_ranking` finds them."""
+    x = neighbour_rows(kind, n, d)
+    return x, torch.ops.ise_fast.knn(x, k1 + 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "queries", "gallery", "d", "k1", "k2", "weight", "block"),
+    [
+        ("random", 1, 1, 1, 1, 1, 0.3, 0),
+        ("random", 1, 40, 33, 7, 3, 0.3, 16),
+        ("random", 34, 1, 5, 6, 6, 0.3, 0),
+        ("integers", 13, 54, 3, 20, 6, 0.3, 13),
+        ("copies", 5, 31, 4, 10, 4, 0.7, 0),  # some rows are crowded out of their own list
+        ("far", 6, 21, 70, 8, 1, 1.0, 26),  # the filter cannot tell any two apart
+        ("huge", 9, 24, 6, 5, 2, 0.0, 0),
+        ("zeros", 3, 30, 2, 4, 2, 0.3, 0),  # the furthest row is at distance 0
+    ],
+)
+def test_re_ranking(
+    simt: Any, kind: str, queries: int, gallery: int, d: int, k1: int, k2: int, weight: float, block: int
+) -> None:
+    arguments = (*rows_to_re_rank(kind, queries + gallery, d, k1), queries, k2, weight)
+    assert_same([simt.re_ranking(*arguments, block)], [torch.ops.ise_fast.re_ranking(*arguments)])
+
+
+def test_re_ranking_without_queries_or_gallery(simt: Any) -> None:
+    x, nn = rows_to_re_rank("random", 7, 3, 3)
+    assert simt.re_ranking(x, nn, 0, 2, 0.3).shape == (0, 7)
+    assert simt.re_ranking(x, nn, 7, 2, 0.3).shape == (7, 0)
+    assert simt.re_ranking(x[:0], nn[:0], 0, 2, 0.3).shape == (0, 0)
+
+
+def test_re_ranking_refuses_what_the_cpu_refuses(simt: Any) -> None:
+    x, nn = rows_to_re_rank("random", 5, 3, 2)
+    bad_row, bad_neighbour = x.clone(), nn.clone()
+    bad_row[3, 1] = torch.nan
+    bad_neighbour[2, 1] = 5
+    for operators in (simt, torch.ops.ise_fast):
+        with pytest.raises(ValueError, match=r"^x: expected finite values, got NaN or infinity in row 3"):
+            operators.re_ranking(bad_row, nn, 2, 1, 0.3)
+        with pytest.raises(ValueError, match=r"^nn: expected 0 to 4, got 5 in row 2"):
+            operators.re_ranking(x, bad_neighbour, 2, 1, 0.3)
+        with pytest.raises(ValueError, match=r"^queries: expected 0 to 5, got 6"):
+            operators.re_ranking(x, nn, 6, 1, 0.3)
+
+
 def sanitizer_runtime() -> str | None:
     """The libraries to load before Python for a run under AddressSanitizer; None if the compiler has none."""
     names = ("libasan.so", "libubsan.so", "libstdc++.so.6")
@@ -363,6 +411,15 @@ def sanitizer_runtime() -> str | None:
         for name in names
     ]
     return ":".join(paths) if all(Path(path).is_absolute() for path in paths) else None
+
+
+def test_every_operator_has_a_kernel_and_a_test_here() -> None:
+    csrc, tests = Path(__file__).parents[2] / "csrc", Path(__file__).read_text()
+    operators = re.findall(r'm\.def\(\s*"(\w+)\(', (csrc / "ops.cpp").read_text())
+    kernels = "".join(source.read_text() for source in (csrc / "cuda").glob("*.cu"))
+    assert "re_ranking" in operators
+    assert [name for name in operators if f'm.impl("{name}"' not in kernels] == []
+    assert [name for name in operators if f"simt.{name}(" not in tests] == []
 
 
 @pytest.mark.skipif(VARIANT in os.environ, reason="this is the run under AddressSanitizer, or one on a GPU")
