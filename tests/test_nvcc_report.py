@@ -14,13 +14,16 @@ HOT = [
     "softmax_sums",
     "fill_weights",
     "choose_supports",
-    "inner_products",
+    "evaluate_entries",
     "hash_rows",
     "dense_rows",
     "join_cores",
     "select_candidates",
     "settle",
     "pairs_within",
+    "furthest_rows",
+    "shared_rows",
+    "mix_distances",
 ]
 
 BUILD = Path(__file__).parents[1] / "build" / str(sys.implementation.cache_tag) / "CMakeFiles" / "ise_fast_cuda.dir"
