@@ -1,6 +1,6 @@
 // All that a .cu file needs besides CUDA C++: launching kernels and registering operators. The same files are compiled
 // by nvcc into the CUDA library and, by the tests, with a host compiler into a library that runs the kernels on the CPU
-// (docs/kernels.md). The differences between the two end in this file, device.h, gemm.h and cub.cuh.
+// (docs/kernels.md). The differences between the two end in this file, device.h, gemm.h and cub.cu.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
