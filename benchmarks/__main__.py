@@ -47,12 +47,12 @@ def _run(options: argparse.Namespace) -> int:
             try:
                 timings = measure(case, rounds=2 if options.quick else options.rounds, budget=options.budget)
             except WrongResult as error:
-                log.error("%s (%s): wrong result: %s", name, record.shape(case.shape), error)
+                log.error("%s (%s): wrong result: %s", case.operator, record.shape(case.shape), error)
                 return 1
             result["lines"].append(record.line(case, timings, ceilings))
             ours = timings[0]
-            others = ", ".join(f"{t.name} x{t.median / ours.median:.2f}" for t in timings[1:])
-            log.info("%s (%s): %s; %s", name, record.shape(case.shape), record.spread(ours.seconds), others)
+            others = "".join(f", {t.name} x{t.median / ours.median:.2f}" for t in timings[1:])
+            log.info("%s (%s): %s%s", case.operator, record.shape(case.shape), record.spread(ours.seconds), others)
     if options.out:
         record.save(options.out / "results.json", result)
         _render(result, options.out)

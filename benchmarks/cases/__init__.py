@@ -16,6 +16,7 @@ CASES: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "jaccard_graph": labels.jaccard_graph,
     "dbscan": labels.dbscan,
     "features_to_labels": labels.features_to_labels,
+    "label_stages": labels.label_stages,
     "nearest_centroids": head.nearest_centroids,
     "support_samples": head.support_samples,
     "cluster_nce_loss": head.cluster_nce_loss,

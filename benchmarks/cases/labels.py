@@ -28,7 +28,7 @@ def _features(n: int, d: int, setting: Setting) -> Tensor:
 
 def knn(setting: Setting) -> Iterator[Case]:
     """The 30 nearest neighbours of every row, self included."""
-    for n, d, axis in setting.label_sizes():
+    for n, d in setting.label_sizes():
         x = _features(n, d, setting)
         truth = ops.knn(x, K1).indices
         loose, strict = (partial(checks.same_neighbours, truth, exact=exact) for exact in (False, True))
@@ -40,8 +40,9 @@ def knn(setting: Setting) -> Iterator[Case]:
             ("cuML", ("cuml",), not cpu, partial(_cuml_neighbours, x)),
             ("cuVS", ("cuvs",), not cpu, partial(_cuvs_neighbours, x)),
         ]
-        if small:
+        if n <= setting.reference_limit:
             variants.append(Variant("reference", partial(_neighbours, reference, x), strict))
+        if small:
             variants.append(Variant("torch matmul + topk", partial(_matmul_topk, x), loose))
             variants.append(Variant("yardstick: x @ x.T", partial(torch.matmul, x, x.T)))
         variants += [Variant(name, run, loose) for name, modules, fits, run in peers if fits and not missing(*modules)]
@@ -51,7 +52,6 @@ def knn(setting: Setting) -> Iterator[Case]:
             variants=variants,
             flops=float(n) * n * d,  # each pair once
             bytes=n * d * 4 + n * K1 * 12,
-            axis=axis,
             device=x.device,
             skipped={name: missing(*modules) for name, modules, fits, _ in peers if fits and missing(*modules)},
         )
@@ -87,23 +87,22 @@ def _cuvs_neighbours(x: Tensor) -> Any:
 
 def radius_graph(setting: Setting) -> Iterator[Case]:
     """All pairs within a Euclidean radius, about 20 a row."""
-    for n, d, axis in setting.label_sizes():
+    for n, d in setting.label_sizes():
         x = _features(n, d, setting)
         eps = float(ops.knn(x, 20).distances[:, -1].sqrt().median())
         truth = ops.radius_graph(x, eps)
         variants = [Variant("fused", partial(ops.radius_graph, x, eps))]
-        if n <= setting.slow_limit:
+        if n <= setting.reference_limit:
             check = partial(checks.same_graph, truth)
             variants.append(Variant("reference", partial(reference.radius_graph, x, eps), check))
-            if x.device.type == "cpu" and not missing("sklearn"):
-                variants.append(Variant("scikit-learn", partial(_sklearn_radius, x, eps), partial(_same_pairs, truth)))
+        if n <= setting.slow_limit and x.device.type == "cpu" and not missing("sklearn"):
+            variants.append(Variant("scikit-learn", partial(_sklearn_radius, x, eps), partial(_same_pairs, truth)))
         yield Case(
             operator="radius_graph",
             shape={"N": n, "d": d},
             variants=variants,
             flops=float(n) * n * d,
             bytes=n * d * 4 + truth.nnz * 8,
-            axis=axis,
             device=x.device,
             skipped={"scikit-learn": reason} if (reason := missing("sklearn")) else {},
         )
@@ -126,11 +125,11 @@ def _same_pairs(truth: CSRGraph, got: Any) -> str:
 
 def k_reciprocal_encoding(setting: Setting) -> Iterator[Case]:
     """Reciprocal sets, their expansion, softmax weights and query expansion; neighbours included."""
-    for n, d, axis in setting.label_sizes():
+    for n, d in setting.label_sizes():
         x = _features(n, d, setting)
         truth = ops.k_reciprocal_encoding(x, K1, K2)
         variants = [Variant("fused", partial(ops.k_reciprocal_encoding, x, K1, K2))]
-        if n <= setting.slow_limit // 4:
+        if n <= setting.reference_limit:
             check = partial(checks.same_graph, truth)
             variants.append(Variant("reference", partial(reference.k_reciprocal_encoding, x, K1, K2), check))
         variants.append(Variant("its neighbours alone", partial(ops.knn, x, K1)))
@@ -140,18 +139,17 @@ def k_reciprocal_encoding(setting: Setting) -> Iterator[Case]:
             variants=variants,
             flops=float(n) * n * d,
             bytes=n * d * 4 + truth.nnz * 8,
-            axis=axis,
             device=x.device,
         )
 
 
 def jaccard_graph(setting: Setting) -> Iterator[Case]:
     """Every pair with a Jaccard distance of at most eps; neighbours and encoding included."""
-    for n, d, axis in setting.label_sizes():
+    for n, d in setting.label_sizes():
         x = _features(n, d, setting)
         truth = ops.jaccard_graph(x, K1, K2, eps=EPS)
         variants = [Variant("fused", partial(ops.jaccard_graph, x, K1, K2, eps=EPS))]
-        if n <= setting.slow_limit // 4:
+        if n <= setting.reference_limit:
             check = partial(checks.same_graph, truth)
             variants.append(Variant("reference", partial(reference.jaccard_graph, x, K1, K2, eps=EPS), check))
         variants.append(Variant("its encoding alone", partial(ops.k_reciprocal_encoding, x, K1, K2)))
@@ -161,14 +159,13 @@ def jaccard_graph(setting: Setting) -> Iterator[Case]:
             variants=variants,
             flops=float(n) * n * d,
             bytes=n * d * 4 + truth.nnz * 8,
-            axis=axis,
             device=x.device,
         )
 
 
 def dbscan(setting: Setting) -> Iterator[Case]:
     """Labels from the sparse graph; scikit-learn takes the dense matrix, as the published programs give it."""
-    for n, d, axis in setting.label_sizes():
+    for n, d in setting.label_sizes():
         x = _features(n, d, setting)
         graph = ops.jaccard_graph(x, K1, K2, eps=EPS)
         truth = ops.dbscan(graph, EPS, MIN_SAMPLES).labels
@@ -192,7 +189,6 @@ def dbscan(setting: Setting) -> Iterator[Case]:
             shape={"N": n, "pairs": graph.nnz},
             variants=variants,
             bytes=graph.nnz * 8 + n * 17,
-            axis=axis,
             device=x.device,
             skipped=skipped,
         )
@@ -210,18 +206,21 @@ def _sklearn_dbscan(distance: Any) -> Any:
 
 
 def features_to_labels(setting: Setting) -> Iterator[Case]:
-    """The whole way: features to pseudo labels."""
-    for n, d, axis in setting.label_sizes():
+    """The whole way, features to pseudo labels: what a user waits for, so at one size more than its stages."""
+    sizes = setting.label_sizes()
+    if not (setting.quick or setting.sizes):
+        sizes.append((32_621, 2048))
+    for n, d in sizes:
         x = _features(n, d, setting)
         truth = _labels(ops, x)
         variants = [Variant("fused", partial(_labels, ops, x))]
         skipped = {}
-        if n <= setting.slow_limit // 4:
+        if n <= setting.reference_limit:
             variants.append(
                 Variant("reference", partial(_labels, reference, x), partial(checks.same_labels, truth, exact=True))
             )
+        variants.append(Variant("yardstick: x @ x.T", partial(torch.matmul, x, x.T)))
         if n <= setting.slow_limit:
-            variants.append(Variant("yardstick: x @ x.T", partial(torch.matmul, x, x.T)))
             if reason := missing("sklearn"):
                 skipped["published"] = reason
             else:
@@ -229,17 +228,50 @@ def features_to_labels(setting: Setting) -> Iterator[Case]:
                 variants.append(
                     Variant("published", partial(published.pseudo_labels, x.cpu(), K1, K2, EPS, MIN_SAMPLES), check)
                 )
-        yield Case(
-            operator="features_to_labels",
-            shape={"N": n, "d": d, "k1": K1, "k2": K2},
-            variants=variants,
-            flops=float(n) * n * d,
-            bytes=n * d * 4 + n * 8,
-            axis=axis,
-            device=x.device,
-            skipped=skipped,
-        )
+        yield _whole_way(n, d, x, variants, skipped)
+    for n, d in setting.growth_sizes():
+        x = _features(n, d, setting)
+        yield _whole_way(n, d, x, [Variant("fused", partial(_labels, ops, x))], {}, axis="N")
+
+
+def _whole_way(n: int, d: int, x: Tensor, variants: list[Variant], skipped: dict[str, str], axis: str = "") -> Case:
+    return Case(
+        operator="features_to_labels",
+        shape={"N": n, "d": d, "k1": K1, "k2": K2},
+        variants=variants,
+        flops=float(n) * n * d,
+        bytes=n * d * 4 + n * 8,
+        axis=axis,
+        device=x.device,
+        skipped=skipped,
+    )
 
 
 def _labels(implementation: ModuleType, x: Tensor) -> Tensor:
     return _cluster(implementation, implementation.jaccard_graph(x, K1, K2, eps=EPS))
+
+
+def label_stages(setting: Setting) -> Iterator[Case]:
+    """Each stage by itself, given the result of the one before: only the search for neighbours may grow as N^2."""
+    native = torch.ops.ise_fast
+    for n, d in setting.growth_sizes() or setting.label_sizes()[:1]:
+        x = _features(n, d, setting)
+        nn = ops.knn(x, K1).indices
+        v = native.k_reciprocal_encoding(x, nn, K2)
+        pairs = native.jaccard_graph(*v, EPS, 0, n)
+        stages = [
+            ("knn", partial(ops.knn, x, K1), float(n) * n * d, n * d * 4 + n * K1 * 12),
+            ("encoding", partial(native.k_reciprocal_encoding, x, nn, K2), 0, n * (d * 4 + K1 * 8) + len(v[1]) * 8),
+            ("jaccard graph", partial(native.jaccard_graph, *v, EPS, 0, n), 0, (len(v[1]) + len(pairs[1])) * 8),
+            ("dbscan", partial(native.dbscan, *pairs, EPS, MIN_SAMPLES), 0, len(pairs[1]) * 8 + n * 17),
+        ]
+        for name, run, flops, size in stages:
+            yield Case(
+                operator=f"label_stages: {name}",
+                shape={"N": n, "d": d},
+                variants=[Variant("fused", run)],
+                flops=flops,
+                bytes=size,
+                axis="N",
+                device=x.device,
+            )

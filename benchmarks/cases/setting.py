@@ -19,24 +19,25 @@ class Setting:
         device: where the operators run.
         quick: tiny sizes for a check that everything works; such times are not to be quoted.
         sizes: numbers of images N for the labels; () for the default of the mode.
-        growth: also the curve over N from 2,000 to 100,000 with d = 256.
-        slow_limit: largest N for variants that build N x N matrices in Python loops.
+        growth: also curves: the labels over N from 2,000 to 100,000 with d = 256, the head over K, B, d and k.
+        reference_limit: largest N for the reference.
+        slow_limit: largest N for peers and for the published way, which build N x N matrices.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     quick: bool = False
     sizes: tuple[int, ...] = ()
     growth: bool = False
+    reference_limit: int = 3_000
     slow_limit: int = 12_936
 
-    def label_sizes(self) -> list[tuple[int, int, str]]:
-        """(N, d, axis) of every case of the pseudo labels."""
-        if self.quick:
-            return [(300, 64, "")]
-        sizes = [(n, 2048, "") for n in self.sizes or (12_936,)]
-        if self.growth:
-            sizes += [(n, 256, "N") for n in (2_000, 5_000, 12_936, 32_621, 100_000)]
-        return sizes
+    def label_sizes(self) -> list[tuple[int, int]]:
+        """(N, d) of the cases of the pseudo labels."""
+        return [(300, 64)] if self.quick else [(n, 2048) for n in self.sizes or (3_000, 12_936)]
+
+    def growth_sizes(self) -> list[tuple[int, int]]:
+        """(N, d) of the curve of the pseudo labels."""
+        return [(n, 256) for n in (2_000, 5_000, 12_936, 32_621, 100_000)] if self.growth else []
 
 
 def identities(n: int) -> int:

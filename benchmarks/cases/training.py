@@ -6,8 +6,9 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from unittest import mock
 
@@ -55,7 +56,8 @@ def _epoch(arch: str, iterations: int, device: torch.device, *, fused: bool) -> 
         arguments = ["--arch", arch, "--iters", str(iterations), "--epochs", "1", "--eval-step", "0"]
         arguments += ["--logs-dir", folder, "--no-progress", "--no-report", "--no-tensorboard", "--device", str(device)]
         try:
-            status = train.main(arguments)
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                status = train.main(arguments)
         finally:
             logging.getLogger("ise_fast").handlers.clear()
         if status:
