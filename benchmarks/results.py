@@ -1,7 +1,7 @@
 """python -m benchmarks.results: make docs/results.md from the records in benchmarks/results/.
 
-`<machine>/results.json` are records of `python -m benchmarks`, `*.json` beside the folders those of
-`python -m benchmarks.training`, and `<machine>/notes.md` says what the tables do not: misses with their cause.
+`<machine>/results.json` are records of `python -m benchmarks`, `<dataset>.json` of `python -m benchmarks.training`.
+`<machine>/notes.md` and `<dataset>.md` say what the tables do not: how to read them, misses with their cause.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ Made by `python -m benchmarks.results` from the records in `benchmarks/results/`
 
 def main() -> None:
     parts = [HEAD]
-    parts += [training(json.loads(path.read_text())) for path in sorted(RECORDS.glob("*.json"))]
+    for path in sorted(RECORDS.glob("*.json")):
+        parts.append(training(json.loads(path.read_text())) + _notes(path.with_suffix(".md")))
     for path in sorted(RECORDS.glob("*/results.json")):
         parts.append(operators(path))
     TARGET.write_text("\n".join(parts))
@@ -33,10 +34,7 @@ def main() -> None:
 def operators(path: Path) -> str:
     """The tables of one machine, its figures and notes."""
     folder = path.parent
-    text = f"## Operators on {folder.name}\n\n"
-    notes = folder / "notes.md"
-    if notes.exists():
-        text += notes.read_text() + "\n"
+    text = f"## Operators on {folder.name}\n{_notes(folder / 'notes.md')}\n"
     for figure in sorted(folder.glob("*.svg")):
         text += f"![{figure.stem}](../benchmarks/results/{folder.name}/{figure.name})\n\n"
     return text + table.markdown(record.load(path))
@@ -57,16 +55,20 @@ def training(run: dict[str, Any]) -> str:
     for entry in run["runs"]:
         first, last = entry["epochs"][0], entry["epochs"][-1]
         seconds = sum(sum(e.get("seconds", {}).values()) for e in entry["epochs"])
-        summary.setdefault(entry["method"], []).append(_quality(last))
         if entry["method"] == run["runs"][0]["method"]:  # both methods start from the same network
             summary.setdefault("untrained", []).append(_quality(first))
             rows.append("| untrained | {} | {:.1f} | {:.1f} | | |".format(entry["seed"], *_quality(first)))
+        summary.setdefault(entry["method"], []).append(_quality(last))
         cells = (entry["method"], entry["seed"], *_quality(last), last["clusters"], seconds)
         rows.append("| {} | {} | {:.1f} | {:.1f} | {} | {:.0f} |".format(*cells))
     for method, values in summary.items():
         means = [f"{statistics.mean(v):.1f} ± {statistics.stdev(v):.1f}" for v in zip(*values, strict=True)]
         rows.append(f"| **{method}** | mean ± deviation | {means[0]} | {means[1]} | | |")
     return "\n".join(rows) + "\n"
+
+
+def _notes(path: Path) -> str:
+    return "\n" + path.read_text() if path.exists() else ""
 
 
 def _command(run: dict[str, Any]) -> str:
