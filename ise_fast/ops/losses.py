@@ -158,13 +158,15 @@ def _(grad: Tensor, features: Tensor, gradient: Tensor) -> Tensor:
 # finding a constant.
 def _ise_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *_, contrastive_gradient, lp_gradient = output
+    ctx.set_materialize_grads(False)  # zeros of the size of the supports, which nobody reads
     ctx.save_for_backward(inputs[0], contrastive_gradient, lp_gradient)
     ctx.lp_weight = inputs[7]
 
 
-def _ise_backward(ctx: Any, loss: Tensor, contrastive: Tensor, preserving: Tensor, *_: Tensor) -> tuple[Any, ...]:
-    grad = torch.ops.ise_fast.ise_loss_backward(loss, contrastive, preserving, *ctx.saved_tensors, ctx.lp_weight)
-    return grad, *[None] * 9
+def _ise_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    features, *gradients = ctx.saved_tensors
+    losses = [features.new_zeros(()) if grad is None else grad for grad in grads[:3]]
+    return torch.ops.ise_fast.ise_loss_backward(*losses, features, *gradients, ctx.lp_weight), *[None] * 9
 
 
 def _ise_second(ctx: Any, grad: Tensor) -> None:
@@ -172,10 +174,13 @@ def _ise_second(ctx: Any, grad: Tensor) -> None:
 
 
 def _nce_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(inputs[0], output[1])
 
 
-def _nce_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+def _nce_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
+    if grad is None:
+        return (None,) * 5
     return torch.ops.ise_fast.cluster_nce_loss_backward(grad, *ctx.saved_tensors), *[None] * 4
 
 

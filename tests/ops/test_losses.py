@@ -257,6 +257,16 @@ def test_no_gradient_asked_for(device: torch.device) -> None:
         assert ops.ise_loss(f, y, c, 0.25).loss.equal(out.loss)
 
 
+def test_outputs_beside_the_losses_have_no_gradient(device: torch.device) -> None:
+    f, y, c = (x.to(device) for x in batch(9, 5, 7, 16))
+    leaf, c = f.float().requires_grad_(), c.float()
+    heads = torch.ops.ise_fast
+    *_, supports, _, _ = heads.ise_loss(leaf, y, c, 0.25, 2, 0.05, 0.6, 0.1, None, True)
+    assert not torch.autograd.grad(supports.sum(), leaf)[0].any()
+    _, internal = heads.cluster_nce_loss(leaf, y, c, 0.05, True)
+    assert torch.autograd.grad(internal.sum(), leaf, allow_unused=True) == (None,)
+
+
 def test_second_derivative_is_refused(device: torch.device) -> None:
     f, y, c = (x.to(device) for x in batch(9, 5, 7, 16))
     leaf, c = f.float().requires_grad_(), c.float()
