@@ -9,6 +9,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <type_traits>
 
@@ -44,22 +45,25 @@ void multiply_tile(Matrix<T> out, Matrix<const T> a, Matrix<const T> b, bool add
   }
 }
 
-// body(i) for 0 <= i < count, in parallel. A range of one would run outside a parallel region, where MKL starts its own
-// threads: it is padded to two.
+// body(i) for 0 <= i < count, the last one first; an idle thread takes the next. A range of one would run outside a
+// parallel region, where MKL starts its own threads: it is padded to two.
 template <class Body>
 void parallel_tasks(int64_t count, const Body& body) {
-  torch::stable::parallel_for(0, std::max<int64_t>(count, 2), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < std::min(end, count); ++i) body(i);
+  std::atomic<int64_t> left{count};
+  torch::stable::parallel_for(0, std::max<int64_t>(count, 2), 1, [&](int64_t, int64_t) {
+    for (int64_t i = left.fetch_sub(1); i > 0; i = left.fetch_sub(1)) body(i - 1);
   });
 }
 
 inline constexpr int64_t kTileRows = 256;
-inline constexpr int64_t kTileColumns = 128;
+inline constexpr int64_t kTileColumns = 256;
 
-// Width of equal tiles of at most `most`, a multiple of 8 (the last tile may be narrower).
+// Width of equal tiles of at most `most`, a multiple of 8 (the last tile may be narrower). More than one are a multiple
+// of four: an odd tile would leave threads idle.
 inline int64_t tile_width(int64_t size, int64_t most) {
-  const int64_t tiles = (size + most - 1) / most;
-  return tiles ? ((size + tiles - 1) / tiles + 7) / 8 * 8 : 8;
+  int64_t tiles = std::max<int64_t>((size + most - 1) / most, 1);
+  if (tiles > 1) tiles = (tiles + 3) / 4 * 4;
+  return std::max<int64_t>((size + tiles - 1) / tiles + 7, 8) / 8 * 8;
 }
 
 // out = a b, or out += a b. upper: the result is square and symmetric, and only the part on and above the diagonal
@@ -68,7 +72,7 @@ template <class T>
 void multiply(Matrix<T> out, Matrix<const T> a, Matrix<const T> b, bool add = false, bool upper = false) {
   if (out.rows == 0 || out.columns == 0) return;
   const int64_t height = tile_width(out.rows, kTileRows);
-  const int64_t width = tile_width(out.columns, upper ? kTileColumns / 2 : kTileColumns);
+  const int64_t width = tile_width(out.columns, upper ? kTileColumns / 4 : kTileColumns);
   const int64_t down = (out.rows + height - 1) / height, across = (out.columns + width - 1) / width;
   parallel_tasks(down * across, [&](int64_t tile) {
     const int64_t row = tile % down * height, column = tile / down * width;
