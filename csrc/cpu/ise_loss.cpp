@@ -49,20 +49,16 @@ double longest_centroid(const Head<T>& head, const T* gram) {
 template <class T>
 void add_similarities(const Head<T>& head, const Supports<T>& supports, T degree, const T* products,
                       LabelPreserving<T>& preserving) {
-  const int64_t rows = head.rows, k = supports.k;
+  const int64_t rows = head.rows;
   const std::unique_ptr<T[]> square(new T[rows * rows]);  // on and above the diagonal
   multiply<T>({square.get(), rows, rows, rows}, head.f(), head.f().transposed(), false, true);
   torch::stable::parallel_for(0, rows, 4, [&](int64_t first, int64_t last) {
-    std::vector<T> similarity(rows * k);
     for (int64_t i = first; i < last; ++i) {
       const T* z = products + i * head.clusters;
-      for (int64_t r = 0; r < rows; ++r) {
-        const T ff = square[i < r ? i * rows + r : r * rows + i], z_own = z[head.label[r]];
-        for (int64_t s = r * k; s < (r + 1) * k; ++s) {
-          similarity[s] = (ff + degree * (z[supports.nearest[s]] - z_own)) / supports.norm[s];
-        }
-      }
-      preserving.add_row(i, similarity.data());
+      preserving.add_row(i, [&](int64_t r, int64_t s) {
+        const T ff = square[i < r ? i * rows + r : r * rows + i];
+        return (ff + degree * (z[supports.nearest[s]] - z[head.label[r]])) / supports.norm[s];
+      });
     }
   });
 }
@@ -77,7 +73,10 @@ void add_similarities(const Head<T>& head, const Supports<T>& supports, LabelPre
     multiply<T>({similarity.get(), rows, count, count}, head.f().block(begin, rows, 0, head.d),
                 Matrix<const T>{supports.row, count, head.d, head.d}.transposed());
     torch::stable::parallel_for(0, rows, 4, [&](int64_t first, int64_t last) {
-      for (int64_t r = first; r < last; ++r) preserving.add_row(begin + r, similarity.get() + r * count);
+      for (int64_t r = first; r < last; ++r) {
+        const T* const row = similarity.get() + r * count;
+        preserving.add_row(begin + r, [&](int64_t, int64_t s) { return row[s]; });
+      }
     });
   }
 }

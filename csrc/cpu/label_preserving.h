@@ -9,11 +9,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
 #include "head.h"
+#include "parallel.h"
 #include "supports.h"
 
 namespace ise_fast {
@@ -28,22 +29,27 @@ public:
       group_[i] = group_of.emplace(head.label[i], static_cast<int64_t>(group_of.size())).first->second;
     }
     groups_ = static_cast<int64_t>(group_of.size());
+    members_.resize(groups_);
+    for (int64_t i = 0; i < head.rows; ++i) members_[group_[i]].push_back(i);
     choices_.resize(head.rows * groups_);
   }
 
-  // similarity: [B k] inner products of feature i with all supports. Rows may be added by several threads.
-  void add_row(int64_t i, const T* similarity) {
+  // similarity(r, s): inner product of feature i with support s, which is one of feature r. Rows may be added by
+  // several threads.
+  template <class Similarity>
+  void add_row(int64_t i, const Similarity& similarity) {
     constexpr double kEpsilon = 1e-6;  // both constants of the published loss
     Choice* const choice = choices_.data() + i * groups_;
-    for (int64_t g = 0; g < groups_; ++g) choice[g].support = -1;
-    for (int64_t r = 0, s = 0; r < head_.rows; ++r) {
-      Choice& c = choice[group_[r]];
-      const bool own = group_[r] == group_[i];
-      for (int64_t j = 0; j < supports_.k; ++j, ++s) {
-        if (c.support < 0 || (own ? similarity[s] < c.similarity : similarity[s] > c.similarity)) {
-          c = {s, similarity[s], 0};
+    for (int64_t g = 0; g < groups_; ++g) {
+      const T sign = g == group_[i] ? T{-1} : T{1};
+      Choice best{-1, 0, 0};
+      for (const int64_t r : members_[g]) {
+        for (int64_t s = r * supports_.k; s < (r + 1) * supports_.k; ++s) {
+          const T value = similarity(r, s);
+          if (best.support < 0 || sign * value > sign * best.similarity) best = {s, value, 0};
         }
       }
+      choice[g] = best;
     }
     // Everything is divided by exp(top), epsilon too: no overflow for a small temperature.
     double top = 0;
@@ -73,44 +79,71 @@ public:
     // With g_is the derivative with respect to f_i . s:
     //   df_i   = sum over s of g_is s
     //   df_own += sum over i of g_is (f_i - (f_i . s) s) / n_s     for the support's own feature
-    const int64_t d = head_.d, k = supports_.k, count = head_.rows * k;
+    const int64_t d = head_.d, k = supports_.k, rows = head_.rows, count = rows * k;
     std::vector<int64_t> begin(count + 1, 0), users(choices_.size());
     for (const Choice& c : choices_) ++begin[c.support + 1];
     for (int64_t s = 0; s < count; ++s) begin[s + 1] += begin[s];
     std::vector<int64_t> next(begin.begin(), begin.end() - 1);
     for (size_t c = 0; c < choices_.size(); ++c) users[next[choices_[c].support]++] = static_cast<int64_t>(c);
 
-    constexpr int64_t kStrip = 256, kRows = 64;  // the rows of a strip stay in the cache
-    const int64_t strips = (d + kStrip - 1) / kStrip, blocks = (head_.rows + kRows - 1) / kRows;
-    torch::stable::parallel_for(0, strips * blocks, 1, [&](int64_t first, int64_t last) {
+    constexpr int64_t kRows = 256;
+    std::vector<Part> parts;
+    std::vector<int64_t> ends;
+    for (int64_t first = 0; first < rows; first += kRows) {
+      parts.clear();
+      ends.clear();
+      for (int64_t i = first; i < std::min(first + kRows, rows); ++i) {
+        for (int64_t g = 0; g < groups_; ++g) {
+          const Choice& c = choices_[i * groups_ + g];
+          parts.push_back({static_cast<T>(c.weight), rows + c.support});
+        }
+        for (int64_t s = i * k; s < (i + 1) * k; ++s) {
+          if (begin[s] == begin[s + 1]) continue;
+          double along = 0;
+          for (int64_t u = begin[s]; u < begin[s + 1]; ++u) {
+            const Choice& c = choices_[users[u]];
+            along += c.weight * c.similarity;
+            parts.push_back({static_cast<T>(c.weight / supports_.norm[s]), users[u] / groups_});
+          }
+          parts.push_back({static_cast<T>(-along / supports_.norm[s]), rows + s});
+        }
+        ends.push_back(static_cast<int64_t>(parts.size()));
+      }
+      sum(parts, ends, out + first * d);
+    }
+  }
+
+private:
+  // Part of a sum: a row by its number among the features and, after them, the supports.
+  struct Part {
+    T weight;
+    int64_t row;
+  };
+
+  // out: [number of ends, d], the sums of parts up to each end. By strips of columns, whose rows are copied together:
+  // at their own distance, a power of two, they would share few sets of the cache.
+  void sum(const std::vector<Part>& parts, const std::vector<int64_t>& ends, T* out) const {
+    constexpr int64_t kStrip = 128;
+    const int64_t d = head_.d, rows = head_.rows, all = rows * (1 + supports_.k), strips = (d + kStrip - 1) / kStrip;
+    parallel_blocks(strips, [&](const auto& next) {
+      const std::unique_ptr<T[]> packed(new T[all * kStrip]);
       std::vector<Term<T>> terms;
-      for (int64_t task = first; task < last; ++task) {
-        const int64_t column = task / blocks * kStrip, row = task % blocks * kRows;
-        for (int64_t i = row; i < std::min(row + kRows, head_.rows); ++i) {
-          terms.clear();
-          for (int64_t g = 0; g < groups_; ++g) {
-            const Choice& c = choices_[i * groups_ + g];
-            terms.push_back({static_cast<T>(c.weight), supports_.row + c.support * d});
-          }
-          for (int64_t s = i * k; s < (i + 1) * k; ++s) {
-            double along = 0;
-            for (int64_t u = begin[s]; u < begin[s + 1]; ++u) {
-              const Choice& c = choices_[users[u]];
-              along += c.weight * c.similarity;
-              terms.push_back({static_cast<T>(c.weight / supports_.norm[s]), head_.feature + users[u] / groups_ * d});
-            }
-            if (begin[s] < begin[s + 1]) {
-              terms.push_back({static_cast<T>(-along / supports_.norm[s]), supports_.row + s * d});
-            }
-          }
-          combine(out + i * d, false, terms.data(), static_cast<int64_t>(terms.size()), column,
-                  std::min(column + kStrip, d));
+      terms.reserve(parts.size());
+      for (const Part& part : parts) terms.push_back({part.weight, packed.get() + part.row * kStrip});
+      for (int64_t strip = next(); strip < strips; strip = next()) {
+        const int64_t column = strip * kStrip, width = std::min(kStrip, d - column);
+        for (int64_t r = 0; r < all; ++r) {
+          const T* const row = r < rows ? head_.feature + r * d : supports_.row + (r - rows) * d;
+          std::copy_n(row + column, width, packed.get() + r * kStrip);
+        }
+        int64_t begin = 0;
+        for (size_t i = 0; i < ends.size(); begin = ends[i++]) {
+          combine(out + i * d + column, false, terms.data() + begin, ends[i] - begin, 0, width);
         }
       }
     });
   }
 
-private:
   struct Choice {
     int64_t support;
     T similarity;
@@ -121,7 +154,8 @@ private:
   const Supports<T> supports_;
   const double tau_;
   int64_t groups_ = 0;
-  std::vector<int64_t> group_;
+  std::vector<int64_t> group_;                 // [B]
+  std::vector<std::vector<int64_t>> members_;  // rows of each group
   std::vector<double> loss_;
   std::vector<Choice> choices_;
 };
