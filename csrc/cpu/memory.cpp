@@ -2,7 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <limits>
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -35,8 +35,10 @@ void update(Tensor& centroids, const Tensor& rows_tensor, const Tensor& labels, 
   const int64_t clusters = centroids.size(0);
   const auto* label = y.const_data_ptr<int64_t>();
   check_label_values(label, first, clusters);
-  row_lengths(rows.const_data_ptr<T>(), first, d, "rows");
-  row_lengths(more.const_data_ptr<T>(), first * k, d, "supports");
+  const auto check_finite = [&] {
+    row_lengths(rows.const_data_ptr<T>(), first, d, "rows");
+    row_lengths(more.const_data_ptr<T>(), first * k, d, "supports");
+  };
 
   // Rows of each label in the published order: all features, then all supports.
   const auto row = [&](int64_t i) {
@@ -54,23 +56,26 @@ void update(Tensor& centroids, const Tensor& rows_tensor, const Tensor& labels, 
   starts.push_back(all);
 
   T* const centroid = centroids.mutable_data_ptr<T>();
+  std::vector<T> similarity(hard ? all : 0);
+  if (hard) {
+    torch::stable::parallel_for(0, all, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        similarity[i] = static_cast<T>(inner_product(row(i), centroid + label_of(i) * d, d));
+      }
+    });
+  }
+  // NaN and infinity in a row show in its similarity.
+  if (!std::all_of(similarity.begin(), similarity.end(), [](T s) { return std::isfinite(s); }) || !hard) check_finite();
   torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
-      T* const c = centroid + label_of(order[starts[g]]) * d;
-      if (!hard) {
-        for (int64_t p = starts[g]; p < starts[g + 1]; ++p) move(c, row(order[p]), momentum, d);
-        continue;
+      const auto from = order.begin() + starts[g], to = order.begin() + starts[g + 1];
+      T* const c = centroid + label_of(*from) * d;
+      if (hard) {
+        move(c, row(*std::min_element(from, to, [&](auto a, auto b) { return similarity[a] < similarity[b]; })),
+             momentum, d);
+      } else {
+        for (auto i = from; i < to; ++i) move(c, row(*i), momentum, d);
       }
-      T least = std::numeric_limits<T>::infinity();
-      int64_t hardest = starts[g];
-      for (int64_t p = starts[g]; p < starts[g + 1]; ++p) {
-        const T similarity = static_cast<T>(inner_product(row(order[p]), c, d));
-        if (similarity < least) {
-          least = similarity;
-          hardest = p;
-        }
-      }
-      move(c, row(order[hardest]), momentum, d);
     }
   });
 }
@@ -110,14 +115,21 @@ void refresh(Tensor& gram, const Tensor& centroids_tensor, const std::optional<T
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   const auto count = static_cast<int64_t>(ids.size());
-  const std::unique_ptr<T[]> rows(new T[count * d]), products(new T[count * clusters]);
+  const std::unique_ptr<T[]> rows(new T[count * d]), products(new T[clusters * count]);
   for (int64_t r = 0; r < count; ++r) std::copy_n(c + ids[r] * d, d, rows.get() + r * d);
-  multiply<T>({products.get(), count, clusters, clusters}, {rows.get(), count, d, d}, all.transposed());
+  // All times the changed ones: the library packs its second operand, so the short one goes there.
+  multiply<T>({products.get(), clusters, count, count}, all, Matrix<const T>{rows.get(), count, d, d}.transposed());
+  // A pair of changed rows has two products, possibly with different last bits: one stands for both.
   for (int64_t r = 0; r < count; ++r) {
-    // A pair of changed rows has two products, possibly with different last bits: the later one stands in both places.
-    std::copy_n(products.get() + r * clusters, clusters, out + ids[r] * clusters);
-    for (int64_t j = 0; j < clusters; ++j) out[j * clusters + ids[r]] = products[r * clusters + j];
+    for (int64_t q = 0; q < r; ++q) products[ids[r] * count + q] = products[ids[q] * count + r];
   }
+  torch::stable::parallel_for(0, clusters, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j) {
+      for (int64_t r = 0; r < count; ++r) {
+        out[j * clusters + ids[r]] = out[ids[r] * clusters + j] = products[j * count + r];
+      }
+    }
+  });
 }
 
 void refresh_gram_(Tensor gram, const Tensor& centroids, const std::optional<Tensor>& labels) {

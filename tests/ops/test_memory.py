@@ -66,17 +66,18 @@ def test_hard_takes_the_first_on_ties_and_the_memory_as_it_was(device: torch.dev
 
 def test_threads_strides_and_half_precision(unit_rows: UnitRows) -> None:
     before, rows, y = unit_rows(5, 66), unit_rows(64, 66, 1), torch.arange(64) % 5
-    expected = before.clone()
-    ops.update_memory_(expected, rows, y, 0.2, "momentum")
     threads = torch.get_num_threads()
     try:
-        for count in (1, 2, 4):
-            torch.set_num_threads(count)
-            wide = torch.zeros(5, 132)
-            wide[:, ::2] = before
-            ops.update_memory_(wide[:, ::2], rows.T.contiguous().T, y, 0.2, "momentum")
-            assert wide[:, ::2].equal(expected)
-            assert not wide[:, 1::2].any()
+        for mode in ("hard", "momentum"):
+            expected = before.clone()
+            ops.update_memory_(expected, rows, y, 0.2, mode)
+            for count in (1, 2, 4):
+                torch.set_num_threads(count)
+                wide = torch.zeros(5, 132)
+                wide[:, ::2] = before
+                ops.update_memory_(wide[:, ::2], rows.T.contiguous().T, y, 0.2, mode)
+                assert wide[:, ::2].equal(expected)
+                assert not wide[:, 1::2].any()
     finally:
         torch.set_num_threads(threads)
     half, single = before.clone(), before.clone()
