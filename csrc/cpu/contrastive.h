@@ -42,15 +42,28 @@ public:
     collect_rows();
     const int64_t width =
         gram_ ? clusters : std::clamp<int64_t>(kTileNumbers / std::max<int64_t>(slots(), 1), 1024, clusters);
+    // The exponentials of one sample stay in the cache until its weights are made, unless they are too many.
+    const bool keep = width >= clusters && per_sample() * clusters <= kKeptNumbers;
     for (int64_t tile = 0; tile < clusters; tile += width) {
       load_tile(tile, std::min(width, clusters - tile));
-      for_samples([&](int64_t i) { add_sums(i); });
+      for_samples([&](int64_t i) {
+        T* const e = keep && gradient ? scratch(clusters) : nullptr;
+        add_sums(i, e);
+        if (tile + width < clusters) return;
+        loss[i - begin_] = sample_loss(i);
+        if (e) fill_weights(i, e, 0, clusters, true);
+      });
     }
-    for_samples([&](int64_t i) { loss[i - begin_] = sample_loss(i); });
     if (!gradient) return;
     for (int64_t tile = 0; tile < clusters; tile += width) {
       if (width < clusters) load_tile(tile, std::min(width, clusters - tile));
-      for_samples([&](int64_t i) { fill_weights(i); });
+      if (!keep) {
+        for_samples([&](int64_t i) {
+          for (int64_t from = 0; from < tile_columns_; from += kPiece) {
+            fill_weights(i, scratch(kPiece), from, std::min(from + kPiece, tile_columns_), false);
+          }
+        });
+      }
       multiply<T>({gradient + begin * d, count, d, d}, {products + tile, count, tile_columns_, clusters},
                   head_.c().block(tile, tile_columns_, 0, d), tile > 0);
     }
@@ -58,7 +71,7 @@ public:
   }
 
 private:
-  static constexpr int64_t kTileNumbers = int64_t{1} << 24;
+  static constexpr int64_t kTileNumbers = int64_t{1} << 24, kKeptNumbers = int64_t{1} << 16, kPiece = 4096;
 
   struct RowState {
     T own = 0, inverse_norm = 0, top = 0;
@@ -139,27 +152,35 @@ private:
     return {z, m, o, degree_, s.inverse_norm, s.own, inverse_tau_, s.top};
   }
 
-  // body(from, to) for the columns of the tile before and after the own one.
-  template <class Body>
-  void around_own(int64_t i, const Body& body) const {
-    const int64_t own = head_.label[i] - tile_;
-    body(0, std::clamp<int64_t>(own, 0, tile_columns_));
-    body(std::clamp<int64_t>(own + 1, 0, tile_columns_), tile_columns_);
+  // A thread's own [1 + k, columns].
+  T* scratch(int64_t columns) const {
+    thread_local std::vector<T> numbers;
+    numbers.resize(std::max<int64_t>(numbers.size(), per_sample() * columns));
+    return numbers.data();
   }
 
-  void add_sums(int64_t i) {
+  // body(from, to) for columns [begin, end) of the tile before and after the own one.
+  template <class Body>
+  void around_own(int64_t i, int64_t begin, int64_t end, const Body& body) const {
+    const int64_t own = head_.label[i] - tile_;
+    body(begin, std::clamp(own, begin, end));
+    body(std::clamp(own + 1, begin, end), end);
+  }
+
+  // e: null or [1 + k, columns of the tile], receives the exponentials.
+  void add_sums(int64_t i, T* e) {
     for (int64_t r = 0; r < per_sample(); ++r) {
       RowState& s = state(i, r);
       SoftmaxRow<T> row = softmax_row(i, r);
       if (!bounded_) {  // the online form: what was summed so far moves to the new top
-        around_own(i, [&](int64_t from, int64_t to) { row.top = softmax_top(row, from, to); });
+        around_own(i, 0, tile_columns_, [&](int64_t from, int64_t to) { row.top = softmax_top(row, from, to); });
         const double shrink = std::exp(static_cast<double>(s.top) - row.top);
         s.s *= shrink;
         s.t *= shrink;
         s.top = row.top;
       }
-      around_own(i, [&](int64_t from, int64_t to) {
-        const SoftmaxSums sums = softmax_sums(row, from, to);
+      around_own(i, 0, tile_columns_, [&](int64_t from, int64_t to) {
+        const SoftmaxSums sums = softmax_sums(row, e ? e + r * tile_columns_ + from : nullptr, from, to);
         s.s += sums.s;
         s.t += sums.t;
       });
@@ -178,26 +199,36 @@ private:
     return loss;
   }
 
-  // W = sum over the sample's rows of (P - Y) / n, scaled; takes the place of the products.
-  void fill_weights(int64_t i) {
-    thread_local std::vector<T> weights;
-    weights.assign(tile_columns_, T{0});
+  // W = sum over the sample's rows of (P - Y) / n, scaled, for columns [begin, end) of the tile; takes the place of the
+  // products. e: [1 + k, end - begin], the exponentials if `kept`.
+  void fill_weights(int64_t i, T* e, int64_t begin, int64_t end, bool kept) {
+    thread_local std::vector<Term<T>> terms;
+    terms.clear();
     const int64_t own = head_.label[i] - tile_;
+    const bool has_own = begin <= own && own < end;
+    T own_weight = 0;
     for (int64_t r = 0; r < per_sample(); ++r) {
       const RowState& s = state(i, r);
       const double scale = scale_ * s.inverse_norm;
+      T* const numbers = e + r * (end - begin);
       SoftmaxRow<T> row = softmax_row(i, r);
       double divisor = s.denominator;
-      if (divisor > 1e16) {  // its reciprocal would be subnormal in float32: into the exponent with it
+      const bool huge = divisor > 1e16;  // its reciprocal would be subnormal in float32: into the exponent with it
+      if (huge) {
         row.top += static_cast<T>(std::log(divisor));
         divisor = 1;
       }
-      around_own(i, [&](int64_t from, int64_t to) {
-        softmax_add(row, static_cast<T>(scale / divisor), weights.data(), from, to);
-      });
-      if (0 <= own && own < tile_columns_) weights[own] -= static_cast<T>(scale * s.s);
+      if (huge || !kept) {
+        around_own(i, begin, end,
+                   [&](int64_t from, int64_t to) { softmax_sums(row, numbers + (from - begin), from, to); });
+      }
+      if (has_own) numbers[own - begin] = 0;
+      own_weight -= static_cast<T>(scale * s.s);
+      terms.push_back({static_cast<T>(scale / divisor), numbers});
     }
-    std::copy(weights.begin(), weights.end(), products_ + (i - begin_) * head_.clusters + tile_);
+    T* const weights = products_ + (i - begin_) * head_.clusters + tile_ + begin;
+    combine(weights, false, terms.data(), per_sample(), 0, end - begin);
+    if (has_own) weights[own - begin] = own_weight;
   }
 
   // A unit row takes no gradient along itself.

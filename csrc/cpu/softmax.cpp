@@ -1,4 +1,4 @@
-// The softmax rows of the contrastive loss: three loops over columns, vectorised.
+// The softmax rows of the contrastive loss: two loops over columns, vectorised.
 #include "softmax.h"
 
 #include <algorithm>
@@ -17,8 +17,9 @@ template <class T>
   return (row.z[c] + row.degree * (row.gram_m[c] - row.gram_o[c])) * row.inverse_norm - row.own;
 }
 
-template <class T>
-[[gnu::always_inline]] inline SoftmaxSums sums(const SoftmaxRow<T> row, int64_t begin, int64_t end) {
+template <bool kKeep, class T>
+[[gnu::always_inline]] inline SoftmaxSums sums(const SoftmaxRow<T> row, T* __restrict kept, int64_t begin,
+                                               int64_t end) {
   SoftmaxSums total = {0, 0};
   for (int64_t piece = begin; piece < end; piece += kPiece) {
     const int64_t piece_end = std::min(end, piece + kPiece);
@@ -30,6 +31,7 @@ template <class T>
         const T e = exp_bounded(cosine * row.inverse_tau - row.top);
         s[l] += e;
         t[l] += e * cosine;
+        if constexpr (kKeep) kept[c + l - begin] = e;
       }
     }
     for (int l = 0; c < piece_end; ++c, ++l) {
@@ -37,6 +39,7 @@ template <class T>
       const T e = exp_bounded(cosine * row.inverse_tau - row.top);
       s[l] += e;
       t[l] += e * cosine;
+      if constexpr (kKeep) kept[c - begin] = e;
     }
     for (int l = 0; l < kLanes; ++l) {
       total.s += s[l];
@@ -61,21 +64,13 @@ template <class T>
   return *std::max_element(top, top + kLanes);
 }
 
-template <class T>
-[[gnu::always_inline]] inline void add(const SoftmaxRow<T> row, T scale, T* __restrict weights, int64_t begin,
-                                       int64_t end) {
-  for (int64_t c = begin; c < end; ++c) {
-    weights[c] += scale * exp_bounded(relative_cosine(row, c) * row.inverse_tau - row.top);
-  }
-}
-
 }  // namespace
 
-ISE_CLONES SoftmaxSums softmax_sums(const SoftmaxRow<float>& row, int64_t begin, int64_t end) {
-  return sums(row, begin, end);
+ISE_CLONES SoftmaxSums softmax_sums(const SoftmaxRow<float>& row, float* e, int64_t begin, int64_t end) {
+  return e ? sums<true>(row, e, begin, end) : sums<false>(row, e, begin, end);
 }
-SoftmaxSums softmax_sums(const SoftmaxRow<double>& row, int64_t begin, int64_t end) {
-  return sums(row, begin, end);
+SoftmaxSums softmax_sums(const SoftmaxRow<double>& row, double* e, int64_t begin, int64_t end) {
+  return e ? sums<true>(row, e, begin, end) : sums<false>(row, e, begin, end);
 }
 
 ISE_CLONES float softmax_top(const SoftmaxRow<float>& row, int64_t begin, int64_t end) {
@@ -83,13 +78,6 @@ ISE_CLONES float softmax_top(const SoftmaxRow<float>& row, int64_t begin, int64_
 }
 double softmax_top(const SoftmaxRow<double>& row, int64_t begin, int64_t end) {
   return largest(row, begin, end);
-}
-
-ISE_CLONES void softmax_add(const SoftmaxRow<float>& row, float scale, float* weights, int64_t begin, int64_t end) {
-  add(row, scale, weights, begin, end);
-}
-void softmax_add(const SoftmaxRow<double>& row, double scale, double* weights, int64_t begin, int64_t end) {
-  add(row, scale, weights, begin, end);
 }
 
 }  // namespace ise_fast

@@ -30,16 +30,13 @@ struct SoftmaxSums {
   double s, t;
 };
 
-// S and T over columns [begin, end). Summed in 16 lanes and pieces of 1,024 columns.
-SoftmaxSums softmax_sums(const SoftmaxRow<float>& row, int64_t begin, int64_t end);
-SoftmaxSums softmax_sums(const SoftmaxRow<double>& row, int64_t begin, int64_t end);
+// S and T over columns [begin, end). Summed in 16 lanes and pieces of 1,024 columns. e: null or [end - begin], receives
+// e_c.
+SoftmaxSums softmax_sums(const SoftmaxRow<float>& row, float* e, int64_t begin, int64_t end);
+SoftmaxSums softmax_sums(const SoftmaxRow<double>& row, double* e, int64_t begin, int64_t end);
 
 // Largest logit relative to the own one over [begin, end), at least `top`.
 float softmax_top(const SoftmaxRow<float>& row, int64_t begin, int64_t end);
 double softmax_top(const SoftmaxRow<double>& row, int64_t begin, int64_t end);
-
-// weights[c] += scale e_c over [begin, end).
-void softmax_add(const SoftmaxRow<float>& row, float scale, float* weights, int64_t begin, int64_t end);
-void softmax_add(const SoftmaxRow<double>& row, double scale, double* weights, int64_t begin, int64_t end);
 
 }  // namespace ise_fast
