@@ -13,6 +13,7 @@
 
 #include "../math/exp.h"
 #include "exact_distance.h"
+#include "nearby.h"
 
 namespace ise_fast {
 namespace {
@@ -23,11 +24,14 @@ std::vector<double> inner_products(const Tensor& x, const Csr& star) {
   const int64_t d = x.size(1);
   const auto* feature = x.const_data_ptr<float>();
   std::vector<double> product(star.indptr[star.rows]);
+  const std::vector<int32_t> order =
+      nearby_order(star.rows, [&](int64_t i, const auto& visit) { std::for_each(star.begin(i), star.end(i), visit); });
   parallel_rows(star.rows, [&](const auto& for_rows) {
     std::vector<int64_t> places;
     std::vector<int32_t> columns;
     std::vector<double> found;
-    for_rows([&](int64_t i) {
+    for_rows([&](int64_t position) {
+      const int64_t i = order[position];
       places.clear();
       columns.clear();
       for (int64_t p = star.indptr[i]; p < star.indptr[i + 1]; ++p) {

@@ -14,7 +14,9 @@
 #include "../check_neighbors.h"
 #include "../math/ordered_key.h"
 #include "exact_distance.h"
+#include "nearby.h"
 #include "pair_filter.h"
+#include "parallel.h"
 
 namespace ise_fast {
 namespace {
@@ -59,6 +61,13 @@ public:
     count_[i] = static_cast<int32_t>(end - keys);
   }
 
+  // Calls visit(j) for every candidate of query i.
+  template <class Visit>
+  void each(int64_t i, const Visit& visit) const {
+    const uint64_t* keys = keys_.get() + i * capacity_;
+    for (int32_t c = 0; c < count_[i]; ++c) visit(key_index(keys[c]));
+  }
+
   void take(int64_t i, std::vector<int32_t>& indices) const {
     indices.resize(count_[i]);
     std::transform(keys_.get() + i * capacity_, keys_.get() + i * capacity_ + count_[i], indices.begin(), key_index);
@@ -92,13 +101,17 @@ struct Output {
 // Sorts the exact distances of all candidates. Returns the rows that had too many, with a distance that at least k
 // rows do not exceed.
 std::vector<std::pair<int64_t, double>> settle(Candidates& candidates, const ExactDistance<float>& exact,
-                                               int64_t queries, const Output& output) {
+                                               int64_t queries, bool self, const Output& output) {
   std::vector<double> bound(queries, -1);
-  torch::stable::parallel_for(0, queries, 16, [&](int64_t begin, int64_t end) {
+  const std::vector<int32_t> order = nearby_order(queries, [&](int64_t i, const auto& visit) {
+    if (self) candidates.each(i, visit);
+  });
+  parallel_rows(queries, [&](const auto& for_rows) {
     std::vector<int32_t> indices;
     std::vector<double> distances;
     std::vector<Neighbour> found;
-    for (int64_t i = begin; i < end; ++i) {
+    for_rows([&](int64_t position) {
+      const int64_t i = order[position];
       const bool overflowed = candidates.overflowed(i);
       if (!overflowed) candidates.tighten(i);
       candidates.take(i, indices);
@@ -107,13 +120,13 @@ std::vector<std::pair<int64_t, double>> settle(Candidates& candidates, const Exa
       exact(i, indices.data(), static_cast<int64_t>(indices.size()), distances.data());
       if (overflowed) {
         bound[i] = *std::max_element(distances.begin(), distances.end());
-        continue;
+        return;
       }
       found.resize(indices.size());
       for (size_t c = 0; c < found.size(); ++c) found[c] = {distances[c], indices[c]};
       std::partial_sort(found.begin(), found.begin() + output.k, found.end());
       output.write(i, found);
-    }
+    });
   });
   std::vector<std::pair<int64_t, double>> failed;
   for (int64_t i = 0; i < queries; ++i) {
@@ -125,12 +138,12 @@ std::vector<std::pair<int64_t, double>> settle(Candidates& candidates, const Exa
 // The failed rows again, each against all base rows, comparing exactly whatever the filter cannot rule out.
 void redo(const PairFilter& filter, const ExactDistance<float>& exact,
           const std::vector<std::pair<int64_t, double>>& failed, int64_t block, const Output& output) {
-  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  constexpr int64_t kGathered = 1024;
   const FilterRows& query = filter.query();
   const int64_t d = exact.d, total = static_cast<int64_t>(failed.size());
   const Tensor& rows = query.rows;
-  for (int64_t start = 0; start < total; start += 512) {
-    const int64_t n = std::min<int64_t>(512, total - start);
+  for (int64_t start = 0; start < total; start += kGathered) {
+    const int64_t n = std::min(kGathered, total - start);
     Tensor gathered = torch::stable::new_empty(rows, {n, d});
     std::vector<float> limit(n);
     std::vector<std::vector<Neighbour>> nearest(n);  // heaps, the worst on top
@@ -139,25 +152,27 @@ void redo(const PairFilter& filter, const ExactDistance<float>& exact,
       std::copy_n(rows.const_data_ptr<float>() + i * d, d, gathered.mutable_data_ptr<float>() + r * d);
       limit[r] = filter.score_limit(i, distance);
     }
-    for_each_tile(gathered, filter.base().rows, false, block, [&](const Tile& tile, bool) {
-      scan_tile(tile, false, nullptr, filter.base().half.data(), limit.data(), [&](int64_t r, int64_t j, float score) {
-        if (!(score <= limit[r])) return;
-        const int64_t i = failed[start + r].first;
-        Neighbour neighbour{0, static_cast<int32_t>(j)};
-        exact(i, &neighbour.second, 1, &neighbour.first);
-        auto& heap = nearest[r];
-        if (static_cast<int64_t>(heap.size()) == output.k) {
-          if (!(neighbour < heap.front())) return;
-          std::pop_heap(heap.begin(), heap.end());
-          heap.pop_back();
-        }
-        heap.push_back(neighbour);
-        std::push_heap(heap.begin(), heap.end());
-        if (static_cast<int64_t>(heap.size()) < output.k) return;
-        // Columns come in ascending order: nothing that follows beats k zeros.
-        limit[r] = heap.front().first == 0 ? kNothing : std::min(limit[r], filter.score_limit(i, heap.front().first));
-      });
-    });
+    // Low tiles: here most of the work is done under the lock of a block of rows, so there must be several of them.
+    const TileShape shape{block > 0 ? block : 128, block > 0 ? block : 512};
+    const auto compare = [&](int64_t r, int64_t j, float score) {
+      if (!(score <= limit[r])) return;
+      const int64_t i = failed[start + r].first;
+      Neighbour neighbour{0, static_cast<int32_t>(j)};
+      auto& heap = nearest[r];
+      const bool full = static_cast<int64_t>(heap.size()) == output.k;
+      if (full && heap.front() < neighbour) return;  // k zeros of smaller indices: nothing beats them
+      exact(i, &neighbour.second, 1, &neighbour.first);
+      if (full) {
+        if (!(neighbour < heap.front())) return;
+        std::pop_heap(heap.begin(), heap.end());
+        heap.pop_back();
+      }
+      heap.push_back(neighbour);
+      std::push_heap(heap.begin(), heap.end());
+      if (static_cast<int64_t>(heap.size()) < output.k) return;
+      limit[r] = std::min(limit[r], filter.score_limit(i, heap.front().first));
+    };
+    scan_pairs(gathered, filter.base().rows, false, shape, nullptr, filter.base().half.data(), limit.data(), compare);
     for (int64_t r = 0; r < n; ++r) {
       std::sort_heap(nearest[r].begin(), nearest[r].end());
       output.write(failed[start + r].first, nearest[r]);
@@ -166,6 +181,7 @@ void redo(const PairFilter& filter, const ExactDistance<float>& exact,
 }
 
 // (distances [M, k] f32, indices [M, k] i64, number of rows redone). `block`: rows of a tile, 0 chooses (for tests).
+// Which rows are redone depends on the order in which the threads find candidates, the answer does not.
 std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::optional<Tensor>& y,
                                        std::string metric_name, int64_t block) {
   const Metric metric = check_knn(x, k, y ? &*y : nullptr, metric_name);
@@ -185,11 +201,10 @@ std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::op
                                    base.squared.data()};
 
   Candidates candidates(filter, queries, n, k);
-  for_each_tile(query.rows, base.rows, filter.self(), block, [&](const Tile& tile, bool mirrored) {
-    scan_tile(tile, mirrored, query.half.data(), base.half.data(), candidates.limits(),
-              [&](int64_t i, int64_t j, float score) { candidates.add(i, j, score); });
-  });
-  const auto failed = settle(candidates, exact, queries, output);
+  scan_pairs(query.rows, base.rows, filter.self(), tile_shape(queries, n, filter.self(), block), query.half.data(),
+             base.half.data(), candidates.limits(),
+             [&](int64_t i, int64_t j, float score) { candidates.add(i, j, score); });
+  const auto failed = settle(candidates, exact, queries, filter.self(), output);
   redo(filter, exact, failed, block, output);
   *redone.mutable_data_ptr<int64_t>() = static_cast<int64_t>(failed.size());
   return {distances, indices, redone};

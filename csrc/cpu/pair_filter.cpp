@@ -1,6 +1,5 @@
 #include "pair_filter.h"
 
-#include <array>
 #include <cmath>
 #include <limits>
 
@@ -87,13 +86,14 @@ double longest_row(const FilterRows& side) {
 
 // Relative error of the factors of the library's product: 0 unless the user let torch round float32 to bfloat16 or
 // TensorFloat-32 (torch.set_float32_matmul_precision), which only a try reveals.
-double factor_rounding(const Tensor& like) {
+double factor_rounding() {
   constexpr int64_t n = 64;
   constexpr float probe = 1.0f + 0x1p-12f;  // neither short format holds it
-  Tensor a = torch::stable::new_empty(like, {n, n}, ScalarType::Float), out = torch::stable::empty_like(a);
-  torch::stable::fill_(a, probe);
-  multiply_transposed(a, a, out);
-  const double error = std::abs(out.const_data_ptr<float>()[0] / (n * double{probe} * double{probe}) - 1);
+  const std::vector<float> a(n * n, probe);
+  std::vector<float> out(n * n);
+  multiply_tile(Matrix<float>{out.data(), n, n, n}, Matrix<const float>{a.data(), n, n, n},
+                Matrix<const float>{a.data(), n, n, n}, false);
+  const double error = std::abs(out[0] / (n * double{probe} * double{probe}) - 1);
   return error < 0x1p-16 ? 0.0 : 0x1p-8;
 }
 
@@ -117,7 +117,7 @@ PairFilter::PairFilter(const Tensor& x, const Tensor* y, Metric metric)
   const double product = d * u < 0.5 ? d * u / (1 - d * u) : kInfinity;
   // 8 u: rounding of the scaled factors, of `half` and of the difference; the second terms: flushed denormals, and the
   // rounding of the exact distance itself.
-  relative_ = longest_ * (1.01 * product + 2.02 * factor_rounding(x) + 8 * u);
+  relative_ = longest_ * (1.01 * product + 2.02 * factor_rounding() + 8 * u);
   absolute_ = 2 * u * square(longest_) + d * 0x1p-100;
   rounding_ = (d + 32) * 0x1p-52;
   // float64 input so small that its squares underflow: compare everything exactly.
@@ -177,12 +177,15 @@ ISE_CLONES int64_t find_column_hits(const float* product, float half, const floa
   return count;
 }
 
-void multiply_transposed(const Tensor& a, const Tensor& b, Tensor& out) {
-  std::array<StableIValue, 3> stack{torch::stable::detail::from(a),
-                                    torch::stable::detail::from(torch::stable::transpose(b, 0, 1)),
-                                    torch::stable::detail::from(out)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
-  (void)torch::stable::detail::to<Tensor>(stack[0]);  // owns a reference to `out`
+TileShape tile_shape(int64_t rows, int64_t columns, bool self, int64_t block) {
+  if (block > 0) return {block, block};
+  constexpr int64_t kEdge = 512, kLeast = 64, kTilesPerThread = 8;
+  const auto tiles = static_cast<double>(kTilesPerThread * torch::stable::get_num_threads());
+  // self: edge^2 * tiles = rows^2 / 2
+  const double wanted = self ? static_cast<double>(rows) / std::sqrt(2 * tiles)
+                             : static_cast<double>(rows) * static_cast<double>(columns) / (kEdge * tiles);
+  const int64_t height = std::clamp(static_cast<int64_t>(wanted) / 16 * 16, kLeast, kEdge);
+  return {height, self ? height : kEdge};
 }
 
 }  // namespace ise_fast

@@ -11,10 +11,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <mutex>
+#include <utility>
 #include <vector>
 
 #include "../check_neighbors.h"
 #include "../math/distance.h"
+#include "matrix.h"
+#include "parallel.h"
 
 namespace ise_fast {
 
@@ -64,72 +68,91 @@ int64_t find_column_hits(const float* product, float half, const float* limit, i
 // One block of the product query . base^T.
 struct Tile {
   const float* product;
-  int64_t stride, row, rows, column, columns;
+  int64_t row, rows, column, columns;  // product[r * columns + c]: row + r of the query, column + c of the base
 };
 
-// Columns (or rows) that are searched at once: the caller's limits may tighten in between.
+// Columns that are searched at once: the caller's limits may tighten in between.
 inline constexpr int64_t kScan = 512;
 
-// Calls add(row, column, score) for every pair of the tile with score <= limit[row], columns ascending; and, if
-// `mirrored`, also add(column, row, score) with score <= limit[column]. No two threads add to one list; `add` may lower
-// its limit and must then compare again.
+// add(row, column, score) for every pair of the tile with score <= limit[row], columns ascending.
 template <class Add>
-void scan_tile(const Tile& tile, bool mirrored, const float* row_half, const float* column_half, const float* limit,
-               const Add& add) {
-  const int64_t threads = torch::stable::get_num_threads();
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t first_part, int64_t last_part) {
-    int32_t hits[kScan];
-    for (int64_t part = first_part; part < last_part; ++part) {
-      for (int64_t r = tile.rows * part / threads; r < tile.rows * (part + 1) / threads; ++r) {
-        for (int64_t c = 0; c < tile.columns; c += kScan) {
-          const float* product = tile.product + r * tile.stride + c;
-          const float* half = column_half + tile.column + c;
-          const int64_t n = find_row_hits(product, half, limit[tile.row + r], std::min(kScan, tile.columns - c), hits);
-          for (int64_t h = 0; h < n; ++h) {
-            add(tile.row + r, tile.column + c + hits[h], half[hits[h]] - product[hits[h]]);
-          }
-        }
+void scan_rows(const Tile& tile, const float* base_half, const float* limit, const Add& add) {
+  int32_t hits[kScan];
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    for (int64_t c = 0; c < tile.columns; c += kScan) {
+      const float* product = tile.product + r * tile.columns + c;
+      const float* half = base_half + tile.column + c;
+      const int64_t n = find_row_hits(product, half, limit[tile.row + r], std::min(kScan, tile.columns - c), hits);
+      for (int64_t h = 0; h < n; ++h) {
+        add(tile.row + r, tile.column + c + hits[h], half[hits[h]] - product[hits[h]]);
       }
-      if (!mirrored) continue;
-      const int64_t last = tile.columns * (part + 1) / threads;
-      for (int64_t c = tile.columns * part / threads; c < last; c += kScan) {
-        for (int64_t r = 0; r < tile.rows; ++r) {
-          const float* product = tile.product + r * tile.stride + c;
-          const float half = row_half[tile.row + r];
-          const int64_t n = find_column_hits(product, half, limit + tile.column + c, std::min(kScan, last - c), hits);
-          for (int64_t h = 0; h < n; ++h) add(tile.column + c + hits[h], tile.row + r, half - product[hits[h]]);
-        }
+    }
+  }
+}
+
+// The transposed tile: add(column, row, score) for every pair with score <= limit[column].
+template <class Add>
+void scan_columns(const Tile& tile, const float* query_half, const float* limit, const Add& add) {
+  int32_t hits[kScan];
+  for (int64_t c = 0; c < tile.columns; c += kScan) {
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      const float* product = tile.product + r * tile.columns + c;
+      const float half = query_half[tile.row + r];
+      const int64_t width = std::min(kScan, tile.columns - c);
+      const int64_t n = find_column_hits(product, half, limit + tile.column + c, width, hits);
+      for (int64_t h = 0; h < n; ++h) add(tile.column + c + hits[h], tile.row + r, half - product[hits[h]]);
+    }
+  }
+}
+
+// Rows and columns of a tile.
+struct TileShape {
+  int64_t height, width;
+};
+
+// A shape that leaves every thread several tiles and a tile in the cache; with `self` it is square. `block`: rows and
+// columns of a tile, 0 chooses.
+TileShape tile_shape(int64_t rows, int64_t columns, bool self, int64_t block);
+
+// Calls add(i, j, score) for every query i and base row j with score <= limit[i], in no particular order, from several
+// threads but never from two at once for one i; `add` may lower limit[i] and must then compare again. With `self` query
+// and base are the same rows, or one is the other's negative: the tiles below the diagonal are then read off those
+// above.
+//
+// A thread takes a tile of the product, computes it alone and searches it while it is in its cache. What rows of one
+// block have found is guarded by a lock: the search takes a hundredth of the time of the product, so few wait.
+template <class Add>
+void scan_pairs(const Tensor& query, const Tensor& base, bool self, TileShape shape, const float* query_half,
+                const float* base_half, const float* limit, const Add& add) {
+  const int64_t rows = query.size(0), columns = base.size(0), d = query.size(1);
+  const int64_t down = (rows + shape.height - 1) / shape.height, across = (columns + shape.width - 1) / shape.width;
+  const Matrix<const float> a{query.const_data_ptr<float>(), rows, d, d};
+  const Matrix<const float> b{base.const_data_ptr<float>(), columns, d, d};
+  std::vector<std::mutex> found(down);
+  // Along diagonals or down columns: tiles that are computed at the same time lie in different rows.
+  std::vector<std::pair<int64_t, int64_t>> tiles;
+  for (int64_t c = 0; c < across; ++c) {
+    for (int64_t r = 0; r < (self ? down - c : down); ++r) tiles.emplace_back(r, self ? r + c : c);
+  }
+  parallel_blocks(static_cast<int64_t>(tiles.size()), [&](const auto& next) {
+    std::vector<float> product(std::min(rows, shape.height) * std::min(columns, shape.width));
+    for (int64_t t = next(); t < static_cast<int64_t>(tiles.size()); t = next()) {
+      const auto [r, c] = tiles[t];
+      const int64_t row = r * shape.height, column = c * shape.width;
+      const Tile tile{product.data(), row, std::min(shape.height, rows - row), column,
+                      std::min(shape.width, columns - column)};
+      multiply_tile(Matrix<float>{product.data(), tile.rows, tile.columns, tile.columns}, a.block(row, tile.rows, 0, d),
+                    b.block(column, tile.columns, 0, d).transposed(), false);
+      {
+        const std::lock_guard guard(found[r]);
+        scan_rows(tile, base_half, limit, add);
+      }
+      if (self && r != c) {
+        const std::lock_guard guard(found[c]);
+        scan_columns(tile, query_half, limit, add);
       }
     }
   });
-}
-
-// out = a . b^T by the library, on torch's threads. The matrices are float32; out may be a part of a larger one.
-void multiply_transposed(const Tensor& a, const Tensor& b, Tensor& out);
-
-// Calls visit(tile, mirrored) for blocks that cover query . base^T. With `self` only blocks on and above the diagonal:
-// those above are `mirrored`, they stand for their transpose too. `block`: rows of a tile; 0 chooses.
-template <class Visit>
-void for_each_tile(const Tensor& query, const Tensor& base, bool self, int64_t block, const Visit& visit) {
-  const int64_t height = block > 0 ? block : 512;
-  const int64_t width = block > 0 ? block : std::clamp<int64_t>(512 * torch::stable::get_num_threads(), 1024, 8192);
-  const int64_t rows = query.size(0), columns = base.size(0);
-  const Tensor buffer = torch::stable::new_empty(query, {std::min(height, rows), std::min(width, columns)});
-  const auto part = [](Tensor tensor, int64_t dim, int64_t start, int64_t length) {
-    return torch::stable::narrow(tensor, dim, start, length);
-  };
-  for (int64_t row = 0; row < rows; row += height) {
-    const int64_t tall = std::min(height, rows - row);
-    const Tensor a = part(query, 0, row, tall);
-    for (int64_t column = self ? row : 0; column < columns;) {
-      const bool diagonal = self && column == row;
-      const int64_t wide = diagonal ? tall : std::min(width, columns - column);
-      Tensor out = part(part(buffer, 0, 0, tall), 1, 0, wide);
-      multiply_transposed(a, part(base, 0, column, wide), out);
-      visit(Tile{buffer.const_data_ptr<float>(), buffer.size(1), row, tall, column, wide}, self && !diagonal);
-      column += wide;
-    }
-  }
 }
 
 }  // namespace ise_fast

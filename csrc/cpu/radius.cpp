@@ -21,10 +21,8 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double
   std::vector<float> limit(n);
   for (int64_t i = 0; i < n; ++i) limit[i] = filter.score_limit(i, bound);
   std::vector<std::vector<int32_t>> columns(n);
-  for_each_tile(rows.rows, rows.rows, true, block, [&](const Tile& tile, bool mirrored) {
-    scan_tile(tile, mirrored, rows.half.data(), rows.half.data(), limit.data(),
-              [&](int64_t i, int64_t j, float) { columns[i].push_back(static_cast<int32_t>(j)); });
-  });
+  scan_pairs(rows.rows, rows.rows, true, tile_shape(n, n, true, block), rows.half.data(), rows.half.data(),
+             limit.data(), [&](int64_t i, int64_t j, float) { columns[i].push_back(static_cast<int32_t>(j)); });
 
   const T* data = rows.original.const_data_ptr<T>();
   const ExactDistance<T> exact{data, data, rows.rows.size(1), metric, rows.squared.data(), rows.squared.data()};
@@ -34,7 +32,8 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double
   torch::stable::parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
     std::vector<double> distances;
     for (int64_t i = begin; i < end; ++i) {
-      std::vector<int32_t>& row = columns[i];  // blocks arrive in the order of their columns: ascending already
+      std::vector<int32_t>& row = columns[i];
+      std::sort(row.begin(), row.end());
       const auto self = std::lower_bound(row.begin(), row.end(), static_cast<int32_t>(i));
       if (self == row.end() || *self != i) row.insert(self, static_cast<int32_t>(i));  // a zero row under the cosine
       distances.resize(row.size());
