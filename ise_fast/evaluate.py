@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
     """Evaluate and return the figures by name: "plain" and, if asked for, "rerank".
 
     Raises:
-        UsageError: if the checkpoint or the data set cannot be used.
+        UsageError: if the checkpoint or the data set cannot be used, or a file cannot be written.
     """
     state = checkpoint.load(Path(config.checkpoint or ""))
     trained = TrainConfig.from_flat(state["config"])
@@ -116,16 +116,21 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
     if best is not None and best["epoch"] == state["epoch"] and data.dataset == trained.data.dataset:
         log.info("note: this is the best epoch so far of its run, chosen on this test split")
     if world.is_main and config.output is not None:
-        Path(config.output).write_text(json.dumps(results, indent=2) + "\n")
+        text = json.dumps(results, indent=2) + "\n"
+        _write("--output", lambda: Path(config.output or "").write_text(text))
     if world.is_main and config.features is not None:
-        np.savez(
-            config.features,
-            query=query.cpu().numpy(),
-            gallery=gallery.cpu().numpy(),
-            query_paths=[str(path) for path in test.query_images.paths],
-            gallery_paths=[str(path) for path in test.gallery_images.paths],
-        )
+        arrays: dict[str, Any] = {"query": query.cpu().numpy(), "gallery": gallery.cpu().numpy()}
+        arrays["query_paths"] = [str(path) for path in test.query_images.paths]
+        arrays["gallery_paths"] = [str(path) for path in test.gallery_images.paths]
+        _write("--features", lambda: np.savez(config.features or "", **arrays))
     return results
+
+
+def _write(flag_name: str, write: Callable[[], object]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise UsageError(f"{flag_name}: cannot be written: {error}") from error
 
 
 if __name__ == "__main__":

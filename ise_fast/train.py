@@ -95,13 +95,14 @@ def train(config: TrainConfig, world: World) -> dict[str, Any]:
     )
     evaluate = None if test is None else test.evaluator(extract, world)
     with InterruptGuard() as guard:  # from the first file on, so that a signal finds somebody who answers
-        run_log = RunLog(folder, config, state.progress.history) if world.is_main else None
+        run_log = RunLog(folder, checkpoints)
         trainer = Trainer(config, training, step, state, extract, evaluate, checkpoints, run_log, world, guard)
         try:
+            history = state.progress.history
+            world.on_main(lambda: run_log.open(config, history))
             trainer.run()
-            summary = summarise(state.progress.history, state.progress.best)
-            if run_log is not None:
-                run_log.finish(summary, state.progress.history)
+            summary = summarise(history, state.progress.best)
+            world.on_main(lambda: run_log.finish(summary, history))
             if config.run.report:
                 _report(folder, lambda: sample_run(extract, test, training, state.progress.labels, world), world)
             if world.is_main:
@@ -110,8 +111,7 @@ def train(config: TrainConfig, world: World) -> dict[str, Any]:
             log.error("%s", error)
             raise
         finally:
-            if run_log is not None:
-                run_log.close()
+            run_log.close()
     return summary
 
 

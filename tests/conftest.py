@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+
+# Before torch is loaded: threads that wait for work sleep. Spinning, the pools of the training and of the prefetching
+# thread hold the cores from each other, and a run of a second takes six (tests of time are the benchmarks' business).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch

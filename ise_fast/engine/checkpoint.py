@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ise_fast.data.files import publish
 from ise_fast.engine.errors import RunError, UsageError
 
 log = logging.getLogger(__name__)
@@ -28,28 +28,10 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
     """Write `state` so that `path` is at every moment either the old file or the whole new one.
 
     Raises:
-        OSError: as the system reports it, with the temporary file removed and `path` untouched.
+        OSError, RuntimeError: as the system or torch reports a failed write; `path` is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)  # the rename itself is durable only now
-    finally:
-        os.close(handle)
+    with publish(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(state), file)
 
 
 class CheckpointFolder:
@@ -88,34 +70,32 @@ class CheckpointFolder:
             if best:
                 self.mark_best(path)
         except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
-            raise RunError(self._explain(error)) from error
+            raise self.cannot_write(path, error) from error
         for old in self.all()[: -self.keep]:
             old.unlink(missing_ok=True)
         return path
 
     def mark_best(self, path: Path) -> None:
         """Let `best.pt` be this checkpoint."""
-        temporary = self.folder / f".best.{os.getpid()}.tmp"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(path, temporary)  # a second name for the same bytes, which pruning leaves alone
-        except OSError:
-            shutil.copyfile(path, temporary)
-        os.replace(temporary, self.best)
-        _sync_folder(self.folder)
+        with publish(self.best) as temporary:
+            try:
+                os.link(path, temporary)  # a second name for the same bytes, which pruning leaves alone
+            except OSError:
+                shutil.copyfile(path, temporary)
 
     def _remove_left_overs(self) -> None:
         """Temporary files of a process that was killed while it saved."""
-        for path in self.folder.glob(".*.tmp"):
+        for path in self.folder.glob(".*.partial"):
             path.unlink(missing_ok=True)
 
-    def _explain(self, error: BaseException) -> str:
+    def cannot_write(self, path: Path, error: BaseException) -> RunError:
+        """The error of a run that could not write one of its files: why, and from where it can go on."""
         last = self.all()
         usable = f"the last checkpoint {last[-1]} is usable" if last else "no checkpoint had been saved before"
         free = shutil.disk_usage(self.folder if self.folder.is_dir() else self.folder.parent).free
         full = getattr(error, "errno", None) == errno.ENOSPC or free < 1 << 20 or "No space left" in str(error)
         reason = f"the disk is full ({free >> 20} MiB free)" if full else f"{type(error).__name__}: {error}"
-        return f"cannot save a checkpoint in {self.folder}: {reason}; {usable}; make room and go on with --resume auto"
+        return RunError(f"cannot write {path}: {reason}; {usable}; make room and go on with --resume auto")
 
     def complete(self, path: Path, state: Mapping[str, Any]) -> None:
         """Finish what a kill between saving the checkpoint and marking it as the best one left undone."""

@@ -10,7 +10,6 @@ import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ise_fast.engine.errors import UsageError
@@ -287,8 +286,9 @@ def validate(config: TrainConfig) -> None:
         raise UsageError(f"--bn-chunk: expected a divisor of --batch-size = {optim.batch_size}, got {chunk}")
 
 
-def write_yaml(config: TrainConfig, path: Path) -> None:
-    """Write the settings so that `--config PATH` reads them back."""
+def to_yaml(config: TrainConfig) -> str:
+    """The settings as the text of a file that `--config` reads back."""
     import yaml
 
-    path.write_text(yaml.safe_dump(config.flat(), sort_keys=False))
+    text: str = yaml.safe_dump(config.flat(), sort_keys=False)
+    return text

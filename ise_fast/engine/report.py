@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ise_fast.data.files import publish
 from ise_fast.engine.report_data import NO_CAMERA, Clusters, EmbeddingPicture, RankLists, ReportData
 
 Record = Mapping[str, Any]
@@ -55,9 +55,8 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         clusters=_cluster_rows(data.clusters) if data.clusters else [],
     )
     output = output or folder / PAGE
-    temporary = output.with_name(f".{output.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, output)
+    with publish(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return output
 
 

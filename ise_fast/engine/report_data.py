@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ise_fast import ops
 from ise_fast.data import ImageStore, Split
+from ise_fast.data.files import publish
 
 if TYPE_CHECKING:
     from ise_fast.engine.assemble import RetrievalImages, TrainingImages
@@ -87,7 +88,8 @@ class ReportData(NamedTuple):
             if content is not None
             for name, value in content._asdict().items()
         }
-        np.savez_compressed(path, **arrays)
+        with publish(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> ReportData:

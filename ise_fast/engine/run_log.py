@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -9,13 +10,15 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ise_fast.engine.config import TrainConfig, write_yaml
+from ise_fast.data.files import publish
+from ise_fast.engine.checkpoint import CheckpointFolder
+from ise_fast.engine.config import TrainConfig, to_yaml
 
 log = logging.getLogger(__name__)
 
@@ -43,26 +46,55 @@ def start_console(*, quiet: bool = False) -> None:
     root.addHandler(handler)
 
 
+class LogFile(logging.FileHandler):
+    """train.log. A line that cannot be written is kept for the next attempt; the first one is reported, once."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.failed:
+            self.failed = True
+            log.warning("%s cannot be written: %s", self.baseFilename, sys.exc_info()[1])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # reported when it was logged
+            super().close()
+
+
 class RunLog:
-    """The folder of a run, written by rank 0 only.
+    """The folder of a run. Only rank 0 may open it and write; a file that cannot be written raises `RunError`.
 
     Args:
-        folder: created if missing.
-        config: written as config.yaml, which `--config` reads back.
-        history: epochs of a resumed run; the metrics file then holds exactly these, whatever came after the checkpoint.
+        folder: of the run.
+        checkpoints: of the run; errors name the newest.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, history: Sequence[Record] = ()) -> None:
+    def __init__(self, folder: Path, checkpoints: CheckpointFolder) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._handler = logging.FileHandler(folder / "train.log", mode="a" if history else "w")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("ise_fast").addHandler(self._handler)
-        write_yaml(config, folder / "config.yaml")
-        (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+        self.checkpoints = checkpoints
+        self._files = contextlib.ExitStack()
+        self._writer: Any = None
+
+    def open(self, config: TrainConfig, history: Sequence[Record] = ()) -> None:
+        """Create the folder and its files.
+
+        Args:
+            config: written as config.yaml, which `--config` reads back.
+            history: epochs of a resumed run; the metrics file then holds exactly these, whatever came after the
+                checkpoint.
+        """
+        with self._writing("train.log"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handler = LogFile(self.folder / "train.log", mode="a" if history else "w")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("ise_fast").addHandler(handler)
+        self._files.callback(handler.close)
+        self._files.callback(logging.getLogger("ise_fast").removeHandler, handler)
+        self._write("config.yaml", to_yaml(config))
+        self._write("environment.json", json.dumps(environment(), indent=2) + "\n")
         self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
-        self._metrics = (folder / "metrics.jsonl").open("a")
-        self._writer = self._tensorboard(len(history)) if config.run.tensorboard else None
+        with self._writing("tensorboard"):
+            self._writer = self._tensorboard(len(history)) if config.run.tensorboard else None
 
     def _tensorboard(self, epoch: int) -> Any:
         try:
@@ -74,35 +106,39 @@ class RunLog:
 
     def epoch(self, record: Record) -> None:
         """Append an epoch's figures."""
-        self._metrics.write(json.dumps(record) + "\n")
-        self._metrics.flush()
+        with self._writing("metrics.jsonl"), (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
         if self._writer is not None:
-            for name, value in _scalars(record):
-                self._writer.add_scalar(name, value, record["epoch"])
-            self._writer.flush()
+            with self._writing("tensorboard"):
+                for name, value in _scalars(record):
+                    self._writer.add_scalar(name, value, record["epoch"])
+                self._writer.flush()
 
     def finish(self, summary: Mapping[str, Any], history: Sequence[Record]) -> None:
         """Write the summary as metrics.json and the figure of quality and clusters over the epochs."""
         self._write("metrics.json", json.dumps(summary, indent=2) + "\n")
         from ise_fast.engine.figure import draw_curves
 
-        draw_curves(history, self.folder / "curves.png")
+        with self._writing("curves.png"):
+            draw_curves(history, self.folder / "curves.png")
 
     def close(self) -> None:
-        logging.getLogger("ise_fast").removeHandler(self._handler)
-        self._handler.close()
-        self._metrics.close()
+        self._files.close()
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):  # reported when it was written
+                self._writer.close()
 
     def _write(self, name: str, text: str) -> None:
-        """Whole or not at all: a reader never sees half a file."""
-        temporary = self.folder / f".{name}.tmp"
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / name)
+        """Whole or not at all: a reader never sees half a file, and a full disk leaves the old one."""
+        with self._writing(name), publish(self.folder / name) as temporary:
+            temporary.write_text(text)
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self.checkpoints.cannot_write(self.folder / name, error) from error
 
 
 def _scalars(record: Mapping[str, Any]) -> list[tuple[str, float]]:

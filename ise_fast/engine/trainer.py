@@ -41,7 +41,7 @@ class Trainer:
         extract: images -> features, with the same network.
         evaluate: figures of the network on the test split, or None if the data set has none. It alone sees identities.
         checkpoints: where states are saved.
-        run_log: what the run leaves behind; None on every rank but the first.
+        run_log: what the run leaves behind; the first rank writes it.
         world: this process among its peers.
         guard: remembers SIGTERM and Ctrl-C.
     """
@@ -55,7 +55,7 @@ class Trainer:
         extract: FeatureExtractor,
         evaluate: Callable[[], dict[str, float]] | None,
         checkpoints: CheckpointFolder,
-        run_log: RunLog | None,
+        run_log: RunLog,
         world: World,
         guard: InterruptGuard,
     ) -> None:
@@ -82,7 +82,7 @@ class Trainer:
 
         Raises:
             Interrupted: after SIGTERM or Ctrl-C, with the state saved.
-            RunError: too few clusters, NaN, or a checkpoint that cannot be written.
+            RunError: too few clusters, NaN, or a file that cannot be written.
         """
         try:
             if not self.progress.history and self.progress.iteration == 0:
@@ -99,6 +99,7 @@ class Trainer:
             return
         record: dict[str, Any] = {"epoch": 0, **self.evaluate()}
         log.info("untrained network: mAP %.1f%% rank-1 %.1f%%", 100 * record["mAP"], 100 * record["rank1"])
+        self.progress.history.append(record)
         self._publish(record)
 
     def _epoch(self) -> None:
@@ -125,13 +126,12 @@ class Trainer:
             progress.best = record
         progress.epoch, progress.iteration, progress.losses, progress.record = number, 0, None, {}
         log.info("%s%s", epoch_line(record, epochs), " (best)" if best else "")
+        progress.history.append(record)
+        self._save(best=best)  # first: what is published here is written anew from the checkpoint on resuming
         self._publish(record)
-        self._save(best=best)
 
     def _publish(self, record: dict[str, Any]) -> None:
-        self.progress.history.append(record)
-        if self.run_log is not None:
-            self.run_log.epoch(record)
+        self.world.on_main(lambda: self.run_log.epoch(record))
 
     def _new_pseudo_labels(self, watch: Stopwatch) -> None:
         """Cluster all training images and fill the memory; the record of the epoch starts here."""

@@ -77,7 +77,7 @@ def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint(
 
 
 def test_left_overs_of_a_killed_process_are_removed(tmp_path: Path) -> None:
-    left = tmp_path / ".checkpoint-0001-000000.pt.123.tmp"
+    left = tmp_path / ".checkpoint-0001-000000.pt.partial"
     left.write_bytes(b"half")
     CheckpointFolder(tmp_path).save(state(1))
     assert not left.exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ise_fast.engine import presets
-from ise_fast.engine.config import TrainConfig, parse, write_yaml
+from ise_fast.engine.config import TrainConfig, parse, to_yaml
 from ise_fast.train import main
 
 
@@ -99,7 +99,7 @@ def test_switches(words: str, expected: bool) -> None:
 
 def test_yaml_round_trip(tmp_path: Path) -> None:
     config = parse(["--preset", "msmt17-ise-gem", "--eps", "0.65", "--logs-dir", "somewhere"])
-    write_yaml(config, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert parse(["--config", str(tmp_path / "config.yaml")]) == config
     assert TrainConfig.from_flat(config.flat()) == config
 

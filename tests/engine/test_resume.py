@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -172,6 +175,66 @@ def test_killed_before_the_best_was_marked(flags: list[str], tmp_path: Path, mon
     assert not (folder / "checkpoints/best.pt").exists()
     main([*flags, "--logs-dir", str(folder), "--resume", "auto", "--epochs", "1"])
     assert checkpoint.load(folder / "checkpoints/best.pt")["epoch"] == 1
+
+
+class FullDisk:
+    """From `fill` on, every write to a file of `folder` whose path holds `name` fails as on a full disk."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path, name: str) -> None:
+        self.full = False
+        open_file, fsync = io.open, os.fsync
+
+        class Full(io.FileIO):
+            def write(inner, data: Any) -> int:
+                if self.full:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return super().write(data)
+
+        def opens(file: Any, mode: str = "r", buffering: int = -1, *arguments: Any, **options: Any) -> Any:
+            if str(folder) not in str(file) or name not in str(file) or "r" in mode:
+                return open_file(file, mode, buffering, *arguments, **options)
+            raw = io.BufferedWriter(Full(file, mode.replace("b", "")))
+            return raw if "b" in mode else io.TextIOWrapper(raw)
+
+        def syncs(descriptor: int) -> None:
+            if self.full and name in os.readlink(f"/proc/self/fd/{descriptor}"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            fsync(descriptor)
+
+        patch.setattr("builtins.open", opens)
+        patch.setattr(io, "open", opens)
+        patch.setattr(os, "fsync", syncs)
+
+
+@pytest.mark.parametrize("name", ["checkpoint-0002", "metrics.jsonl", "metrics.json.", "config.yaml", "train.log"])
+def test_a_full_disk_ends_the_run_with_a_usable_checkpoint(
+    name: str,
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    straight: Path,
+) -> None:
+    folder = tmp_path / "full"
+    flags = [*flags, "--logs-dir", str(folder)]
+    with monkeypatch.context() as patch:
+        disk = FullDisk(patch, folder, name)
+        disk.full = name == "config.yaml"  # the first file of a run
+        after_step(patch, 5, lambda: setattr(disk, "full", True))  # the first iteration of the second epoch
+        status = main(flags)
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert err.count("No space left on device" if name == "train.log" else "the disk is full") == 1
+    if name == "train.log":  # a log is not worth a run
+        assert status == 0
+        assert_same_run(straight, folder)
+        return
+    assert status == 1
+    said = "no checkpoint had been saved before" if name == "config.yaml" else r"checkpoint-000[12]-000000.pt is usable"
+    assert re.search(rf"cannot write \S*{name.rstrip('.')}.*{said}.*--resume auto", err)
+    assert not list(folder.glob("**/*.partial"))
+    assert main([*flags, "--resume", "auto"]) == 0
+    assert_same_run(straight, folder)
 
 
 def test_resume_from_a_path_keeps_the_best(flags: list[str], tmp_path: Path) -> None:
