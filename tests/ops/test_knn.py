@@ -113,6 +113,17 @@ def test_certified_rows_are_not_redone_and_tied_rows_are(unit_rows: UnitRows, de
     assert found.indices.cpu().equal(torch.arange(30).expand(900, 30))
 
 
+def test_products_that_round_one_way_all_along(device: torch.device) -> None:
+    # Rows c (1, ..., 1): every term of a float32 inner product is the same, and so is the sign of its rounding errors,
+    # which add up to a quarter of the proven bound. Distances differ by less, so the product alone orders rows wrongly.
+    spread = 3e-3 * torch.randn(600, 1, generator=torch.Generator().manual_seed(0))
+    x = (1 + spread).expand(600, 128).contiguous()
+    expected = reference.knn(x, 3)
+    by_product = (x.square().sum(1) / 2 - x @ x.T).topk(3, largest=False).indices
+    assert (by_product != expected.indices).any(1).sum() > 300
+    assert_same(ops.knn(x.to(device), 3), expected)
+
+
 def test_low_precision_products_change_nothing(unit_rows: UnitRows) -> None:
     x = unit_rows(400, 64)
     expected = ops.knn(x, 10)
