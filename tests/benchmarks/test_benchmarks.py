@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import checks, record
 from benchmarks.__main__ import main
-from benchmarks.cases import CASES
+from benchmarks.cases import CASES, Setting, head
 from benchmarks.measure import Case, PeakMemory, Variant, WrongResult, measure
 from ise_fast import ops
 from ise_fast.types import KNN, CSRGraph
@@ -48,6 +48,15 @@ def test_every_variant_runs_once_to_warm_up_and_then_in_turn() -> None:
     timings = measure(Case("x", {}, variants), rounds=3)
     assert calls == ["a", "b"] * 4
     assert [len(t.seconds) for t in timings] == [3, 3]
+
+
+def test_a_peer_that_does_not_compile_is_skipped_by_name() -> None:
+    def fails() -> None:
+        raise RuntimeError("no compiler\nand more")
+
+    setting = Setting(torch.device("cpu"))
+    assert head._compiled(fails, setting) == ({}, {"torch.compile of the reference": "RuntimeError: no compiler"})
+    assert head._compiled(int, setting) == ({"torch.compile of the reference": int}, {})
 
 
 def test_peak_memory_sees_a_buffer_that_is_freed_again() -> None:
