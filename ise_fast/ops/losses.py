@@ -35,7 +35,7 @@ def ise_loss(
     largest among those of each other label g in the batch (ties: the first support takes the gradient). The rows of
     the contrastive term are f_i / ||f_i|| and the supports; `ise_fast.reference.ise_loss` is the direct form.
 
-    Nothing of size B (1 + k) x K is formed, and scratch stays below about 300 MB up to a million centroids. The
+    Nothing of size B (1 + k) x K is formed, and scratch stays below about 400 MB up to a million centroids. The
     gradient is computed in the forward pass where `features` asks for one; the backward pass scales it. All three
     losses are differentiable in `features`; second derivatives are refused. A batch of one label, one row or two
     centroids is fine.

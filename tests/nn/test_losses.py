@@ -11,6 +11,7 @@ from golden_data import load, names
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from benchmarks.measure import PeakMemory
 from ise_fast import reference
 from ise_fast.nn import ClusterMemory, ClusterNCELoss, ISELoss
 
@@ -98,6 +99,18 @@ def test_training_with_operators_equals_training_with_the_reference(mode: str, d
     assert (fused - weight).abs().max() > 1e-2
     torch.testing.assert_close(fused, plain, rtol=0, atol=1e-4)
     torch.testing.assert_close(memory.centroids, centroids, rtol=0, atol=1e-5)
+
+
+def test_scratch_of_a_step_is_bounded(unit_rows: UnitRows) -> None:
+    """At 100,000 centroids the products with the features take 102 MB; the direct form needs twice the limit."""
+    memory = ClusterMemory(32)
+    memory.reset(unit_rows(100_000, 32))
+    f, y = unit_rows(256, 32, 1).requires_grad_(), torch.arange(256) // 16
+    with PeakMemory(torch.device("cpu")) as peak:
+        out = ISELoss()(f, y, memory, 0.5)
+        out.loss.backward()
+        memory.update(f, y, out.supports)
+    assert 100e6 < peak.extra < 300e6
 
 
 def test_too_few_centroids_and_bad_progress(device: torch.device) -> None:
