@@ -2,7 +2,7 @@
 
 python -m benchmarks                        all cases at the size of Market-1501
 python -m benchmarks --quick                tiny sizes, under a minute: does everything work?
-python -m benchmarks --growth --out DIR     also curves over N and K
+python -m benchmarks --growth --out DIR     also curves over N, K, B, d and k
 python -m benchmarks --compare A.json B.json
 python -m benchmarks --render A.json        tables and figures of a record again
 """
@@ -68,7 +68,7 @@ def _render(result: dict, folder: Path) -> None:  # type: ignore[type-arg]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes; the times mean nothing")
-    parser.add_argument("--growth", action="store_true", help="curves over N and K as well")
+    parser.add_argument("--growth", action="store_true", help="curves over N, K, B, d and k as well")
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=f"some of: {', '.join(CASES)}")
     parser.add_argument("--sizes", nargs="+", type=int, default=[], metavar="N", help="images, e.g. 12936 32621 126441")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -103,8 +103,12 @@ def _growth(record: dict[str, Any], path: Path) -> Path | None:
             curves[entry["axis"]][entry["operator"]].append(point)
     if not curves:
         return None
-    fig, axes = plt.subplots(1, len(curves), figsize=(5.5 * len(curves), 4), layout="constrained", squeeze=False)
-    for ax, (axis, operators) in zip(axes[0], curves.items(), strict=True):
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(4.5 * columns, 4 * rows), layout="constrained", squeeze=False)
+    for ax in axes.flat[len(curves) :]:
+        ax.axis("off")
+    for ax, (axis, operators) in zip(axes.flat, curves.items(), strict=False):
         for operator, points in operators.items():
             sizes, times = zip(*sorted(points), strict=True)
             ax.loglog(sizes, times, marker="o", markersize=3, label=operator)

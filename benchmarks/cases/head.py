@@ -33,6 +33,16 @@ def _sizes(setting: Setting, k: int = 1) -> list[tuple[int, int, int, int, str]]
     return sizes
 
 
+def _step_sizes(setting: Setting) -> list[tuple[int, int, int, int, str]]:
+    """(B, K, d, k, axis) of the whole step, which has a curve over each of them."""
+    sizes = [*_sizes(setting), *(size for size in _sizes(setting, k=4) if not size[-1])]
+    if setting.growth and setting.device.type == "cpu":
+        sizes += [(b, 700, 256, 1, "B") for b in (64, 256, 1_024, 4_096)]
+        sizes += [(256, 700, d, 1, "d") for d in (128, 512, 2_048, 4_096)]
+        sizes += [(256, 700, 2_048, k, "k") for k in (1, 2, 4, 8)]
+    return sizes
+
+
 def _batch(b: int, clusters: int, d: int, setting: Setting) -> tuple[Tensor, Tensor, Tensor]:
     """Features near their centroid, in groups of 16 as a P x K sampler gives them; centroids."""
     c = clustered_features(clusters, d, max(2, clusters // 3), seed=1)
@@ -189,37 +199,36 @@ def update_memory(setting: Setting) -> Iterator[Case]:
 
 def ise_loss_step(setting: Setting) -> Iterator[Case]:
     """Forward, backward and update of the memory with its Gram matrix: what a training iteration does."""
-    for k in (1, 4):
-        for b, clusters, d, _, axis in _sizes(setting):
-            f, y, c = _batch(b, clusters, d, setting)
-            memory, buffer = ClusterMemory(d, MOMENTUM).to(f.device), c.clone()
-            step = partial(_memory_step, ISELoss(k, base_degree=DEGREE), memory, f, y)
-            fresh, restore = partial(_reset, memory, c), partial(buffer.copy_, c)
-            fresh()
-            *losses, moved = step()
-            # Two supports are equally far from a feature to 1e-8: which one is taken moves the gradient by 4e-4.
-            check = partial(checks.close, (*losses, moved.clone()), tolerance=1e-3)
-            variants = [Variant("fused", step, None, fresh)]
-            skipped: dict[str, str] = {}
-            if clusters * b <= 5_000_000:
-                plain = partial(_step, reference.ise_loss, buffer, f, y, k)
-                loop = partial(published.step, buffer, f, y, DEGREE, k, MOMENTUM)
-                loss = torch.compile(reference.ise_loss, dynamic=False)
-                compiled, skipped = _compiled(partial(_step, loss, buffer, f, y, k), setting)
-                peers: dict[str, Callable[[], Any]] = {"reference": plain, **compiled, "published": loop}
-                variants += [Variant(name, peer, check, restore) for name, peer in peers.items()]
-            changed = c[y.unique()]
-            variants.append(Variant("yardstick: products", partial(_products, f, c, changed)))
-            yield Case(
-                operator="ise_loss_step",
-                shape={"B": b, "K": clusters, "d": d, "k": k},
-                variants=variants,
-                flops=2.0 * (2 * b + len(changed)) * clusters * d,
-                bytes=4 * (2 * b * (1 + k) + 2 * clusters) * d,
-                axis=axis if k == 1 else "",
-                device=f.device,
-                skipped=skipped,
-            )
+    for b, clusters, d, k, axis in _step_sizes(setting):
+        f, y, c = _batch(b, clusters, d, setting)
+        memory, buffer = ClusterMemory(d, MOMENTUM).to(f.device), c.clone()
+        step = partial(_memory_step, ISELoss(k, base_degree=DEGREE), memory, f, y)
+        fresh, restore = partial(_reset, memory, c), partial(buffer.copy_, c)
+        fresh()
+        *losses, moved = step()
+        # Two supports are equally far from a feature to 1e-8: which one is taken moves the gradient by 4e-4.
+        check = partial(checks.close, (*losses, moved.clone()), tolerance=1e-3)
+        variants = [Variant("fused", step, None, fresh)]
+        skipped: dict[str, str] = {}
+        if clusters * b <= 5_000_000 and not axis:
+            plain = partial(_step, reference.ise_loss, buffer, f, y, k)
+            loop = partial(published.step, buffer, f, y, DEGREE, k, MOMENTUM)
+            loss = torch.compile(reference.ise_loss, dynamic=False)
+            compiled, skipped = _compiled(partial(_step, loss, buffer, f, y, k), setting)
+            peers: dict[str, Callable[[], Any]] = {"reference": plain, **compiled, "published": loop}
+            variants += [Variant(name, peer, check, restore) for name, peer in peers.items()]
+        changed = c[y.unique()]
+        variants.append(Variant("yardstick: products", partial(_products, f, c, changed)))
+        yield Case(
+            operator="ise_loss_step",
+            shape={"B": b, "K": clusters, "d": d, "k": k},
+            variants=variants,
+            flops=2.0 * (2 * b + len(changed)) * clusters * d,
+            bytes=4 * (2 * b * (1 + k) + 2 * clusters) * d,
+            axis=axis,
+            device=f.device,
+            skipped=skipped,
+        )
 
 
 def _compiled(run: Callable[[], Any], setting: Setting) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
