@@ -194,6 +194,7 @@ def _parser(prog: str) -> Any:
 
     parser = ArgumentParser(
         prog=prog,
+        usage="%(prog)s [-d DATASET] [--preset NAME] [--config FILE] [flags]",
         description="Train a re-identification embedding without labels, by ISE or Cluster Contrast.",
         exit_on_error=False,
         allow_abbrev=False,
