@@ -33,11 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 done, 1 the run failed, 2 wrong arguments, 128 + n signal n."""
     try:
         config = parse(sys.argv[1:] if argv is None else argv, PROG)
-        world = _start(config)
-        try:
-            train(config, world)
-        finally:
-            distributed.stop()
+        train(config, _start(config))
     except UsageError as error:
         print(f"{PROG}: error: {error}", file=sys.stderr)
         return error.exit_status
@@ -46,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         print(f"{PROG}: {stop}", file=sys.stderr)
         return stop.exit_status
+    finally:
+        distributed.stop()
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -126,6 +127,8 @@ def start(device: str = "auto") -> World:
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group; to be called when the network is out of use."""
     if dist.is_available() and dist.is_initialized():
+        # Cycles around DistributedDataParallel hold the group: its threads would outlive the interpreter and abort.
+        gc.collect()
         dist.destroy_process_group()

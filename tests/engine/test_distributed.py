@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import torch
 from ise_fast.engine import checkpoint
 from ise_fast.engine.distributed import World
 from ise_fast.train import main
-from tests.engine.conftest import final_weights
+from tests.engine.conftest import assert_same_weights, final_weights
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (2, 4), (0, 2), (7, 1)])
@@ -25,11 +28,54 @@ def test_shares_cover_everything_once(count: int, size: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
 def launch_two(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [*command, "-m", "ise_fast.train", *arguments], capture_output=True, text=True, timeout=500, check=False
-    )
+    command = [*TORCHRUN, "-m", "ise_fast.train", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+
+
+def stop_two(arguments: list[str], folder: Path, checkpoint: str, signum: signal.Signals) -> tuple[int, str]:
+    """Start two processes, and signal them when that checkpoint is there: all of them, or torchrun to end them."""
+    command = [*TORCHRUN, "-m", "ise_fast.train", *arguments]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (folder / "checkpoints" / checkpoint).exists():
+        assert run.poll() is None, run.communicate()[1]
+        time.sleep(0.005)
+    everybody = [run.pid, *workers_of(run.pid)]
+    assert len(everybody) == 3
+    for process in everybody if signum == signal.SIGKILL else [run.pid]:
+        os.kill(process, signum)
+    _, err = run.communicate(timeout=300)
+    return run.returncode, err
+
+
+def workers_of(process: int) -> list[int]:
+    """The processes that `process` started."""
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def test_two_processes_killed_and_resumed_end_with_the_same_bits(flags: list[str], tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    flags = [*flags, "--bn-chunk", "8", "--checkpoint-step", "1", "--keep-checkpoints", "9", "--print-freq", "1"]
+    flags += ["--cache", "memory", "--eval-step", "0"]
+    done = launch_two([*flags, "--logs-dir", str(whole)])
+    assert done.returncode == 0, done.stderr
+    flags += ["--logs-dir", str(stopped), "--resume", "auto"]
+    status, _ = stop_two(flags, stopped, "checkpoint-0000-000002.pt", signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    status, err = stop_two(flags, stopped, "checkpoint-0001-000001.pt", signal.SIGTERM)
+    assert status != 0
+    assert err.count("go on with the same command and --resume auto") >= 1, err
+    done = launch_two(flags)
+    assert done.returncode == 0, done.stderr
+    assert "resumed from" in done.stderr
+    assert_same_weights(final_weights(whole), final_weights(stopped))
+    first, second = (checkpoint.load(f / "checkpoints/checkpoint-0002-000000.pt") for f in (whole, stopped))
+    assert torch.equal(first["labels"], second["labels"])
+    for parameter, state in first["optimizer"]["state"].items():
+        assert torch.equal(state["exp_avg_sq"], second["optimizer"]["state"][parameter]["exp_avg_sq"])
 
 
 def test_two_processes_equal_one_with_ghost_batch_norm(flags: list[str], tmp_path: Path) -> None:
