@@ -122,7 +122,9 @@ def start(device: str = "auto") -> World:
     else:
         chosen = torch.device("cpu" if device == "auto" else device)
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=2))
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", timeout=timedelta(days=1)
+        )  # of a wait for rank 0, which clusters
     return World(rank, size, chosen)
 
 

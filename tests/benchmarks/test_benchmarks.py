@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,17 @@ from ise_fast import ops
 from ise_fast.types import KNN, CSRGraph
 
 
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without what only exact times need: a flushed cache, and a collection of everything before each run."""
+    monkeypatch.setattr("benchmarks.measure._FLUSH_BYTES", 2**20)
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_short")
 def test_quick_mode_measures_every_case(tmp_path: Path) -> None:
     assert main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
     lines = record.load(tmp_path / "results.json")["lines"]
@@ -26,6 +39,7 @@ def test_quick_mode_measures_every_case(tmp_path: Path) -> None:
     assert "</svg>" in (tmp_path / "speed.svg").read_text()
 
 
+@pytest.mark.usefixtures("_short")
 def test_a_wrong_result_fails_the_run_and_shows_no_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
