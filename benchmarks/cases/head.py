@@ -114,8 +114,7 @@ def cluster_nce_loss(setting: Setting) -> Iterator[Case]:
             Variant("fused", partial(run, f, y, c)),
             Variant("reference", partial(_with_gradient, reference.cluster_nce_loss, f, y, c), check),
         ]
-        loss = torch.compile(reference.cluster_nce_loss, dynamic=False)
-        compiled, skipped = _compiled(partial(_with_gradient, loss, f, y, c), setting)
+        compiled, skipped = _compiled(reference.cluster_nce_loss, _with_gradient, setting, f, y, c)
         variants += [Variant(name, step, check) for name, step in compiled.items()]
         if hasattr(torch.nn.functional, "linear_cross_entropy"):
             variants.append(
@@ -213,8 +212,7 @@ def ise_loss_step(setting: Setting) -> Iterator[Case]:
         if clusters * b <= 5_000_000 and not axis:
             plain = partial(_step, reference.ise_loss, buffer, f, y, k)
             loop = partial(published.step, buffer, f, y, DEGREE, k, MOMENTUM)
-            loss = torch.compile(reference.ise_loss, dynamic=False)
-            compiled, skipped = _compiled(partial(_step, loss, buffer, f, y, k), setting)
+            compiled, skipped = _compiled(reference.ise_loss, _step, setting, buffer, f, y, k)
             peers: dict[str, Callable[[], Any]] = {"reference": plain, **compiled, "published": loop}
             variants += [Variant(name, peer, check, restore) for name, peer in peers.items()]
         changed = c[y.unique()]
@@ -231,16 +229,19 @@ def ise_loss_step(setting: Setting) -> Iterator[Case]:
         )
 
 
-def _compiled(run: Callable[[], Any], setting: Setting) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+def _compiled(
+    loss: Callable[..., Any], run: Callable[..., Any], setting: Setting, *arguments: object
+) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
     """(what runs, what is skipped and why): the compiler works in the first call, outside any clock."""
     name = "torch.compile of the reference"
     if setting.quick:
         return {}, {name: "compiling takes longer than this mode"}
+    step = partial(run, torch.compile(loss, dynamic=False), *arguments)
     try:
-        run()
+        step()
     except Exception as error:  # whatever torch.compile raises where it finds no compiler
         return {}, {name: f"{type(error).__name__}: {error}".splitlines()[0]}
-    return {name: run}, {}
+    return {name: step}, {}
 
 
 def _reset(memory: ClusterMemory, c: Tensor) -> None:

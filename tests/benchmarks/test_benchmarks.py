@@ -64,13 +64,15 @@ def test_every_variant_runs_once_to_warm_up_and_then_in_turn() -> None:
     assert [len(t.seconds) for t in timings] == [3, 3]
 
 
-def test_a_peer_that_does_not_compile_is_skipped_by_name() -> None:
-    def fails() -> None:
+def test_a_peer_that_does_not_compile_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
         raise RuntimeError("no compiler\nand more")
 
-    setting = Setting(torch.device("cpu"))
-    assert head._compiled(fails, setting) == ({}, {"torch.compile of the reference": "RuntimeError: no compiler"})
-    assert head._compiled(int, setting) == ({"torch.compile of the reference": int}, {})
+    monkeypatch.setattr(torch, "compile", lambda loss, dynamic: loss)
+    setting, name = Setting(torch.device("cpu")), "torch.compile of the reference"
+    assert head._compiled(abs, fails, setting, 1) == ({}, {name: "RuntimeError: no compiler"})
+    runs, skipped = head._compiled(abs, lambda loss, x: loss(x), setting, -3)
+    assert (runs[name](), skipped) == (3, {})
 
 
 def test_peak_memory_sees_a_buffer_that_is_freed_again() -> None:
