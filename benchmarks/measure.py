@@ -6,6 +6,7 @@ noise. On a GPU the clock is a pair of events; between runs the cache is overwri
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import threading
@@ -141,7 +142,8 @@ def _flush_cache(device: torch.device) -> None:
 class PeakMemory:
     """Bytes allocated at the peak inside the block beyond those before it: `extra`.
 
-    On a GPU the allocator knows; on a CPU the resident set is sampled every 2 ms, which a short run can escape.
+    On a GPU the allocator knows; on a CPU the resident set is sampled every 2 ms, which a short run can escape. Freed
+    memory that the process still holds is handed back first, or the block could use it unseen.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -153,6 +155,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
         else:
+            _hand_back()
             self._before = self._highest = _resident()
             self._stop = threading.Event()
             self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -170,6 +173,12 @@ class PeakMemory:
             self._stop.set()
             self._thread.join()
             self.extra = max(self._highest, _resident()) - self._before
+
+
+def _hand_back() -> None:
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
+    if trim:
+        trim(0)
 
 
 def _resident() -> int:

@@ -84,6 +84,16 @@ def test_peak_memory_sees_a_buffer_that_is_freed_again() -> None:
     assert 60 * 2**20 < peak.extra < 80 * 2**20
 
 
+def test_peak_memory_sees_a_buffer_in_memory_that_was_freed_before() -> None:
+    for _ in range(4):
+        with PeakMemory(torch.device("cpu")) as peak:
+            buffer = torch.ones(20 * 2**20, dtype=torch.uint8)
+            for _ in range(20):
+                buffer.add_(1)
+            del buffer
+        assert 18 * 2**20 < peak.extra < 30 * 2**20
+
+
 def test_labels_may_be_renamed_but_not_wrong() -> None:
     truth = torch.tensor([0, 0, 1, 1, -1] * 100)
     assert checks.same_labels(truth, truth, exact=True) == ""
