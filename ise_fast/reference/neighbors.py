@@ -118,7 +118,10 @@ def pairs_to_graph(found: Sequence[tuple[Tensor, Tensor, Tensor]], n: int, devic
 
 def all_distances(x: Tensor) -> Tensor:
     """[N, N] squared distances, float64, the ones that `knn` orders by."""
-    return torch.cat([x.new_empty(0, len(x)).double(), *(_exact(row, x, "sqeuclidean")[None] for row in x)])
+    distance = x.new_empty(len(x), len(x), dtype=torch.float64)
+    for i, row in enumerate(x):  # into one buffer: small results between the large temporaries would scatter the heap
+        distance[i] = _exact(row, x, "sqeuclidean")
+    return distance
 
 
 def fixed_order_sum(terms: Tensor) -> Tensor:
