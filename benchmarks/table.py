@@ -86,7 +86,9 @@ def _speed(record: dict[str, Any], path: Path) -> Path | None:
     ax.set_xscale("log")
     ax.axvline(1, color="black", linewidth=0.8)
     for row, factor in enumerate(factors):
-        ax.annotate(f" {factor:.2g}", (max(factor, 1), row), va="center", fontsize=7)
+        text = f" {factor:.2g}" if factor < 10 else f" {factor:.0f}"
+        ax.annotate(text, (max(factor, 1), row), va="center", fontsize=7)
+    ax.margins(x=0.1, y=0.01)
     ax.set_xlabel("time over ours (right of 1: ours is faster)")
     fig.savefig(path, metadata={"Date": None})
     plt.close(fig)
