@@ -122,9 +122,8 @@ def start(device: str = "auto") -> World:
     else:
         chosen = torch.device("cpu" if device == "auto" else device)
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo", timeout=timedelta(days=1)
-        )  # of a wait for rank 0, which clusters
+        # The others wait for rank 0 while it clusters, however long that takes.
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=1))
     return World(rank, size, chosen)
 
 

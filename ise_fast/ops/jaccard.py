@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import HALF_OR_SINGLE, check_int, check_number, check_tensor
+from ise_fast._checks import HALF_OR_SINGLE, check_number, check_tensor
 from ise_fast.ops.neighbors import knn
+from ise_fast.reference.k_reciprocal import check_widths
 from ise_fast.types import CSRGraph
 
 _Csr = tuple[Tensor, Tensor, Tensor]
@@ -95,8 +96,7 @@ def jaccard_graph(x: Tensor, k1: int = 30, k2: int = 6, *, eps: float) -> CSRGra
 
 def _encode(x: Tensor, k1: int, k2: int) -> _Csr:
     rows = check_tensor("x", x, 2, HALF_OR_SINGLE).float()  # knn checks the values
-    k1 = check_int("k1", k1, 1, rows.shape[0], f"x has {rows.shape[0]} rows")
-    k2 = check_int("k2", k2, 1, k1, "k1")
+    k1, k2 = check_widths(rows.shape[0], k1, k2)
     v: _Csr = torch.ops.ise_fast.k_reciprocal_encoding(rows, knn(rows, k1).indices, k2)
     return v
 

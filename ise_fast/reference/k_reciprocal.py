@@ -47,8 +47,13 @@ def k_reciprocal_encoding(x: Tensor, k1: int = 30, k2: int = 6) -> CSRGraph:
 def check_encoding(x: Tensor, k1: int, k2: int) -> tuple[Tensor, int, int]:
     """Arguments that the functions of this file have in common."""
     rows = check_features("x", x, HALF_OR_SINGLE)
-    k1 = check_int("k1", k1, 1, rows.shape[0], f"x has {rows.shape[0]} rows")
-    return rows, k1, check_int("k2", k2, 1, k1, "k1")
+    return rows, *check_widths(rows.shape[0], k1, k2)
+
+
+def check_widths(rows: int, k1: int, k2: int) -> tuple[int, int]:
+    """k1 and k2 as integers: 1 <= k2 <= k1 <= rows."""
+    k1 = check_int("k1", k1, 1, rows, f"x has {rows} rows")
+    return k1, check_int("k2", k2, 1, k1, "k1")
 
 
 def half_width(k1: int) -> int:
