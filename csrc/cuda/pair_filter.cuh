@@ -246,9 +246,11 @@ FilterUnits prepare_filter(FilterSide& base, FilterSide& query, const Tensor& x,
   return units;
 }
 
-// Rows of a tile of the product with all n base rows: as many as a quarter of the free memory holds, or `block`.
+// Rows of a tile of the product with all n base rows: as many as 4 GiB and a quarter of the free memory hold, or
+// `block`. A million rows of 2,048 columns are to fit into 40 GB with their tile.
 inline int64_t tile_rows(int64_t queries, int64_t n, int64_t block) {
-  const int64_t fit = free_bytes() / 4 / (4 * std::max<int64_t>(n, 1));
+  constexpr int64_t kMostBytes = int64_t{1} << 32;
+  const int64_t fit = std::min(free_bytes() / 4, kMostBytes) / (4 * std::max<int64_t>(n, 1));
   return std::min(queries, block > 0 ? block : std::clamp<int64_t>(fit, 16, 16384));
 }
 
