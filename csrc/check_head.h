@@ -93,13 +93,14 @@ inline void check_ise_loss(const Tensor& features, const Tensor& labels, const T
   if (gram) check_gram(*gram, centroids);
 }
 
+// lp_gradient has no rows where the label-preserving term was left out.
 inline void check_ise_loss_backward(const Tensor& features, const Tensor& contrastive_gradient,
                                     const Tensor& lp_gradient) {
   for (const auto& [tensor, name] :
        {std::pair(&contrastive_gradient, "contrastive_gradient"), {&lp_gradient, "lp_gradient"}}) {
     check_dim(*tensor, name, 2);
     check_dtype(*tensor, name, features.scalar_type());
-    check_size(*tensor, name, 0, features.size(0));
+    if (tensor != &lp_gradient || tensor->size(0) > 0) check_size(*tensor, name, 0, features.size(0));
     check_size(*tensor, name, 1, features.size(1));
     check_same_device(*tensor, name, features, "features");
     check_contiguous(*tensor, name);

@@ -19,7 +19,7 @@ from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.evaluator import evaluate
 from ise_fast.engine.features import FeatureExtractor
-from ise_fast.engine.precision import Precision
+from ise_fast.engine.precision import Precision, allow_tf32
 from ise_fast.engine.run_log import start_console
 
 PROG = "python -m ise_fast.evaluate"
@@ -99,6 +99,7 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
     model = assemble.build_network(trained.model, weights=False)
     model.load_state_dict(state["model"])
     model.to(world.device)
+    allow_tf32(trained.optim.tf32)
     precision = Precision(trained.optim.precision, world.device)
     extract = FeatureExtractor(model, world, precision, config.test_batch_size)
     query, gallery = extract(test.query_images), extract(test.gallery_images)

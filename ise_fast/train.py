@@ -18,6 +18,7 @@ from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import Interrupted, RunError, UsageError
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.interrupt import InterruptGuard
+from ise_fast.engine.precision import allow_tf32
 from ise_fast.engine.report import DATA, PAGE, write_report
 from ise_fast.engine.report_data import ReportData, sample_run
 from ise_fast.engine.run_folder import choose_folder, find_checkpoint
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _start(config: TrainConfig) -> World:
+    allow_tf32(config.optim.tf32)
     if config.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
         torch.use_deterministic_algorithms(True)

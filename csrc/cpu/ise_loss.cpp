@@ -81,7 +81,7 @@ void add_similarities(const Head<T>& head, const Supports<T>& supports, LabelPre
   }
 }
 
-// k = 0: the contrastive term of the features alone.
+// k = 0: the contrastive term of the features alone. lp_weight = 0: without the label-preserving term, which is then 0.
 template <class T>
 Losses losses(const Head<T>& head, double degree_value, int64_t k, double temperature, double lp_temperature,
               double lp_weight, const T* gram, bool needs_gradient) {
@@ -89,7 +89,8 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
   const T degree = static_cast<T>(degree_value);
   Tensor supports_out = torch::stable::new_empty(head.feature_tensor, {rows, k, d});
   Tensor contrastive_gradient = torch::stable::new_empty(head.feature_tensor, {needs_gradient ? rows : 0, d});
-  Tensor lp_gradient = torch::stable::new_empty(head.feature_tensor, {needs_gradient && k > 0 ? rows : 0, d});
+  const bool preserves = k > 0 && lp_weight > 0;
+  Tensor lp_gradient = torch::stable::new_empty(head.feature_tensor, {needs_gradient && preserves ? rows : 0, d});
   T* const gradient = needs_gradient ? contrastive_gradient.mutable_data_ptr<T>() : nullptr;
 
   std::vector<int64_t> nearest(rows * k);
@@ -98,7 +99,7 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
   const double longest = longest_centroid(head, gram), error = product_error<T>(d) * longest;
   Contrastive<T> contrastive(head, supports, degree, temperature, gram, longest);
   std::optional<LabelPreserving<T>> preserving;
-  if (k > 0) preserving.emplace(head, supports, lp_temperature);
+  if (preserves) preserving.emplace(head, supports, lp_temperature);
 
   std::vector<double> row_loss(rows);
   const int64_t block = head.row_block();
@@ -118,7 +119,7 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
             fill_supports(head, supports, degree, i);
           }
         });
-        if (block == rows) add_similarities(head, supports, degree, products.get(), *preserving);
+        if (preserves && block == rows) add_similarities(head, supports, degree, products.get(), *preserving);
       }
       contrastive.run(begin, count, products.get(), row_loss.data() + begin, gradient);
     }
@@ -127,7 +128,7 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
   for (const double value : row_loss) contrastive_sum += value;
   const double contrastive_loss = contrastive_sum / static_cast<double>(rows * (1 + k));
   double lp_loss = 0;
-  if (k > 0) {
+  if (preserves) {
     if (block < rows) add_similarities(head, supports, *preserving);
     lp_loss = preserving->mean();
     if (needs_gradient) preserving->gradient(lp_gradient.mutable_data_ptr<T>());

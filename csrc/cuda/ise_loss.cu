@@ -23,7 +23,7 @@ __global__ void reduce_losses(const double* contrastive, const double* preservin
   double c = 0, p = 0;
   for (int64_t i = threadIdx.x; i < rows; i += kHeadThreads) {
     c += contrastive[i];
-    if (k > 0) p += preserving[i];
+    if (preserving) p += preserving[i];
   }
   c = block_sum(c, scratch) / static_cast<double>(rows * (1 + k));
   p = block_sum(p, scratch) / static_cast<double>(rows);
@@ -68,7 +68,8 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   const auto words = [&](int64_t count) { return torch::stable::new_empty(y, {std::max<int64_t>(count, 1)}); };
   Tensor supports = torch::stable::new_empty(f, {rows, k, d}), norms = torch::stable::new_empty(f, {rows, k});
   Tensor contrastive_gradient = torch::stable::new_empty(f, {options.needs_gradient ? rows : 0, d});
-  Tensor lp_gradient = torch::stable::new_empty(f, {options.needs_gradient && k > 0 ? rows : 0, d});
+  const bool preserves = k > 0 && options.lp_weight > 0;  // a weight of 0 costs nothing
+  Tensor lp_gradient = torch::stable::new_empty(f, {options.needs_gradient && preserves ? rows : 0, d});
   const float *feature = f.const_data_ptr<float>(), *centroid = c.const_data_ptr<float>();
   const float* const gram_data = gram ? gram->const_data_ptr<float>() : nullptr;
   const int64_t* const label = y.const_data_ptr<int64_t>();
@@ -88,7 +89,8 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   Tensor keys = words(k > 0 ? block * clusters : 0), nearest = words(rows * k);
   Tensor state_words = words(block * (1 + k) * static_cast<int64_t>(sizeof(RowState) / 8));
   Tensor row_losses = words(rows), lp_row_losses = words(rows);
-  Tensor links = words(rows), choice_words = words(k > 0 ? rows * rows * static_cast<int64_t>(sizeof(Choice) / 8) : 0);
+  Tensor links = words(rows),
+         choice_words = words(preserves ? rows * rows * static_cast<int64_t>(sizeof(Choice) / 8) : 0);
   auto* const states = words_of<RowState>(state_words);
   auto *leader = words_of<int>(links), *next = leader + rows;
   auto* const choices = words_of<Choice>(choice_words);
@@ -103,7 +105,8 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
                              clusters,
                              k,
                              static_cast<float>(options.degree)};
-  if (k > 0) LAUNCH(link_labels, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, label, leader, next, rows);
+  if (preserves)
+    LAUNCH(link_labels, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, label, leader, next, rows);
 
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
@@ -129,7 +132,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
       LAUNCH(support_rows, blocks_for(count * k, kHeadWarps), kHeadThreads, 0, stream, in.features, centroid, in.labels,
              in.nearest, supports.mutable_data_ptr<float>() + begin * k * d,
              norms.mutable_data_ptr<float>() + begin * k, count, clusters, d, k, in.degree);
-      if (block == rows) {
+      if (preserves && block == rows) {
         Tensor square = torch::stable::new_empty(f, {rows, rows});
         matmul(square, f, torch::stable::transpose(f, 0, 1));
         similarity.square = square.const_data_ptr<float>();
@@ -173,7 +176,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
            states, contrastive_gradient.mutable_data_ptr<float>() + begin * d);
   }
 
-  if (k > 0 && block < rows) {  // the products are gone: similarities directly
+  if (preserves && block < rows) {  // the products are gone: similarities directly
     const Tensor s_transposed = torch::stable::transpose(torch::stable::view(supports, {rows * k, d}), 0, 1);
     Tensor direct = torch::stable::new_empty(f, {block, rows * k});
     similarity.direct = direct.const_data_ptr<float>();
@@ -185,16 +188,16 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
              options.lp_temperature, choices, words_of<double>(lp_row_losses));
     }
   }
-  if (k > 0 && options.needs_gradient) {
+  if (preserves && options.needs_gradient) {
     LAUNCH(preserving_gradient, dim3(blocks_for(d, kHeadThreads), static_cast<unsigned>(rows)), kHeadThreads, 0, stream,
            choices, leader, feature, supports.const_data_ptr<float>(), norms.const_data_ptr<float>(),
            lp_gradient.mutable_data_ptr<float>(), rows, d, k);
   }
   Tensor loss = torch::stable::new_empty(f, {}), contrastive = torch::stable::new_empty(f, {}),
          preserving = torch::stable::new_empty(f, {});
-  LAUNCH(reduce_losses, 1, kHeadThreads, 0, stream, words_of<double>(row_losses), words_of<double>(lp_row_losses),
-         loss.mutable_data_ptr<float>(), contrastive.mutable_data_ptr<float>(), preserving.mutable_data_ptr<float>(),
-         rows, k, options.lp_weight);
+  LAUNCH(reduce_losses, 1, kHeadThreads, 0, stream, words_of<double>(row_losses),
+         preserves ? words_of<double>(lp_row_losses) : nullptr, loss.mutable_data_ptr<float>(),
+         contrastive.mutable_data_ptr<float>(), preserving.mutable_data_ptr<float>(), rows, k, options.lp_weight);
   return {loss, contrastive, preserving, supports, contrastive_gradient, lp_gradient};
 }
 
@@ -217,9 +220,10 @@ Tensor ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive
   const DeviceScope device(features);
   Tensor out = torch::stable::empty_like(contrastive_gradient);
   LAUNCH(scaled_sum, blocks_for(out.numel(), kHeadThreads), kHeadThreads, 0, current_stream(features),
-         contrastive_gradient.const_data_ptr<float>(), lp_gradient.const_data_ptr<float>(),
-         grad_loss.const_data_ptr<float>(), grad_contrastive.const_data_ptr<float>(),
-         grad_label_preserving.const_data_ptr<float>(), lp_weight, out.mutable_data_ptr<float>(), out.numel());
+         contrastive_gradient.const_data_ptr<float>(),
+         lp_gradient.size(0) ? lp_gradient.const_data_ptr<float>() : nullptr, grad_loss.const_data_ptr<float>(),
+         grad_contrastive.const_data_ptr<float>(), grad_label_preserving.const_data_ptr<float>(), lp_weight,
+         out.mutable_data_ptr<float>(), out.numel());
   return out;
 }
 

@@ -1,12 +1,14 @@
-"""P x K batches: P clusters, K images of each, drawn across cameras."""
+"""P x K batches: P clusters, K images of each, drawn across cameras by the published rule or by a balanced one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Rule = Literal["published", "balanced"]
 
 
 class PKSampler:
@@ -14,9 +16,13 @@ class PKSampler:
 
     * Clusters: passes over a random permutation of all clusters; the P clusters of a batch are distinct, and no cluster
       comes twice in a pass (fewer than P clusters left at its end are left out of this pass).
-    * Images of a cluster: one of every camera before a second of any, random otherwise. A cluster with fewer than K
-      images is repeated evenly, so that also a cluster of one image fills its group: every batch has P x K images.
-    * Without cameras: K images at random, none twice before all came.
+    * Images of a cluster, rule "published" (Cluster Contrast, ISE, SpCL): one random image, then K - 1 of *other
+      cameras* than its own, or, where there are none, of the rest of the cluster: without replacement if there are at
+      least K of these, else with. So the first image's camera comes once, and images of rare cameras come often.
+    * Rule "balanced": one of every camera before a second of any, random otherwise; fewer than K images are repeated
+      evenly.
+    * A cluster of one image fills its group with copies of it, which are augmented each anew. (The published programs
+      put in the one image alone, and all groups behind it in the batch are then misaligned.)
 
     Batch i of epoch e depends on (labels, cams, seed, e, i) only and not on what was drawn before. Resuming in the
     middle of an epoch is therefore `set_epoch(e, start=i)`.
@@ -28,9 +34,10 @@ class PKSampler:
         num_instances: K, images of a cluster in a batch.
         iterations: batches in an epoch.
         seed: of all randomness.
+        rule: how the images of a cluster are drawn.
 
     Raises:
-        ValueError: for wrong shapes or sizes, or fewer clusters than a batch needs.
+        ValueError: for wrong shapes or sizes, another rule, or fewer clusters than a batch needs.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class PKSampler:
         num_instances: int,
         iterations: int,
         seed: int = 0,
+        rule: Rule = "published",
     ) -> None:
         label_array = np.asarray(labels)
         if label_array.ndim != 1 or not np.issubdtype(label_array.dtype, np.integer):
@@ -56,10 +64,13 @@ class PKSampler:
             raise ValueError(f"iterations: expected 0 or more, got {iterations}")
         if seed < 0:
             raise ValueError(f"seed: expected 0 or more, got {seed}")
+        if rule not in get_args(Rule):
+            raise ValueError(f"rule: expected one of {', '.join(get_args(Rule))}, got {rule!r}")
         self.clusters_per_batch = batch_size // num_instances
         self.num_instances = num_instances
         self.iterations = iterations
         self.seed = seed
+        self.rule = rule
         self.epoch = 0
         self.start = 0
         self._cams = cam_array
@@ -95,16 +106,28 @@ class PKSampler:
         order = np.random.default_rng((self.seed, self.epoch, number, 0)).permutation(len(self._members))
         chosen = order[place * self.clusters_per_batch : (place + 1) * self.clusters_per_batch]
         random = np.random.default_rng((self.seed, self.epoch, iteration, 1))
-        return [index for cluster in chosen for index in self._draw(self._members[cluster], random)]
+        draw = self._draw_published if self.rule == "published" else self._draw_balanced
+        groups = [draw(self._members[cluster], random) for cluster in chosen]
+        return [int(index) for group in groups for index in group]
 
-    def _draw(self, members: NDArray[np.int64], random: np.random.Generator) -> list[int]:
+    def _draw_published(self, members: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+        place = int(random.integers(len(members)))
+        first, others = members[place], np.delete(members, place)
+        if self._cams is not None:
+            elsewhere = others[self._cams[others] != self._cams[first]]
+            others = elsewhere if len(elsewhere) else others
+        if len(others) == 0:
+            return np.full(self.num_instances, first)
+        enough = len(others) >= self.num_instances  # published: K of them, where K - 1 would do
+        return np.concatenate([[first], random.choice(others, self.num_instances - 1, replace=not enough)])
+
+    def _draw_balanced(self, members: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
         shuffled = random.permutation(members)
         if self._cams is not None:
             # Order by how often the image's camera came before it: all first images of a camera, all second ones, ....
             # A stable sort keeps the random order inside a round, hence among cameras too.
             shuffled = shuffled[np.argsort(occurrence(self._cams[shuffled]), kind="stable")]
-        repeated: NDArray[np.int64] = np.resize(shuffled, self.num_instances)
-        return [int(index) for index in repeated]
+        return np.resize(shuffled, self.num_instances)
 
 
 def _members(labels: NDArray[Any]) -> list[NDArray[np.int64]]:

@@ -201,7 +201,9 @@ def build_step_and_state(config: TrainConfig, world: World) -> tuple[TrainStep, 
     memory = ClusterMemory(model.num_features, loss.momentum, loss.memory_mode).to(world.device)
     criterion: ISELoss | ClusterNCELoss
     if loss.method == "ise":
-        criterion = ISELoss(loss.supports, loss.base_degree, loss.temp, loss.lp_temp, loss.lp_weight)
+        criterion = ISELoss(
+            loss.supports, loss.base_degree, loss.temp, loss.lp_temp, loss.lp_weight, loss.contrast_supports
+        )
     else:
         criterion = ClusterNCELoss(loss.temp)
     wrapped: nn.Module = torch.compile(model) if optim.compile else model  # type: ignore[assignment]

@@ -76,7 +76,10 @@ class LossConfig:
     base_degree: float = flag(0.25, "largest interpolation degree, reached at the last epoch")
     temp: float = flag(0.05, "temperature of the contrastive loss")
     lp_temp: float = flag(0.6, "temperature of the label-preserving loss")
-    lp_weight: float = flag(0.1, "weight of the label-preserving loss")
+    lp_weight: float = flag(0.1, "weight of the label-preserving loss; 0: it is left out")
+    contrast_supports: bool = flag(
+        True, "supports enter the contrastive loss and the memory; without: the label-preserving loss alone (ablation)"
+    )
     momentum: float = flag(0.2, "momentum of the cluster memory")
     memory_mode: Literal["hard", "momentum"] = flag("hard", "memory update: hardest row of a cluster, or every row")
 
@@ -87,13 +90,19 @@ class OptimConfig:
 
     batch_size: int = flag(256, "images in a batch, over all processes", "-b")
     num_instances: int = flag(16, "images of one cluster in a batch")
+    sampler: Literal["published", "balanced"] = flag(
+        "published", "images of a cluster: one, then others of other cameras than its own; or all cameras evenly"
+    )
     iters: int = flag(400, "iterations in an epoch")
     epochs: int = flag(70, "epochs")
     lr: float = flag(3.5e-4, "learning rate of Adam")
     weight_decay: float = flag(5e-4, "weight decay of Adam")
     step_size: int = flag(30, "epochs after which the learning rate falls to a tenth")
     clip_grad: float = flag(0.0, "largest gradient norm; 0: no clipping")
-    precision: Literal["fp32", "bf16", "fp16"] = flag("fp32", "autocast; fp16 scales the loss")
+    precision: Literal["fp32", "bf16", "fp16"] = flag(
+        "fp32", "arithmetic of the network: float32 throughout (see --tf32), or autocast; fp16 scales the loss"
+    )
+    tf32: bool = flag(False, "let the GPU round float32 convolutions and products of the network to 10 bits (faster)")
     channels_last: bool = flag(False, "channels-last memory format")
     compile: bool = flag(False, "torch.compile the backbone")
 

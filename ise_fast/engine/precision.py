@@ -9,6 +9,16 @@ import torch
 from torch import Tensor, nn
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Whether a GPU may round the operands of float32 convolutions and products to 10 bits of mantissa.
+
+    torch's own default is yes for convolutions and no for products; the published programs trained before there was a
+    choice, in float32.
+    """
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
 class Precision:
     """The arithmetic of the network's forward and backward pass; weights, loss and memory stay float32.
 

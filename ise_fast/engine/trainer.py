@@ -151,9 +151,8 @@ class Trainer:
             "seconds": {**watch.seconds, **result.seconds},
         }
         if self.config.loss.method == "ise":
-            self.progress.record["degree"] = ops.interpolation_degree(
-                self._degree_progress(), self.config.loss.base_degree
-            )
+            last = self._training_progress(self.config.optim.iters - 1)
+            self.progress.record["degree"] = ops.interpolation_degree(last, self.config.loss.base_degree)
         watch.seconds.clear()
 
     def _cluster(self, features: Tensor) -> PseudoLabels:
@@ -179,8 +178,10 @@ class Trainer:
         optim = self.config.optim
         return optim.lr * 0.1 ** (self.progress.epoch // optim.step_size)
 
-    def _degree_progress(self) -> float:
-        return self.progress.epoch / self.config.optim.epochs
+    def _training_progress(self, iteration: int) -> float:
+        """t / T at an iteration of this epoch: iterations done, of all of the run."""
+        optim = self.config.optim
+        return (self.progress.epoch * optim.iters + iteration) / (optim.iters * optim.epochs)
 
     def _iterations(self) -> None:
         """Run the iterations of the epoch that are left."""
@@ -195,7 +196,8 @@ class Trainer:
         try:
             with self._bar(optim.iters, description, "it", progress.iteration) as bar:
                 for images, labels in batches:
-                    losses.put(progress.iteration, self.step(images, labels, self._degree_progress()))
+                    done_share = self._training_progress(progress.iteration)
+                    losses.put(progress.iteration, self.step(images, labels, done_share))
                     progress.iteration += 1
                     done = progress.iteration
                     save = config.run.checkpoint_step and done % config.run.checkpoint_step == 0 and done < optim.iters
@@ -223,8 +225,9 @@ class Trainer:
         optim, labels = self.config.optim, self.progress.labels
         assert labels is not None  # set by _new_pseudo_labels, or by the checkpoint
         sampler = PKSampler(
-            labels.numpy(), self.cams, optim.batch_size, optim.num_instances, optim.iters, self.config.run.seed
-        )
+            labels.numpy(), self.cams, optim.batch_size, optim.num_instances, optim.iters, self.config.run.seed,
+            optim.sampler,
+        )  # fmt: skip
         sampler.set_epoch(self.progress.epoch)
         return TrainingBatches(
             self.images, sampler, labels, self.augment, self.world, channels_last=optim.channels_last

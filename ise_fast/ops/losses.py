@@ -48,7 +48,7 @@ def ise_loss(
         k: supports a feature, 1 to K - 1.
         temperature: tau > 0.
         lp_temperature: tau of the label-preserving term, > 0.
-        lp_weight: its weight, >= 0.
+        lp_weight: its weight, >= 0. At 0 the term is not computed: label_preserving is 0 and has no gradient.
         gram: [K, K] centroids @ centroids.T, as `ise_fast.nn.ClusterMemory` keeps it: saves products.
 
     Returns:
@@ -124,7 +124,8 @@ def _(
 ) -> tuple[Tensor, ...]:
     rows, d = features.shape
     gradient = (rows if needs_gradient else 0, d)
-    shapes = ((), (), (), (rows, k, d), gradient, gradient)
+    lp_gradient = gradient if lp_weight > 0 else (0, d)
+    shapes = ((), (), (), (rows, k, d), gradient, lp_gradient)
     return tuple(features.new_empty(shape) for shape in shapes)
 
 

@@ -51,7 +51,7 @@ def ise_loss(
         k: supports per feature, 1 <= k <= K - 1.
         temperature: tau > 0.
         lp_temperature: tau of the label-preserving term, > 0.
-        lp_weight: its weight, >= 0.
+        lp_weight: its weight, >= 0. At 0 the term is left out: label_preserving is 0 and has no gradient.
         gram: [K, K] centroids @ centroids.T: the compiled operator saves work with it, the direct form needs none.
 
     Returns:
@@ -78,7 +78,9 @@ def ise_loss(
     rows = torch.cat([normalize(f, dim=1), s])
     rows_y = torch.cat([y, y.repeat_interleave(supports.shape[1])])
     contrastive = cross_entropy(rows @ c.T / tau, rows_y)
-    preserving = _label_preserving(f @ s.T / tau_lp, y, rows_y[len(y) :])
+    preserving = contrastive.new_zeros(())
+    if weight > 0:
+        preserving = _label_preserving(f @ s.T / tau_lp, y, rows_y[len(y) :])
     return ISELossOutput(contrastive + weight * preserving, contrastive, preserving, supports.detach())
 
 

@@ -1,4 +1,4 @@
-"""P x K batches: full groups, across cameras, deterministic, resumable."""
+"""P x K batches: full groups, across cameras by either rule, deterministic, resumable."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 from ise_fast.data import PKSampler
+from ise_fast.data.sampler import Rule
 
 rng = np.random.default_rng(0)
 LABELS = rng.integers(-1, 20, 300)  # noise included
 CAMS = rng.integers(0, 5, 300)
 
 
+@pytest.mark.parametrize("rule", ["published", "balanced"])
 @pytest.mark.parametrize("cams", [CAMS, None], ids=["cameras", "no cameras"])
-def test_every_batch_is_full_groups_of_distinct_clusters(cams: np.ndarray | None) -> None:
-    sampler = PKSampler(LABELS, cams, 64, 8, iterations=30, seed=1)
+def test_every_batch_is_full_groups_of_distinct_clusters(cams: np.ndarray | None, rule: Rule) -> None:
+    sampler = PKSampler(LABELS, cams, 64, 8, iterations=30, seed=1, rule=rule)
     batches = list(sampler)
     assert len(batches) == len(sampler) == 30
     for batch in batches:
@@ -26,17 +28,101 @@ def test_every_batch_is_full_groups_of_distinct_clusters(cams: np.ndarray | None
         assert len(np.unique(groups[:, 0])) == 8
 
 
-def test_clusters_of_one_and_few_images_fill_their_group_evenly() -> None:
+# The number of a cluster's images that may follow the first one decides: K of them, and none comes twice.
+@pytest.mark.parametrize(("cams", "elsewhere"), [(None, 5), ([0, 1, 1, 1, 1, 1], 5), ([0] * 6, 5)])
+def test_published_rule_repeats_below_k_other_images(cams: list[int] | None, elsewhere: int) -> None:
+    for k, repeats in ((elsewhere, False), (elsewhere + 1, True)):
+        # Image 0 leads: the other ones share a camera, so where cameras count they would be followed by image 0 alone.
+        groups = [b for b in PKSampler([0] * 6, cams, k, k, iterations=300) if b[0] == 0]
+        assert len(groups) > 20
+        assert all(0 not in group[1:] for group in groups)
+        assert any(len(set(group)) < k for group in groups) == repeats
+        assert {index for group in groups for index in group[1:]} == {1, 2, 3, 4, 5}
+
+
+def test_published_rule_draws_from_other_cameras_than_the_first_images() -> None:
+    cams = np.array([0] * 50 + [1] * 3 + [2])
+    groups = np.array(list(PKSampler(np.zeros(54, dtype=int), cams, 6, 6, iterations=3000)))
+    assert (cams[groups[:, 1:]] != cams[groups[:, :1]]).all()
+    np.testing.assert_allclose(np.bincount(groups[:, 0], minlength=54), 3000 / 54, atol=35)  # 4.7 deviations
+    led = groups[cams[groups[:, 0]] == 0][:, 1:]  # by one of 50: four images are elsewhere, so with replacement
+    np.testing.assert_allclose(np.bincount(led.ravel(), minlength=54)[50:] / led.size, 0.25, atol=0.02)
+    rare = groups[groups[:, 0] == 53][:, 1:]  # 53 images elsewhere: without replacement
+    assert len(rare) > 30
+    assert all(len(set(group)) == 5 for group in rare)
+
+
+@pytest.mark.parametrize("rule", ["published", "balanced"])
+def test_a_cluster_of_one_image_fills_its_group(rule: Rule) -> None:
+    for batch in PKSampler([0, 1, 1, 1], [0, 0, 1, 1], 8, 4, iterations=5, rule=rule):
+        groups = np.array(batch).reshape(2, 4)
+        assert sorted((groups == 0).all(axis=1)) == [False, True]
+
+
+def population(clusters: int, images: int, cameras: int, spread: float, few: float) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and cameras: sizes lognormal, shares of cameras from a Dirichlet distribution, at least two cameras."""
+    random = np.random.default_rng(0)
+    sizes = random.lognormal(0, spread, clusters)
+    sizes = np.maximum(4, np.round(sizes / sizes.sum() * images).astype(int))
+    cams = [random.choice(cameras, n, p=random.dirichlet(np.full(cameras, few))) for n in sizes]
+    for of_cluster in cams:
+        of_cluster[0] += (of_cluster == of_cluster[0]).all() * (1 if of_cluster[0] == 0 else -1)
+    return np.repeat(np.arange(clusters), sizes), np.concatenate(cams)
+
+
+MARKET, MSMT = (700, 12_000, 6, 0.55, 0.5), (1000, 25_000, 15, 0.57, 0.17)
+
+
+# Distinct images of 16, times the most repeated one comes, share of rows from another camera than the first row's, as
+# the published program draws them and as "balanced" does on populations of these sizes. The populations' shapes are
+# not published: spread and few are chosen so that both samplers meet all their numbers.
+@pytest.mark.parametrize(
+    ("kind", "rule", "distinct", "most", "elsewhere"),
+    [
+        (MARKET, "published", 8.60, 4.42, 0.938),
+        (MARKET, "balanced", 12.96, 1.69, 0.591),
+        (MSMT, "published", 11.18, 3.11, 0.938),
+        (MSMT, "balanced", 14.76, 1.31, None),
+    ],
+)
+def test_statistics_of_groups(
+    kind: tuple[int, int, int, float, float], rule: Rule, distinct: float, most: float, elsewhere: float | None
+) -> None:
+    labels, cams = population(*kind)
+    groups = np.array(list(PKSampler(labels, cams, 256, 16, iterations=400, rule=rule))).reshape(-1, 16)
+    times = [np.unique(group, return_counts=True)[1] for group in groups]
+    assert np.mean([len(t) for t in times]) == pytest.approx(distinct, rel=0.03)
+    assert np.mean([t.max() for t in times]) == pytest.approx(most, rel=0.05)
+    if elsewhere is not None:
+        assert (cams[groups] != cams[groups[:, :1]]).mean() == pytest.approx(elsewhere, abs=0.015)
+
+
+def test_draw_rates_of_rare_and_dominant_cameras() -> None:
+    """Relative to an even share; rare: a camera with at most a tenth of its cluster; dominant: the most frequent."""
+    labels, cams = population(*MARKET)
+    size, of_camera = np.bincount(labels)[labels], np.zeros((700, 6))
+    np.add.at(of_camera, (labels, cams), 1)
+    share, dominant = of_camera[labels, cams] / size, of_camera[labels, cams] == of_camera.max(axis=1)[labels]
+    rates = {}
+    for rule in ("published", "balanced"):
+        drawn = np.bincount(np.concatenate(list(PKSampler(labels, cams, 256, 16, 800, rule=rule))), minlength=len(cams))
+        rate = drawn * size / np.bincount(labels, weights=drawn)[labels]
+        rates[rule] = rate[share <= 0.1].mean(), rate[dominant].mean()
+    assert rates["published"] == pytest.approx((2.04, 0.51), rel=0.2)
+    assert rates["balanced"] == pytest.approx((1.57, 0.86), rel=0.1)
+
+
+def test_balanced_rule_fills_clusters_of_one_and_few_images_evenly() -> None:
     labels = np.array([0, 1, 1, 1, 2, 2, 2, 2, 2, 2, -1])
-    sampler = PKSampler(labels, None, 12, 4, iterations=5)
+    sampler = PKSampler(labels, None, 12, 4, iterations=5, rule="balanced")
     for batch in sampler:
         times = {cluster: sorted(Counter(i for i in batch if labels[i] == cluster).values()) for cluster in (0, 1, 2)}
         assert times == {0: [4], 1: [1, 1, 2], 2: [1, 1, 1, 1]}
 
 
-def test_one_image_of_every_camera_comes_before_a_second_of_any() -> None:
+def test_balanced_rule_draws_one_image_of_every_camera_comes_before_a_second_of_any() -> None:
     cams = np.array([0] * 50 + [1] * 3 + [2])
-    sampler = PKSampler(np.zeros(54, dtype=int), cams, 6, 6, iterations=200)
+    sampler = PKSampler(np.zeros(54, dtype=int), cams, 6, 6, iterations=200, rule="balanced")
     for batch in sampler:
         assert len(set(batch)) == 6
         counts = Counter(cams[batch].tolist())
@@ -105,6 +191,7 @@ def test_too_few_clusters_name_the_remedy(labels: list[int], message: str) -> No
         ({"num_instances": 0}, "num_instances: expected at least 1, got 0"),
         ({"iterations": -1}, "iterations"),
         ({"seed": -1}, "seed"),
+        ({"rule": "even"}, "rule: expected one of published, balanced, got 'even'"),
     ],
 )
 def test_wrong_arguments_are_named(change: dict, message: str) -> None:

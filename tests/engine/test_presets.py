@@ -14,7 +14,8 @@ from ise_fast.train import main
 PERSONS = ("bounding_box_train", "query", "bounding_box_test")
 LAYOUTS = {  # preset: folder below the data root, folders of images, what stands for cameras 1, 2, 3 in a name
     "market1501-ise": ("market1501/Market-1501-v15.09.15", PERSONS, "123"),
-    "market1501-cluster-contrast-gem": ("market1501/Market-1501-v15.09.15", PERSONS, "123"),
+    "market1501-cluster-contrast": ("market1501/Market-1501-v15.09.15", PERSONS, "123"),
+    "market1501-ise-label-preserving": ("market1501/Market-1501-v15.09.15", PERSONS, "123"),
     "msmt17-ise": ("msmt17/MSMT17_V1", PERSONS, ("1", "12", "15")),
     "personx": ("personx/PersonX", PERSONS, ("3", "8", "12")),
     "veri776": ("veri/VeRi", ("image_train", "image_query", "image_test"), ("001", "010", "020")),

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from ise_fast import ops
 from ise_fast.engine import pseudo_labels
 from ise_fast.engine.step import TrainStep
 from ise_fast.engine.trainer import Trainer
@@ -51,6 +52,38 @@ def test_what_a_run_leaves_behind(method: str, flags: list[str], tmp_path: Path)
     assert "chosen on the test split" in log
     assert list((folder / "tensorboard").glob("events*"))
     assert (folder / "checkpoints/best.pt").exists()
+
+
+def test_degree_counts_iterations(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    step = TrainStep.__call__
+
+    def watched(self: TrainStep, images: torch.Tensor, labels: torch.Tensor, progress: float) -> Any:
+        seen.append(progress)
+        return step(self, images, labels, progress)
+
+    monkeypatch.setattr(TrainStep, "__call__", watched)
+    assert main([*flags, "--eval-step", "0", "--logs-dir", str(tmp_path / "run")]) == 0
+    assert seen == [iteration / 8 for iteration in range(8)]  # t / T, epochs of 4 iterations
+    last = [json.loads(line)["degree"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert last == [ops.interpolation_degree(share, 0.25) for share in (3 / 8, 7 / 8)]
+
+
+@pytest.mark.parametrize(("asked", "allowed"), [([], False), (["--tf32"], True), (["--no-tf32"], False)])
+def test_float32_is_float32_unless_asked(
+    asked: list[str], allowed: bool, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switches = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [switch.allow_tf32 for switch in switches]
+    monkeypatch.setattr(Trainer, "run", lambda self: None)
+    try:
+        for switch in switches:
+            switch.allow_tf32 = not allowed
+        assert main([*flags, *asked, "--logs-dir", str(tmp_path / "run")]) == 0
+        assert [switch.allow_tf32 for switch in switches] == [allowed, allowed]
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
 
 
 def test_training_never_gets_an_identity(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,26 @@ def test_degree_grows_with_progress(unit_rows: UnitRows, device: torch.device) -
     torch.testing.assert_close(end.supports, expected)
 
 
+def test_supports_for_the_label_preserving_term_alone(unit_rows: UnitRows, device: torch.device) -> None:
+    f, y = unit_rows(6, 8, 1).to(device).requires_grad_(), torch.tensor([0, 0, 3, 4, 3, 4], device=device)
+    memory = ClusterMemory(8).to(device)
+    memory.reset(unit_rows(5, 8, 2))
+    out = ISELoss(k=2, lp_weight=0.3, contrast_supports=False)(f, y, memory, 0.5)
+    assert torch.equal(out.contrastive, ClusterNCELoss()(f, y, memory))
+    whole = ISELoss(k=2, lp_weight=0.3)(f, y, memory, 0.5)
+    assert torch.equal(out.label_preserving, whole.label_preserving)
+    (ours,) = torch.autograd.grad(out.loss, f)
+    parts = [torch.autograd.grad(part, f)[0] for part in (ClusterNCELoss()(f, y, memory), whole.label_preserving)]
+    torch.testing.assert_close(ours, parts[0] + 0.3 * parts[1])
+
+    # The memory moves as the baseline's does.
+    baseline = ClusterMemory(8).to(device)
+    baseline.reset(unit_rows(5, 8, 2))
+    memory.update(f.detach(), y, supports=out.supports)
+    baseline.update(f.detach(), y)
+    assert torch.equal(memory.centroids, baseline.centroids)
+
+
 def test_cluster_nce(unit_rows: UnitRows, device: torch.device) -> None:
     f, c, y = unit_rows(4, 8, 1).to(device), unit_rows(5, 8, 2), torch.tensor([0, 0, 3, 4], device=device)
     memory = ClusterMemory(8).to(device)

@@ -164,6 +164,25 @@ def test_each_loss_has_its_own_gradient(device: torch.device) -> None:
     torch.testing.assert_close(gradient(lambda o: 3 * o.loss + o.contrastive), 4 * parts[0] + 1.5 * parts[1])
 
 
+@pytest.mark.parametrize("implementation", [ops, reference])
+@pytest.mark.parametrize("rows", [9, 300])
+def test_a_weight_of_zero_leaves_the_label_preserving_term_out(
+    device: torch.device, implementation: Any, rows: int
+) -> None:
+    f, y, c = (x.to(device) for x in batch(4, rows, 7, 16))
+    f, c = f.float(), c.float()
+
+    def result(weight: float) -> tuple[ISELossOutput, Tensor]:
+        leaf = f.clone().requires_grad_()
+        out = implementation.ise_loss(leaf, y, c, 0.25, k=2, lp_weight=weight)
+        return out, torch.autograd.grad(out.contrastive if weight else out.loss, leaf)[0]
+
+    (without, grad), (full, contrastive_grad) = result(0.0), result(0.5)
+    assert without.label_preserving == 0 < full.label_preserving
+    assert without.loss == without.contrastive == full.contrastive
+    assert torch.equal(grad, contrastive_grad)
+
+
 def test_cluster_nce(device: torch.device) -> None:
     f, y, c = batch(6, 33, 17, 31)
     leaf, exact, plain = f.float().to(device).requires_grad_(), f.clone().requires_grad_(), f.float().requires_grad_()

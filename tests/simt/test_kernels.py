@@ -224,6 +224,17 @@ def test_ise_loss(
     assert_same([simt.ise_loss_backward(*backward)], [torch.ops.ise_fast.ise_loss_backward(*backward)])
 
 
+def test_ise_loss_without_the_label_preserving_term(simt: Any, unit_rows: Rows) -> None:
+    features, labels, centroids = head_batch(unit_rows, 6, 7, 33)
+    full, ours = (simt.ise_loss(features, labels, centroids, 0.25, 2, 0.05, 0.6, w, None, True) for w in (0.5, 0.0))
+    assert ours[2] == 0
+    assert_same([ours[0], *ours[3:5]], [full[1], *full[3:5]])
+    assert ours[5].shape == (0, 33)
+    one = torch.ones(())
+    backward = (one, 2 * one, 3 * one, features, *ours[4:], 0.0)
+    assert_same([simt.ise_loss_backward(*backward)], [torch.ops.ise_fast.ise_loss_backward(*backward)])
+
+
 @pytest.mark.parametrize(("rows", "clusters", "d"), [(1, 1, 1), (7, 5, 33)])
 def test_cluster_nce_loss(simt: Any, unit_rows: Rows, rows: int, clusters: int, d: int) -> None:
     features, labels, centroids = head_batch(unit_rows, rows, clusters, d)
