@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ise_fast.nn.pooling import POOLINGS
+
+
+class NoReLU(nn.Module):
+    """In the place of a ReLU that the published network does not have; its buffer tells a checkpoint so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("absent", torch.tensor(True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 class EmbeddingNet(nn.Module):
@@ -48,6 +61,12 @@ class EmbeddingNet(nn.Module):
         if isinstance(self.embedding, nn.Linear):
             nn.init.kaiming_normal_(self.embedding.weight, mode="fan_out")
             nn.init.zeros_(self.embedding.bias)
+        self.register_load_state_dict_pre_hook(_leave_out_relu_as_saved)
+
+    def leave_out_relu(self) -> None:
+        """Take the ReLU in front of the first pooling of a ResNet away, as SpCL and programs built on it do."""
+        device = next(self.parameters()).device
+        self.backbone.add_module("relu", NoReLU().to(device))
 
     def forward(self, images: Tensor) -> Tensor:
         pooled = self.embedding(self.pooling(self.backbone(images)))
@@ -55,3 +74,8 @@ class EmbeddingNet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             features: Tensor = self.neck(pooled.float())
             return F.normalize(features) if self.norm else features
+
+
+def _leave_out_relu_as_saved(module: nn.Module, state: dict[str, Any], *arguments: object) -> None:
+    if isinstance(module, EmbeddingNet) and "backbone.relu.absent" in state:
+        module.leave_out_relu()

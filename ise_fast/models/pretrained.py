@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor, nn
 
-HEAD_PREFIXES = ("fc.", "classifier.", "head.")  # what a classifier's checkpoint has and an embedding does not
-WRAPPERS = ("model", "state_dict")  # keys under which checkpoints keep the weights
-# DataParallel and torch.compile leave these in front of a name; "base." is how older re-ID code calls its backbone.
-PREFIXES = ("module.", "_orig_mod.", "backbone.", "base.")
+from ise_fast.models.embedding import EmbeddingNet
+from ise_fast.models.layouts import Fit, Tensors, fit
+from ise_fast.models.weight_file import read_weights
+
+log = logging.getLogger(__name__)
 
 
 def imagenet(available: Any) -> Any:
@@ -39,60 +39,62 @@ def imagenet(available: Any) -> Any:
     return chosen
 
 
-def load(model: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint into an `EmbeddingNet`: of the whole network, or of its backbone alone.
+def load(model: EmbeddingNet, path: str | Path) -> None:
+    """Load weights of this or another program: of the whole network, or of its backbone and what else fits.
 
-    Prefixes that DataParallel, torch.compile and other re-ID programs put in front of names are taken off; the head of
-    a classifier is ignored. With a backbone alone, the layers after it keep their fresh weights.
+    `layouts` lists the names that are understood. The head of a classifier is ignored; a warning counts every other
+    tensor that was left out. What the file does not hold keeps its fresh weights.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it holds no weights, or they do not fit the architecture.
+    """
+    path = find(path)
+    found = _best_fit(model, read_weights(path))
+    wanted = model.state_dict()
+    if found.wrong:
+        shapes = [str(shape) for shape in found.wrong.values() if shape is not None]
+        raise ValueError(
+            f"pretrained: {path} does not fit the architecture: {len(found.wrong)} of "
+            f"{len(model.backbone.state_dict())} tensors are missing or have another shape "
+            f"({_some(list(found.wrong))}; it has {_some(shapes or found.left_out)})"
+        )
+    if found.without_relu:
+        model.leave_out_relu()
+        log.info("%s: its network has no ReLU before the first pooling; this one has none either", path)
+    model.load_state_dict({**wanted, **found.tensors}, strict=False)
+    if found.left_out:
+        log.warning(
+            "pretrained: %d tensors of %s were left out: %s", len(found.left_out), path, _some(found.left_out, 5)
+        )
+
+
+def find(path: str | Path) -> Path:
+    """The weight file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
             f"pretrained: expected none, imagenet or the path of a checkpoint, found no file {path}"
         )
-    state = _read(path)
-    if model.state_dict().keys() <= state.keys():
-        target = model
-    else:
-        target = model.get_submodule("backbone")
-        state = {_strip(name): value for name, value in state.items()}
-    wanted = target.state_dict()
-    wrong = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
-    if wrong:
-        found = {name: tuple(state[name].shape) for name in wrong if name in state}
-        raise ValueError(
-            f"pretrained: {path} does not fit the architecture: {len(wrong)} of {len(wanted)} tensors are missing or "
-            f"have another shape ({_some(wrong)}; it has {_some(map(str, (found or list(state))))})"
-        )
-    target.load_state_dict({name: state[name] for name in wanted})
+    return path
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"pretrained: cannot read {path} as a checkpoint: {str(error).splitlines()[0]}") from error
-    for key in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    state = {}
-    if isinstance(content, dict):
-        state = {_strip(name, PREFIXES[:2]): value for name, value in content.items() if isinstance(value, Tensor)}
-    if not state:
-        raise ValueError(f"pretrained: {path} holds no weights: expected a state dict, bare or under {WRAPPERS}")
-    return state
+def _best_fit(model: EmbeddingNet, states: Iterable[Tensors]) -> Fit:
+    """The first dictionary of the file that fits, or else the one that lacks the fewest tensors."""
+    best: Fit | None = None
+    for state in states:
+        found = fit(model, state)
+        if best is None or len(found.wrong) < len(best.wrong):
+            best = found
+        if not best.wrong:
+            break
+    assert best is not None  # read_weights finds one dictionary at least
+    return best
 
 
-def _strip(name: str, prefixes: Iterable[str] = PREFIXES) -> str:
-    for prefix in prefixes:
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _some(names: Iterable[str], count: int = 3) -> str:
-    names = list(names)
+def _some(names: list[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
