@@ -1,0 +1,108 @@
+"""The records of `benchmarks.ablation` as tables and figures: means, and paired differences with 95 % intervals."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ablation import BASELINE, MOMENTA, RATES, TUNING_SEEDS, Difference, Records, paired
+
+# arm and what it is compared with
+PAIRS = [
+    ("+ PLI", BASELINE),
+    ("+ label preserving", BASELINE),
+    ("ISE", BASELINE),
+    ("ISE, k = 2", "ISE"),
+    ("ISE, k = 3", "ISE"),
+    ("ISE, balanced sampler", "ISE"),
+    ("ISE, every row updates", "ISE"),
+]
+
+
+def section(path: Path) -> str:
+    """The arms of one data set, and the figure beside the records."""
+    records, dataset = Records(path), path.stem.removeprefix("ablation-")
+    rows = ["| arm | seeds | mAP | rank-1 | compared with | difference in mAP |", "|---|---|---|---|---|---|"]
+    rows.append(_row(records.runs, BASELINE, "", ""))
+    differences: dict[str, Difference] = {}
+    for arm, other in PAIRS:
+        difference = paired(records.runs, arm, other)
+        differences[f"{arm} - {other}"] = difference
+        rows.append(_row(records.runs, arm, other, _interval(difference)))
+    _figure(path.with_suffix(".svg"), differences)
+    return (
+        f"## Ablation on {dataset}\n\n{_made_by(records, dataset + _data(dataset))} Mean ± deviation over seeds, in "
+        "per cent, last epoch; differences are paired by seed, with 95 % intervals (Student's t).\n\n"
+        + "\n".join(rows)
+        + f"\n\n![paired differences](../benchmarks/results/{path.stem}.svg)\n"
+    )
+
+
+def shift_section(path: Path) -> str:
+    """ISE against its baseline over one knob of the synthetic set."""
+    records = Records(path)
+    rows = ["| camera shift | seeds | baseline mAP | ISE mAP | difference |", "|---|---|---|---|---|"]
+    shifts = sorted({record["camera_shift"] for record in records.runs})
+    differences = {}
+    for shift in shifts:
+        runs = [record for record in records.runs if record["camera_shift"] == shift]
+        differences[f"{shift:g}"] = paired(runs, "ISE", BASELINE)
+        means = [_mean(runs, arm, "mAP") for arm in (BASELINE, "ISE")]
+        rows.append(
+            f"| {shift:g} | {_seeds(runs, 'ISE')} | {' | '.join(means)} | {_interval(differences[f'{shift:g}'])} |"
+        )
+    _figure(path.with_suffix(".svg"), differences)
+    flags = f"synthetic --camera-shift {' '.join(f'{shift:g}' for shift in shifts)}"
+    return (
+        f"## When supports help: the camera shift of the synthetic set\n\n{_made_by(records, flags)}\n\n"
+        + "\n".join(rows)
+        + f"\n\n![difference over camera shift](../benchmarks/results/{path.stem}.svg)\n"
+    )
+
+
+def _made_by(records: Records, flags: str) -> str:
+    machine, first = records.machine, records.runs[0]
+    return (
+        f"{machine['hardware']}, one thread a run, torch {machine['versions']['torch']}, commit {machine['commit']}, "
+        f"{machine['date']}: `python -m benchmarks.ablation {flags}`. Learning rate {first['lr']:g} and momentum "
+        f"{first['momentum']:g}, chosen of {len(RATES) * len(MOMENTA)} settings by the mean mAP of the baseline and "
+        f"ISE on seeds {' and '.join(map(str, TUNING_SEEDS))}, which are not reported."
+    )
+
+
+def _data(dataset: str) -> str:
+    return " --data-dir DIR" if dataset == "omniglot" else ""
+
+
+def _row(runs: list[dict[str, Any]], arm: str, other: str, difference: str) -> str:
+    cells = (arm, _seeds(runs, arm), _mean(runs, arm, "mAP"), _mean(runs, arm, "rank1"), other, difference)
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def _seeds(runs: list[dict[str, Any]], arm: str) -> int:
+    return sum(run["arm"] == arm for run in runs)
+
+
+def _mean(runs: list[dict[str, Any]], arm: str, score: str) -> str:
+    values = [100 * run[score] for run in runs if run["arm"] == arm]
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else "-"
+
+
+def _interval(difference: Difference) -> str:
+    return f"{100 * difference.mean:+.1f} ± {100 * difference.half:.1f}"
+
+
+def _figure(path: Path, differences: dict[str, Difference]) -> None:
+    """Points with 95 % intervals, one line a difference."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 0.6 + 0.35 * len(differences)), layout="constrained")
+    axes = figure.add_subplot()
+    names = list(differences)[::-1]
+    means = [100 * differences[name].mean for name in names]
+    axes.errorbar(means, range(len(names)), xerr=[100 * differences[name].half for name in names], fmt="o", capsize=3)
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("difference in mAP, points")
+    figure.savefig(path, metadata={"Date": None})
