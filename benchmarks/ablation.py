@@ -6,8 +6,8 @@
 
 Every run is `python -m ise_fast.train` with the data set's small preset, one thread and an arm's flags. Learning rate
 and memory momentum are chosen first, the same for all arms: the best mean mAP of the baseline and ISE over a grid, on
-seeds that are not reported. Each run is one line of a file in benchmarks/results/, so a stopped program goes on where it
-was; `--minutes` stops it in time. `python -m benchmarks.results` makes the tables.
+seeds that are not reported. Each run is one line of a file in benchmarks/results/, so a stopped program goes on where
+it was; `--minutes` stops it in time. `python -m benchmarks.results` makes the tables.
 """
 
 from __future__ import annotations
