@@ -1,7 +1,8 @@
 """Data sets, the P x K sampler, decoded images and batch augmentation."""
 
 from .base import DatasetError, DatasetWarning, ReIDDataset, Split, UnlabelledSplit
-from .images import ImageStore, open_images, read_image
+from .decode import read_image
+from .images import ImageStore, open_images
 from .registry import DATASETS, load_dataset
 from .sampler import PKSampler
 from .synthetic import SyntheticSpec, generate_synthetic

@@ -6,27 +6,25 @@ import hashlib
 import json
 import math
 import os
-import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from .archive import archive_of
 from .base import DatasetError
+from .decode import read_image as read_image
+from .decode import read_pixels
 from .files import exclusive, publish
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 CacheKind = Literal["memory", "disk", "none"]
-FORMAT = 1  # raise when decoding or resizing changes, so that old cache files are not used
+FORMAT = 2  # raise when decoding or resizing changes, so that old cache files are not used
 SKIP_HINT = "; remove it, or skip unreadable images with on_error='skip'"
 
 
@@ -129,50 +127,6 @@ def open_images(
     return ImageStore(files, size, workers, images, failures)
 
 
-def read_image(path: Path) -> Image.Image:
-    """Any image of a data set as RGB, also from inside a zip archive.
-
-    Raises:
-        DatasetError: if it is missing or cannot be decoded; the message names it.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        archive = _archive_of(path)
-        if archive is None:
-            with Image.open(path) as image:
-                ImageOps.exif_transpose(image, in_place=True)  # photographs of a telephone held upright
-                decoded: Image.Image = image.convert("RGB")
-        else:
-            member = path.relative_to(archive).as_posix()
-            with _open_archive(archive, os.getpid()).open(member) as file, Image.open(file) as image:
-                decoded = image.convert("RGB")
-    # Broken files make Pillow raise many things: OSError, SyntaxError (PNG), ValueError, DecompressionBombError.
-    except Exception as error:
-        raise DatasetError(f"image {path} cannot be read: {error}") from error
-    return decoded
-
-
-def read_pixels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """One image as [3, h, w] uint8, resized (bicubic, antialiased) to (height, width)."""
-    from PIL import Image
-
-    image = read_image(path)
-    if image.size != size[::-1]:
-        image = image.resize(size[::-1], Image.Resampling.BICUBIC)
-    return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
-
-
-def _archive_of(path: Path) -> Path | None:
-    return next((parent for parent in path.parents if parent.suffix == ".zip"), None)
-
-
-@lru_cache(maxsize=16)
-def _open_archive(archive: Path, process: int) -> zipfile.ZipFile:
-    """Safe among threads (members seek under a lock); per process, because a fork shares the position in the file."""
-    return zipfile.ZipFile(archive)
-
-
 def _decode(
     paths: Sequence[Path],
     size: tuple[int, int],
@@ -267,13 +221,13 @@ def _signature(paths: Sequence[Path], size: tuple[int, int]) -> str:
     """Changes when a file is added, removed, renamed, rewritten, or when the images are wanted at another size."""
     digest = hashlib.sha256(json.dumps([FORMAT, size]).encode())
     for path in paths:
-        digest.update(f"{path}\0{_version(path)}\n".encode())
+        digest.update(os.fsencode(f"{path}\0{_version(path)}\n"))  # names need not be UTF-8
     return digest.hexdigest()[:20]
 
 
 def _version(path: Path) -> str:
     try:
-        stat = (_archive_of(path) or path).stat()
+        stat = (archive_of(path) or path).stat()
     except OSError:
         return "missing"
     return f"{stat.st_size} {stat.st_mtime_ns}"
