@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 ROLES = ("train", "query", "gallery")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 class DatasetError(ValueError):
@@ -66,7 +65,10 @@ class Split:
             value = getattr(self, field)
             if value is None:
                 continue
-            value = np.asarray(value, dtype=np.int64)
+            try:
+                value = np.asarray(value, dtype=np.int64)
+            except OverflowError:
+                raise ValueError(f"{field}: expected whole numbers of 64 bits") from None
             if value.shape != (len(self.paths),):
                 raise ValueError(f"{field}: expected shape ({len(self.paths)},), one per path, got {value.shape}")
             object.__setattr__(self, field, value)
@@ -199,16 +201,6 @@ def listing(folder: Path, limit: int = 6) -> str:
     entries = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
     more = f", ... ({len(entries)} entries)" if len(entries) > limit else ""
     return (", ".join(entries[:limit]) + more) or "nothing"
-
-
-def images_in(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """Image files of a folder in the order of their names, without what is hidden (`._x.jpg` of some archivers)."""
-
-    def wanted(path: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
-
-    return sorted(filter(wanted, folder.rglob("*") if recursive else folder.iterdir()))
 
 
 def option_error(name: str, option: str, expected: str, got: Any) -> DatasetError:

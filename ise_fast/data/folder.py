@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import csv as csv_module
+import difflib
+import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .base import ROLES, DatasetError, ReIDDataset, Split, images_in, listing, option_error, require_directory
+from .base import ROLES, DatasetError, DatasetWarning, ReIDDataset, Split, listing, option_error, require_directory
+from .find import images_in
+from .labels import ROLE_NAMES, TEST_NAMES, numbering, numbers, role_of, spelled_alike, spelling
+from .table import read_table
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class _Image:
     role: str
     identity: str | None
     camera: str | None
+    place: str  # for messages
 
 
 def load_folder(
@@ -39,10 +42,13 @@ def load_folder(
         pattern: regular expression, searched in the path below data_dir, with groups named `id` and/or `camera`:
             `(?P<id>\d+)_c(?P<camera>\d+)`. It must match every image.
         csv: table with a header and a column `path` (relative to data_dir, or absolute), and any of `id`, `camera` and
-            `split` (train, query, gallery; train when left out). Only the images it lists are used.
+            `split` (train, query, gallery; train when left out). Only the images it lists are used. `read_table` says
+            which spellings it knows; a column that it does not know is an error.
         image_size: (height, width) to resize to.
 
     Identities and cameras may be words or numbers; they are numbered from 0 in sorted order, the same in all splits.
+    Numbers are compared as numbers (0007 is 7). Folders are roles also in other letters (Train, probe) or further down;
+    a warning says what was taken for what.
     A split has them for all of its images or for none: training images need neither.
 
     Raises:
@@ -51,16 +57,18 @@ def load_folder(
     require_directory("folder", data_dir)
     if pattern is not None and csv is not None:
         raise DatasetError("folder: options pattern and csv: expected one of them, got both")
-    images = _from_table(data_dir, Path(csv)) if csv is not None else _from_files(data_dir, pattern)
-    ids, cams = _numbering(image.identity for image in images), _numbering(image.camera for image in images)
+    images = _from_table(data_dir, Path(os.path.expanduser(csv))) if csv is not None else _from_files(data_dir, pattern)
+    images = _without_repeats(_spelled_alike(images))
+    ids, cams = numbering(image.identity for image in images), numbering(image.camera for image in images)
     splits = {}
     for role in ROLES:
         chosen = [image for image in images if image.role == role]
         splits[role] = Split(
             tuple(image.path for image in chosen),
-            _numbers([image.identity for image in chosen], ids, f"{role} images have no identity"),
-            _numbers([image.camera for image in chosen], cams, f"{role} images have no camera"),
+            numbers([image.identity for image in chosen], ids, f"{role} images have no identity"),
+            numbers([image.camera for image in chosen], cams, f"{role} images have no camera"),
         )
+    _warn_of_half_a_test(splits)
     return ReIDDataset("folder", data_dir, **splits, image_size=image_size)
 
 
@@ -71,61 +79,104 @@ def _from_files(root: Path, pattern: str | None) -> list[_Image]:
         raise option_error("folder", "pattern", f"a regular expression ({error})", pattern) from None
     if pattern is not None and not {"id", "camera"} & set(expression.groupindex):
         raise option_error("folder", "pattern", "groups named (?P<id>...) and/or (?P<camera>...)", pattern)
-    images = []
+    images, roles = [], {}
     for path in images_in(root, recursive=True):
         name = path.relative_to(root).as_posix()
         match = expression.search(name)
         if match is None:
             raise DatasetError(f"folder: {path} is not explained by pattern {pattern!r}")
         groups = match.groupdict()
-        first = name.split("/")[0]
-        role = first if first in ROLES and "/" in name else "train"
-        images.append(_Image(path, role, groups.get("id"), groups.get("camera")))
+        folder, role = _role_folder(name)
+        roles[folder] = role
+        images.append(_Image(path, role, groups.get("id"), groups.get("camera"), str(path)))
     if not images:
         raise DatasetError(f"folder: no images in {root}, which holds {listing(root)}")
+    _warn_of_roles(root, roles)
     return images
+
+
+def _role_folder(name: str) -> tuple[str, str]:
+    """The folder, relative to the root, that decides the role of the image `name`, and the role."""
+    folders = name.split("/")[:-1]
+    for depth, folder in enumerate(folders, start=1):
+        role = role_of(folder)
+        if role is not None:
+            return "/".join(folders[:depth]), role
+    return "/".join(folders), "train"
+
+
+def _warn_of_roles(root: Path, roles: dict[str, str]) -> None:
+    """Say what was taken for what, where a folder is not simply called train, query or gallery at the top."""
+    unusual = {folder: role for folder, role in roles.items() if role_of(folder.split("/")[-1]) and folder != role}
+    if unusual:
+        taken = ", ".join(f"{folder} for {role}" for folder, role in sorted(unusual.items())[:6])
+        more = f" and {len(unusual) - 6} more" if len(unusual) > 6 else ""
+        _warn(f"folders below {root} taken for a role: {taken}{more}")
+    tops = {part for folder, role in roles.items() if role == "train" for part in folder.split("/")[:2]}
+    doubtful = sorted(part for part in tops if role_of(part) is None and _resembles_a_role(part))
+    if doubtful:
+        _warn(
+            f"the images in {', '.join(doubtful[:6])} below {root} are taken for training; folders of images for "
+            "evaluation are called query and gallery"
+        )
+
+
+def _resembles_a_role(folder: str) -> bool:
+    plain = spelling(folder)
+    return plain in TEST_NAMES or bool(difflib.get_close_matches(plain, ROLE_NAMES, n=1, cutoff=0.8))
 
 
 def _from_table(root: Path, table: Path) -> list[_Image]:
     table = table if table.is_absolute() or table.exists() else root / table
-    if not table.is_file():
-        raise DatasetError(f"folder: table {table} does not exist")
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv_module.DictReader(file)
-        columns = list(reader.fieldnames or ())
-        if "path" not in columns:
-            raise DatasetError(
-                f"folder: {table}: expected a header with a column path, got {', '.join(columns) or 'nothing'}"
-            )
-        images = []
-        for row in reader:
-            role = row.get("split") or "train"
-            path = root / row["path"]
-            if role not in ROLES:
-                raise DatasetError(
-                    f"folder: {table}, line {reader.line_num}: split: expected {', '.join(ROLES)}, got {role!r}"
-                )
-            if not path.is_file():
-                raise DatasetError(f"folder: {table}, line {reader.line_num}: {path} does not exist")
-            images.append(_Image(path, role, row.get("id") or None, row.get("camera") or None))
-    if not images:
-        raise DatasetError(f"folder: {table} lists no image")
-    return images
+    rows = read_table(root, table)
+    without = sum(row.role is None for row in rows)
+    if 0 < without < len(rows):
+        _warn(f"{without} of {len(rows)} rows of {table} have no split and are taken for training")
+    return [
+        _Image(row.path, row.role or "train", row.identity, row.camera, f"{table}, line {row.line}") for row in rows
+    ]
 
 
-def _numbering(values: Iterable[str | None]) -> dict[str, int]:
-    """A number from 0 for every value, in sorted order (numbers by size, words by letter)."""
-    known = {value for value in values if value is not None}
-    numeric = all(re.fullmatch(r"-?\d+", value) for value in known)
-    order = sorted(known, key=lambda value: (int(value), value) if numeric else (0, value))
-    return {value: i for i, value in enumerate(order)}
+def _spelled_alike(images: list[_Image]) -> list[_Image]:
+    try:
+        ids = spelled_alike([image.identity for image in images])
+        cams = spelled_alike([image.camera for image in images])
+    except ValueError as error:
+        raise DatasetError(f"folder: {error}") from None
+    return [replace(image, identity=i, camera=c) for image, i, c in zip(images, ids, cams, strict=True)]
 
 
-def _numbers(values: Sequence[str | None], numbering: dict[str, int], problem: str) -> NDArray[np.int64] | None:
-    """The numbers of a split's values, or None if none of them is known."""
-    missing = sum(value is None for value in values)
-    if missing == len(values):
-        return None
-    if missing:
-        raise DatasetError(f"folder: {missing} of {len(values)} {problem}; give all of them one or none")
-    return np.array([numbering[value] for value in values if value is not None], dtype=np.int64)
+def _without_repeats(images: list[_Image]) -> list[_Image]:
+    """Each image once in a role, whether a table lists it twice or a linked file stands beside its target.
+
+    Raises:
+        DatasetError: if it has two identities or two cameras.
+    """
+    files = [os.path.realpath(i.path) if i.path.is_symlink() else os.path.normpath(i.path) for i in images]
+    listed = {file for file, image in zip(files, images, strict=True) if not image.path.is_symlink()}
+    kept: dict[tuple[str, str], _Image] = {}
+    roles: dict[str, set[str]] = {}
+    for file, image in zip(files, images, strict=True):
+        # Several names of one file elsewhere stay: stores of contents keep equal images once, whoever is on them.
+        file = file if file in listed else os.path.normpath(image.path)
+        first = kept.setdefault((image.role, file), image)
+        if (first.identity, first.camera) != (image.identity, image.camera):
+            raise DatasetError(f"folder: {image.place}: the image has another identity or camera in {first.place}")
+        roles.setdefault(file, set()).add(image.role)
+    if len(kept) < len(images):
+        _warn(f"{len(images) - len(kept)} of {len(images)} images are listed twice; each is taken once")
+    shared = Counter(" and ".join(sorted(of, key=ROLES.index)) for of in roles.values() if len(of) > 1)
+    if shared:
+        counts = ", ".join(f"{count} in {of}" for of, count in sorted(shared.items()))
+        _warn(f"some images have several roles ({counts}): figures measured on them flatter")
+    return list(kept.values())
+
+
+def _warn_of_half_a_test(splits: dict[str, Split]) -> None:
+    for there, missing in (("query", "gallery"), ("gallery", "query")):
+        if len(splits[there]) and not len(splits[missing]):
+            _warn(f"{len(splits[there])} {there} images but no {missing} images: they are not trained on, and not used")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"folder: {message}", DatasetWarning, stacklevel=4)

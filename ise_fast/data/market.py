@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .base import ROLES, Counts, DatasetError, ReIDDataset, Split, find_root, images_in, listing, warn_if_counts_differ
+from .base import ROLES, Counts, DatasetError, ReIDDataset, Split, find_root, listing, warn_if_counts_differ
+from .find import images_in
+from .labels import int64
 
 JUNK = -1
+OTHER_NAMES = "images of your own go by --dataset folder with --identity-pattern or --labels-csv"
 PERSON_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 
@@ -39,7 +42,7 @@ class MarketLayout:
 MARKET1501 = MarketLayout(
     name="market1501",
     inner="market1501/Market-1501-v15.09.15",
-    pattern=r"([-\d]+)_c(\d)",
+    pattern=r"([-\d]+)_c(\d+)",
     cameras=_numbered(6),
     published={"train": (751, 12_936), "query": (750, 3_368), "gallery": (None, 15_913)},
 )
@@ -53,7 +56,7 @@ MSMT17_REPACKED = MarketLayout(
 PERSONX = MarketLayout(
     name="personx",
     inner="personx/PersonX",
-    pattern=r"([-\d]+)_c([-\d]+)",
+    pattern=r"([-\d]+)_c(\d+)",
     cameras={3: 0, 4: 1, 8: 2, 10: 3, 11: 4, 12: 5},
     published={"train": (None, 9_840), "query": (None, 5_136), "gallery": (None, 30_816)},
 )
@@ -99,12 +102,18 @@ def _read_folder(folder: Path, layout: MarketLayout) -> Split:
             raise DatasetError(
                 f"{layout.name}: {path}: expected a file name like {layout.pattern}, such as 0002_c1s1_000451_03.jpg"
             )
-        identity, camera = int(match[1]), int(match[2])
+        try:
+            identity, camera = int64(match[1]), int64(match[2])
+        except ValueError:
+            raise DatasetError(
+                f"{layout.name}: {path}: expected whole numbers of 64 bits as identity and camera, got {match[1]} and "
+                f"{match[2]}; {OTHER_NAMES}"
+            ) from None
         if identity == JUNK:
             continue
         if camera not in layout.cameras:
             known = ", ".join(map(str, layout.cameras))
-            raise DatasetError(f"{layout.name}: {path}: camera {camera} is not one of {known}")
+            raise DatasetError(f"{layout.name}: {path}: camera {camera} is not one of {known}; {OTHER_NAMES}")
         rows.append((path, identity, layout.cameras[camera]))
     if not rows:
         raise DatasetError(

@@ -9,11 +9,16 @@ the file name (0000_000_01_0303morning_0015_0.jpg: camera 1). The training set i
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
-from .base import DatasetError, ReIDDataset, Split, listing, require_directory, warn_if_counts_differ
+from .base import DatasetError, DatasetWarning, ReIDDataset, Split, listing, require_directory, warn_if_counts_differ
+from .labels import int64
 from .market import MSMT17_REPACKED, load_market_layout
+from .text import read_text
 
+Row = tuple[Path, int, int]  # path, identity, camera
 NATIVE_FOLDERS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))
 LISTS = {"train": ("list_train.txt", "list_val.txt"), "query": ("list_query.txt",), "gallery": ("list_gallery.txt",)}
 PLACES = ("msmt17/MSMT17_V1", "msmt17/MSMT17_V2", "msmt17", "MSMT17_V1", "MSMT17_V2", "MSMT17", ".")
@@ -46,7 +51,7 @@ def _load_native(root: Path) -> ReIDDataset:
         raise DatasetError(f"msmt17: {root} has the list files but no folders {pairs}; it holds {listing(root)}")
     folders = {"train": root / train_name, "query": root / test_name, "gallery": root / test_name}
     splits = {
-        role: Split.from_rows(row for name in names for row in _read_list(root / name, folders[role]))
+        role: Split.from_rows(_once(row for name in names for row in _read_list(root / name, folders[role])))
         for role, names in LISTS.items()
     }
     dataset = ReIDDataset("msmt17", root, **splits, image_size=MSMT17_REPACKED.image_size)
@@ -54,20 +59,25 @@ def _load_native(root: Path) -> ReIDDataset:
     return dataset
 
 
-def _read_list(file: Path, folder: Path) -> list[tuple[Path, int, int]]:
+def _read_list(file: Path, folder: Path) -> list[Row]:
     if not file.is_file():
         raise DatasetError(f"msmt17: {file} is missing; expected {', '.join(sum(LISTS.values(), ()))} in {file.parent}")
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = read_text(file).content.splitlines()
+    except DatasetError as error:
+        raise DatasetError(f"msmt17: {error}") from None
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            name, identity = line.rsplit(maxsplit=1)
-            camera = int(Path(name).name.split("_")[2])
-            rows.append((folder / name, int(identity), MSMT17_REPACKED.cameras[camera]))
+            name, identity = line.strip().replace("\\", "/").rsplit(maxsplit=1)  # lists made on Windows
+            camera = int64(Path(name).name.split("_")[2])
+            row = _inside(folder, name), int64(identity), MSMT17_REPACKED.cameras[camera]
         except (ValueError, IndexError, KeyError):
             example = "0000/0000_000_01_0303morning_0015_0.jpg 0 with a camera from 1 to 15"
             raise DatasetError(f"msmt17: {file}, line {number}: expected a line like {example}, got {line!r}") from None
+        rows.append(row)
     if not rows:
         raise DatasetError(f"msmt17: {file} lists no image")
     # One look instead of 126,441: files lost from the middle are named when they are decoded.
@@ -76,3 +86,28 @@ def _read_list(file: Path, folder: Path) -> list[tuple[Path, int, int]]:
             f"msmt17: {file} lists {rows[0][0]}, which does not exist; are the images unpacked in {folder}?"
         )
     return rows
+
+
+def _once(rows: Iterable[Row]) -> list[Row]:
+    """Each image once, though lists may name it twice.
+
+    Raises:
+        DatasetError: if it has two identities.
+    """
+    kept: dict[Path, Row] = {}
+    count = 0
+    for row in rows:
+        count += 1
+        first = kept.setdefault(row[0], row)
+        if first[1] != row[1]:
+            raise DatasetError(f"msmt17: {row[0]} is identity {first[1]} and {row[1]} in the lists")
+    if len(kept) < count:
+        message = f"msmt17: {count - len(kept)} of {count} images are listed twice; each is taken once"
+        warnings.warn(message, DatasetWarning, stacklevel=4)
+    return list(kept.values())
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"expected a path below {folder}, got {name}")
+    return folder / name

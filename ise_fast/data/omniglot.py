@@ -14,15 +14,16 @@ Tenenbaum, Human-level concept learning through probabilistic program induction,
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from .archive import is_archive, member_names
 from .base import DatasetError, ReIDDataset, Split, listing, require_directory
+from .find import images_in
 
 TEST_ALPHABETS = ("Balinese", "Early_Aramaic", "Tagalog")
 QUERY_DRAWERS = range(1, 6)
-IMAGE = re.compile(r"(?:^|.*/)([^/]+)/(character\d+)/\d+_(\d+)\.png")
+IMAGE = re.compile(r"(?:^|.*/)([^/]+)/(character\d+)/\d+_(\d+)\.png", re.IGNORECASE)
 Row = tuple[Path, str, str, int]  # path, alphabet, character, drawer
 
 
@@ -64,15 +65,13 @@ def load_omniglot(data_dir: Path, *, test_alphabets: Sequence[str] = TEST_ALPHAB
 
 def _find(root: Path) -> Iterator[Row]:
     """Every drawing below root, archives first, then extracted files; paths in sorted order."""
-    archives = sorted(root.glob("*.zip"))
-    for archive in archives:
+    for archive in sorted(filter(is_archive, root.iterdir())):
         try:
-            with zipfile.ZipFile(archive) as opened:
-                names = sorted(opened.namelist())
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DatasetError(f"omniglot: archive {archive} cannot be read: {error}") from error
+            names = member_names(archive)
+        except DatasetError as error:
+            raise DatasetError(f"omniglot: {error}") from None
         yield from _parse(archive, names)
-    yield from _parse(root, sorted(path.relative_to(root).as_posix() for path in root.rglob("character*/*.png")))
+    yield from _parse(root, [path.relative_to(root).as_posix() for path in images_in(root, recursive=True)])
 
 
 def _parse(parent: Path, names: Sequence[str]) -> Iterator[Row]:

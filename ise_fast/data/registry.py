@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -45,4 +46,4 @@ def load_dataset(name: str, data_dir: Path | str, **options: Any) -> ReIDDataset
     unknown = [option for option in options if option not in known]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
         raise DatasetError(f"{name}: unknown option {unknown[0]}; expected {', '.join(known) or 'none'}")
-    return loader(Path(data_dir).expanduser(), **options)
+    return loader(Path(os.path.expanduser(data_dir)), **options)

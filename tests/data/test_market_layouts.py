@@ -167,6 +167,84 @@ def test_incomplete_and_misnamed_data_sets_are_errors(tmp_path: Path, write_imag
         load_dataset("market1501", tmp_path)
 
 
+@pytest.mark.parametrize("camera", ["10", "12", "61", "0", "010", "9223372036854775809"])
+def test_a_camera_of_several_digits_is_not_its_first(tmp_path: Path, write_images: WriteImages, camera: str) -> None:
+    write_market(write_images, tmp_path)
+    write_images(tmp_path / "query", [f"0001_c{camera}s1_000001_00.jpg"])
+    with pytest.raises(DatasetError, match=rf"0001_c{camera}s1_000001_00\.jpg: .*--dataset folder") as caught:
+        load_dataset("market1501", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["market1501", "msmt17", "personx", "veri776"])
+@pytest.mark.parametrize(
+    "identity", ["2019-07-01", "0001-2", "--1", "-", "9223372036854775808", "-9223372036854775809", "9" * 200]
+)
+def test_an_identity_that_is_no_number_is_named(
+    tmp_path: Path, write_images: WriteImages, name: str, identity: str
+) -> None:
+    folders = ("image_train", "image_query", "image_test") if name == "veri776" else tuple(MARKET)
+    for folder in folders:
+        write_images(tmp_path / folder, [f"{identity}_c3s1_0.jpg"])
+    with pytest.raises(DatasetError, match=rf"_train/{identity}_c3s1_0\.jpg: expected .*numbers") as caught:
+        load_dataset(name, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_identities_of_64_bits_are_themselves(tmp_path: Path, write_images: WriteImages) -> None:
+    write_market(write_images, tmp_path)
+    write_images(tmp_path / "query", [f"{2**63 - 1}_c1_0.jpg", f"-{2**63}_c1_0.jpg", "-0001_c1_0.jpg", "-2_c1_0.jpg"])
+    ids = load_dataset("market1501", tmp_path).query.ids.tolist()
+    assert sorted(ids) == [-(2**63), -2, 1, 3, 2**63 - 1]
+
+
+def write_msmt(root: Path, write_images: WriteImages, lines: str, encoding: str = "utf-8") -> None:
+    name = "0000/0000_000_01_0303morning_0015_0.jpg"
+    write_images(root / "train", [name, "0001/0001_004_15_0303noon_0044_1.jpg"])
+    write_images(root / "test", [name])
+    for part in ("train", "val", "query", "gallery"):
+        (root / f"list_{part}.txt").write_bytes(f"{name} 0\n".encode())
+    (root / "list_train.txt").write_bytes(lines.encode(encoding))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\n\x1a"])
+@pytest.mark.parametrize("slash", ["/", "\\"])
+@pytest.mark.parametrize("gap", [" ", "\t"])
+def test_msmt17_lists_from_any_editor(
+    tmp_path: Path, write_images: WriteImages, encoding: str, end: str, slash: str, gap: str
+) -> None:
+    last = end.replace("\x1a", "")
+    lines = f"0000/0000_000_01_0303morning_0015_0.jpg 0{last}0001/0001_004_15_0303noon_0044_1.jpg 1{end}"
+    write_msmt(tmp_path, write_images, lines.replace("/", slash).replace(" ", gap), encoding)
+    dataset = load_dataset("msmt17", tmp_path)
+    assert (dataset.train.ids.tolist(), dataset.train.cams.tolist()) == ([0, 1], [0, 14])  # the list of val repeats one
+    assert all(path.is_file() for path in dataset.train.paths)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/etc/0_0_01_x.jpg 0", "line 2: expected a line like"),
+        ("../test/0_0_01_x.jpg 0", "line 2: expected a line like"),
+        ("0000/0000_000_01_x.jpg 9223372036854775808", "line 2: expected a line like"),
+        ("0000/0000_000_16_x.jpg 0", "line 2: expected a line like"),
+        ("0000/0000_000_01_0303morning_0015_0.jpg 5", "is identity 0 and 5"),
+    ],
+)
+def test_msmt17_lists_that_make_no_sense(tmp_path: Path, write_images: WriteImages, line: str, message: str) -> None:
+    write_msmt(tmp_path, write_images, f"0000/0000_000_01_0303morning_0015_0.jpg 0\n{line}\n")
+    with pytest.raises(DatasetError, match=message):
+        load_dataset("msmt17", tmp_path)
+
+
+@pytest.mark.filterwarnings("always::ise_fast.data.DatasetWarning")
+def test_msmt17_lists_that_repeat_an_image(tmp_path: Path, write_images: WriteImages) -> None:
+    write_msmt(tmp_path, write_images, "0001/0001_004_15_0303noon_0044_1.jpg 1\n" * 3)
+    with pytest.warns(DatasetWarning, match="2 of 4 images are listed twice"):
+        assert len(load_dataset("msmt17", tmp_path).train) == 2
+
+
 def test_unknown_names_and_options_list_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"expected one of market1501, .*got 'dukemtmc'"):
         load_dataset("dukemtmc", tmp_path)

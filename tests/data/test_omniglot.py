@@ -90,3 +90,44 @@ def test_damaged_archive_is_named(archives: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:1000])
     with pytest.raises(DatasetError, match=r"archive .*small2\.zip cannot be read"):
         load_dataset("omniglot", archives)
+
+
+@pytest.mark.parametrize("prefix", ["/abs/", "C:\\data\\", ".\\", "//server/share/"])
+def test_names_from_other_archivers_are_the_members_themselves(
+    archives: Path, tmp_path_factory: pytest.TempPathFactory, prefix: str
+) -> None:
+    """A file outside that has the name of an absolute member is not read."""
+    root = tmp_path_factory.mktemp("windows")
+    for archive in archives.glob("*.zip"):
+        with zipfile.ZipFile(archive) as source, zipfile.ZipFile(root / archive.name, "w") as target:
+            for info in source.infolist():
+                target.writestr(prefix + info.filename.replace("/", prefix[-1]), source.read(info))
+    usual, read = load_dataset("omniglot", archives), load_dataset("omniglot", root)
+    assert read.query.ids.tolist() == usual.query.ids.tolist()
+    assert len(read.train) == len(usual.train)
+    size = (20, 20)
+    assert open_images(read.query.paths, size).batch([0, 7]).equal(open_images(usual.query.paths, size).batch([0, 7]))
+
+
+@pytest.mark.parametrize("name", ["../Greek/character01/0001_01.png", "a/..\\..\\Greek\\character01\\0001_01.png"])
+def test_members_that_lead_out_of_the_archive_are_refused(archives: Path, name: str) -> None:
+    with zipfile.ZipFile(archives / "images_background_small2.zip", "a") as opened:
+        opened.writestr(name, b"")
+    with pytest.raises(DatasetError, match=r"omniglot: archive .*small2\.zip cannot be read: its member .* leads out"):
+        load_dataset("omniglot", archives)
+
+
+def test_a_folder_called_like_an_archive_and_capital_suffixes(
+    archives: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("unpacked")
+    first, second = sorted(archives.glob("*.zip"))
+    zipfile.ZipFile(first).extractall(root / first.name)
+    (root / "small2.ZIP").write_bytes(second.read_bytes())
+    for path in list(root.rglob("*_01.png")):
+        path.rename(path.with_suffix(".PNG"))
+    usual, read = load_dataset("omniglot", archives), load_dataset("omniglot", root)
+    assert [len(getattr(read, role)) for role in ("train", "query", "gallery")] == [
+        len(getattr(usual, role)) for role in ("train", "query", "gallery")
+    ]
+    assert len(open_images(read.query.paths, (20, 20))) == len(read.query)
