@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ise_fast.engine import assemble, checkpoint, distributed
-from ise_fast.engine.config import TrainConfig, add_flags, flag, normalise, run_parser
+from ise_fast.engine.config import TrainConfig, add_flags, expand_home, flag, normalise, run_parser
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.evaluator import evaluate
@@ -30,16 +30,18 @@ log = logging.getLogger("ise_fast.evaluate")
 class EvaluateConfig:
     """What to evaluate, and on which images; what is left out is as in training."""
 
-    checkpoint: str | None = flag(None, "checkpoint of a training run, such as logs/NAME/checkpoints/best.pt")
+    checkpoint: str | None = flag(
+        None, "checkpoint of a training run, such as logs/NAME/checkpoints/best.pt", path=True
+    )
     dataset: str | None = flag(None, "data set; default: the one of training", "-d")
-    data_dir: str | None = flag(None, "folder that holds the data set; default: as in training")
+    data_dir: str | None = flag(None, "folder that holds the data set; default: as in training", path=True)
     rerank: bool = flag(False, "k-reciprocal re-ranking besides the plain distance")
-    output: str | None = flag(None, "also write the figures to this JSON file")
-    features: str | None = flag(None, "also write paths and features of query and gallery to this .npz file")
+    output: str | None = flag(None, "also write the figures to this JSON file", path=True)
+    features: str | None = flag(None, "also write paths and features of query and gallery to this .npz file", path=True)
     height: int | None = flag(None, "image height")
     width: int | None = flag(None, "image width")
     identity_pattern: str | None = flag(None, "folder data set: regular expression with groups id and camera")
-    labels_csv: str | None = flag(None, "folder data set: CSV file with columns path, id, camera, split")
+    labels_csv: str | None = flag(None, "folder data set: CSV file with columns path, id, camera, split", path=True)
     test_batch_size: int = flag(256, "images in a batch")
     workers: int = flag(2, "threads that decode images", "-j")
     device: str = flag("auto", "auto, cpu, cuda, cuda:N")
@@ -71,7 +73,7 @@ def _parse(argv: Sequence[str]) -> EvaluateConfig:
         prog=PROG, description="Evaluate a trained network by retrieval.", exit_on_error=False, allow_abbrev=False
     )
     add_flags(parser, EvaluateConfig)
-    config = EvaluateConfig(**run_parser(parser, normalise(argv)))
+    config = EvaluateConfig(**expand_home(run_parser(parser, normalise(argv)), EvaluateConfig))
     if config.checkpoint is None:
         raise UsageError("--checkpoint: expected the path of a checkpoint, got none")
     return config
@@ -83,12 +85,14 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
     Raises:
         UsageError: if the checkpoint or the data set cannot be used, or a file cannot be written.
     """
+    for name in ("output", "features"):
+        _check_target(f"--{name}", getattr(config, name))
     state = checkpoint.load(Path(config.checkpoint or ""))
     trained = TrainConfig.from_flat(state["config"])
     chosen = {f.name for f in dataclasses.fields(trained.data)} & {f.name for f in dataclasses.fields(config)}
     overrides = {name: getattr(config, name) for name in chosen if getattr(config, name) is not None}
     data = dataclasses.replace(trained.data, **overrides)
-    dataset = assemble.open_dataset(data)
+    dataset = assemble.check_test_images(assemble.open_dataset(data))
     log.info("%s", dataset.table())
     test = assemble.open_test_images(data, dataset, world)
     if test is None:
@@ -107,7 +111,10 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
     def measure() -> dict[str, Any]:
         results = {}
         for name in ("plain", "rerank") if config.rerank else ("plain",):
-            result = evaluate(query, gallery, test.query, test.gallery, rerank=name == "rerank")
+            try:
+                result = evaluate(query, gallery, test.query, test.gallery, rerank=name == "rerank")
+            except ValueError as error:  # NaN in the features, above all
+                raise UsageError(f"--checkpoint: its features cannot be ranked: {error}") from error
             log.info("%-7s %s (%d queries)", name, result, result.queries)
             results[name] = result.as_dict()
         return results
@@ -125,6 +132,17 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
         arrays["gallery_paths"] = [str(path) for path in test.gallery_images.paths]
         _write("--features", lambda: np.savez(config.features or "", **arrays))
     return results
+
+
+def _check_target(flag_name: str, target: str | None) -> None:
+    """What can be known before the features are extracted, which may take long."""
+    if target is None:
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise UsageError(f"{flag_name}: expected a file, got the folder {path}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag_name}: cannot be written: there is no folder {path.parent}")
 
 
 def _write(flag_name: str, write: Callable[[], object]) -> None:

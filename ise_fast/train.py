@@ -74,7 +74,7 @@ def train(config: TrainConfig, world: World) -> dict[str, Any]:
     )
     folder, resume = world.on_main(lambda: choose_folder(config))
     saved = find_checkpoint(folder, resume)
-    dataset = assemble.open_dataset(config.data)
+    dataset = assemble.check_test_images(assemble.open_dataset(config.data), config.run.eval_step)
     log.info("%s", dataset.table())
     training = assemble.open_training_images(config.data, dataset, world, progress=config.run.progress)
     assemble.check_sizes(config, len(training.images), world)

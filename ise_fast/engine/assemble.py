@@ -6,12 +6,13 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL.Image import DecompressionBombWarning
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,7 +21,7 @@ from ise_fast.engine.checkpoint import seed_everything
 from ise_fast.engine.config import DataConfig, ModelConfig, TrainConfig
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
-from ise_fast.engine.evaluator import evaluate
+from ise_fast.engine.evaluator import evaluate, has_match
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.precision import Precision
 from ise_fast.engine.state import TrainState
@@ -81,6 +82,54 @@ def open_dataset(config: DataConfig) -> ReIDDataset:
     return dataset
 
 
+def check_test_images(dataset: ReIDDataset, eval_step: int | None = None) -> ReIDDataset:
+    """The data set, if its queries can be evaluated or it has none; a look at its labels, before images are decoded.
+
+    Args:
+        dataset: with or without test images.
+        eval_step: of training; with 0, test images without a match are taken out instead of being an error.
+
+    Raises:
+        UsageError: no query has a match in the gallery.
+    """
+    query, gallery = dataset.query, dataset.gallery
+    if not dataset.can_evaluate:
+        if len(query) and len(gallery):
+            side = "queries" if query.ids is None else "gallery"
+            log.warning("no identity is known for the %s: nothing can be evaluated", side)
+        return dataset
+    if (query.cams is None) != (gallery.cams is None):
+        side = "gallery" if query.cams is None else "queries"
+        log.warning("cameras are known for the %s alone and are not used: any gallery image may be a match", side)
+    try:
+        _require_matches(query, gallery)
+    except UsageError as error:
+        if eval_step is None:
+            raise
+        if eval_step:
+            raise UsageError(f"{error}; or train without evaluation: --eval-step 0") from None
+        log.warning("%s", error)
+        none = np.array([], dtype=np.int64)
+        return dataset.take(query=none, gallery=none)
+    return dataset
+
+
+def _require_matches(query: Split, gallery: Split) -> None:
+    matched = has_match(query, gallery)
+    count, total = int(matched.sum()), len(matched)
+    if 0 < count < total:
+        log.warning("%d of %d queries have no match in the gallery and are not counted", total - count, total)
+    if count:
+        return
+    if bool(has_match(replace(query, cams=None), gallery).any()):
+        why = "every match was taken by the query's own camera, and such matches do not count"
+        remedy = "leave the camera out of --identity-pattern or --labels-csv to count them"
+    else:
+        why = "no query's identity is in the gallery"
+        remedy = "give the same thing the same identity on both sides"
+    raise UsageError(f"--dataset: none of {total} queries has a match in the gallery: {why}; {remedy}")
+
+
 def open_training_images(
     config: DataConfig, dataset: ReIDDataset, world: World, *, progress: bool = False
 ) -> TrainingImages:
@@ -101,14 +150,17 @@ def open_test_images(
     """Decode queries and gallery; None if the data set has none with identities.
 
     Raises:
-        UsageError: for an unreadable image (unless they are skipped), or none at all.
+        UsageError: for an unreadable image (unless they are skipped), or none at all, or none left with a match.
     """
     if not dataset.can_evaluate:
         return None
     query, gallery = (
         _open(split.paths, config, dataset, world, progress) for split in (dataset.query, dataset.gallery)
     )
-    return RetrievalImages(dataset.query.take(query.kept), dataset.gallery.take(gallery.kept), query, gallery)
+    queries, entries = dataset.query.take(query.kept), dataset.gallery.take(gallery.kept)
+    if query.skipped or gallery.skipped:
+        _require_matches(queries, entries)
+    return RetrievalImages(queries, entries, query, gallery)
 
 
 def _open(
@@ -116,13 +168,15 @@ def _open(
 ) -> ImageStore:
     size = config.height or dataset.image_size[0], config.width or dataset.image_size[1]
     kind = config.cache if config.cache != "auto" else ("disk" if world.size > 1 else "memory")
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ise_fast"
+    cache_dir = (config.cache_dir or _default_cache()) if kind == "disk" else None
     on_error: Literal["raise", "skip"] = "skip" if config.unreadable == "skip" else "raise"
     try:
-        store = open_images(
-            paths, size, kind, max(1, config.workers), on_error,
-            cache_dir=config.cache_dir or default, progress=progress and world.is_main,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DecompressionBombWarning)  # such an image is an error, in one line
+            store = open_images(
+                paths, size, kind, max(1, config.workers), on_error,
+                cache_dir=cache_dir, progress=progress and world.is_main,
+            )  # fmt: skip
     except DatasetError as error:
         raise UsageError(f"{error} (--unreadable skip leaves such images out)") from error
     except OSError as error:
@@ -133,6 +187,13 @@ def _open(
         log.warning("%d of %d images cannot be read and are left out", len(store.skipped), len(paths))
     _move_to_device(store, world)
     return store
+
+
+def _default_cache() -> Path:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ise_fast"
+    except RuntimeError as error:
+        raise UsageError("--cache-dir: expected a folder, because this user has no home folder") from error
 
 
 def _move_to_device(store: ImageStore, world: World) -> None:

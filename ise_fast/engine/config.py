@@ -7,6 +7,7 @@ users of this field know by heart (`-b/--batch-size`, `--num-instances`, `--eps`
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,9 @@ from ise_fast.engine.errors import UsageError
 T = TypeVar("T")
 
 
-def flag(default: T, text: str, short: str | None = None) -> T:
-    """A dataclass field with the help text and short flag of its command-line option."""
-    return field(default=default, metadata={"help": text, "short": short})
+def flag(default: T, text: str, short: str | None = None, *, path: bool = False) -> T:
+    """A dataclass field with the help text and short flag of its command-line option; a path may start with ~."""
+    return field(default=default, metadata={"help": text, "short": short, "path": path})
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,17 @@ class DataConfig:
     """Images: where they are, how they are decoded, cached and augmented."""
 
     dataset: str = flag("synthetic", "market1501, msmt17, personx, veri776, folder, omniglot or synthetic", "-d")
-    data_dir: str | None = flag(None, "folder that holds the data set (synthetic: where to write it)")
+    data_dir: str | None = flag(None, "folder that holds the data set (synthetic: where to write it)", path=True)
     height: int | None = flag(None, "image height; default: the data set's own")
     width: int | None = flag(None, "image width; default: the data set's own")
     workers: int = flag(2, "threads that decode images into the cache", "-j")
     cache: Literal["auto", "memory", "disk"] = flag(
         "auto", "decoded images: in memory, or in a memory-mapped file (auto: with several processes)"
     )
-    cache_dir: str | None = flag(None, "folder of the memory-mapped files; default: ~/.cache/ise_fast")
+    cache_dir: str | None = flag(None, "folder of the memory-mapped files; default: ~/.cache/ise_fast", path=True)
     unreadable: Literal["error", "skip"] = flag("error", "an image that cannot be decoded: stop, or skip and count")
     identity_pattern: str | None = flag(None, "folder data set: regular expression with groups id and camera")
-    labels_csv: str | None = flag(None, "folder data set: CSV file with columns path, id, camera, split")
+    labels_csv: str | None = flag(None, "folder data set: CSV file with columns path, id, camera, split", path=True)
     flip: float = flag(0.5, "probability of a horizontal flip")
     padding: int = flag(10, "pixels padded on every side before the random crop; 0: none")
     erase: float = flag(0.5, "probability of random erasing")
@@ -48,7 +49,7 @@ class ModelConfig:
     """The embedding network."""
 
     arch: str = flag("resnet50", "backbone: resnet18 ... resnet152, a torchvision name, or small (CPU default)", "-a")
-    pretrained: str = flag("imagenet", "none, imagenet, or the path of a weight file")
+    pretrained: str = flag("imagenet", "none, imagenet, or the path of a weight file", path=True)
     pooling_type: Literal["avg", "gem"] = flag("avg", "global pooling")
     features: int = flag(0, "embedding size; 0: the backbone's own width")
     bn_chunk: int = flag(64, "images that one BatchNorm sees, in sampler order (ghost BatchNorm); 0: the whole batch")
@@ -111,8 +112,10 @@ class OptimConfig:
 class RunConfig:
     """Where the run lives and how it is watched, stopped and resumed."""
 
-    logs_dir: str | None = flag(None, "folder of the run; default: logs/PRESET, numbered when taken")
-    resume: str | None = flag(None, "auto (newest checkpoint in the folder of the run) or a checkpoint's path")
+    logs_dir: str | None = flag(None, "folder of the run; default: logs/PRESET, numbered when taken", path=True)
+    resume: str | None = flag(
+        None, "auto (newest checkpoint in the folder of the run) or a checkpoint's path", path=True
+    )
     seed: int = flag(1, "seed of every random choice")
     deterministic: bool = flag(False, "refuse operations without a deterministic implementation (GPU)")
     device: str = flag("auto", "auto, cpu, cuda, cuda:N")
@@ -180,20 +183,46 @@ def parse(argv: Sequence[str], prog: str = "python -m ise_fast.train") -> TrainC
     preset = asked["preset"] or presets.for_dataset(asked["dataset"], asked["method"])
     parser = _parser(prog)
     parser.set_defaults({**presets.values(preset), "preset": preset})
-    config = TrainConfig.from_flat(run_parser(parser, argv))
+    config = TrainConfig.from_flat(expand_home(run_parser(parser, argv), *_SECTIONS.values()))
     validate(config)
     return config
 
 
 def normalise(argv: Sequence[str]) -> list[str]:
-    """`--batch_size=8` -> `--batch-size=8`: users of this field type both."""
-    result = []
+    """`--batch_size=8` -> `--batch-size=8`: users of this field type both. And ~ in the path of `--config`."""
+    result: list[str] = []
     for word in argv:
         name, equals, value = word.partition("=")
         if name.startswith("--") and not name.startswith("--print_config"):
             name = "--" + name[2:].replace("_", "-")
+        if name == "--config":
+            value = _expanded("config", value)
+        elif result and result[-1] == "--config":
+            name = _expanded("config", name)
         result.append(name + equals + value)
     return result
+
+
+def expand_home(values: Mapping[str, Any], *sections: type) -> dict[str, Any]:
+    """The values of flags with ~ as the home folder in all paths: a shell does it neither after = nor in a file.
+
+    Raises:
+        UsageError: for ~NAME without such a user.
+    """
+    paths = {f.name for section in sections for f in dataclasses.fields(section) if f.metadata.get("path")}
+    return {key: _expanded(key, value) if key in paths else value for key, value in values.items()}
+
+
+def _expanded(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith("~"):
+        return value
+    expanded = os.path.expanduser(value)
+    if expanded == value:
+        raise UsageError(
+            f"--{name.replace('_', '-')}: there is no home folder {value.split('/')[0]}; write ./{value} for what is "
+            "called so here"
+        )
+    return expanded
 
 
 def _parser(prog: str) -> Any:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ise_fast import ops
 from ise_fast.data import Split
 
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
 RANKS = (1, 5, 10)
+K1, K2 = 20, 6  # of re-ranking, as published
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,13 @@ def evaluate(
     """
     if query_split.ids is None or gallery_split.ids is None:
         raise ValueError("query_split, gallery_split: expected identities, got a data set without them")
-    reranked = ops.re_ranking(query, gallery) if rerank else None
+    reranked = _re_ranked(query, gallery) if rerank else None
     ids, gallery_ids = torch.as_tensor(query_split.ids), torch.as_tensor(gallery_split.ids)
     with_cams = query_split.cams is not None and gallery_split.cams is not None
     cams = torch.as_tensor(query_split.cams) if with_cams else None
     gallery_cams = torch.as_tensor(gallery_split.cams) if with_cams else None
 
-    matched = _has_match(ids, gallery_ids, cams, gallery_cams)
+    matched = has_match(query_split, gallery_split)
     if not bool(matched.any()):
         raise ValueError("query_split: expected queries with a match in the gallery (other camera), got none")
     ids, gallery_ids = ids.to(query.device), gallery_ids.to(query.device)
@@ -79,14 +85,37 @@ def evaluate(
     return Retrieval(float(torch.cat(aps).mean()), rank1, rank5, rank10, worst / count, count)
 
 
-def _has_match(ids: Tensor, gallery_ids: Tensor, cams: Tensor | None, gallery_cams: Tensor | None) -> Tensor:
-    """[Q] bool: some gallery image has the same identity and, where cameras are known, another camera."""
-    if cams is None or gallery_cams is None:
+def has_match(query_split: Split, gallery_split: Split) -> Tensor:
+    """[Q] bool: some gallery image has the same identity and, where both sides have cameras, another camera.
+
+    Raises:
+        ValueError: for a split without identities.
+    """
+    if query_split.ids is None or gallery_split.ids is None:
+        raise ValueError("query_split, gallery_split: expected identities, got a data set without them")
+    ids, gallery_ids = _numbered(query_split.ids, gallery_split.ids)
+    if query_split.cams is None or gallery_split.cams is None:
         return torch.isin(ids, gallery_ids)
-    base = 1 + int(max(cams.max(), gallery_cams.max()))
+    cams, gallery_cams = _numbered(query_split.cams, gallery_split.cams)
+    base = len(cams) + len(gallery_cams)
     seen = torch.unique(gallery_ids * base + gallery_cams) // base
     views, counts = torch.unique(seen, return_counts=True)
     own = torch.isin(ids * base + cams, gallery_ids * base + gallery_cams).long()
     place = torch.searchsorted(views, ids).clamp_max(len(views) - 1)
     others = torch.where(views[place] == ids, counts[place], 0) - own
     return others > 0
+
+
+def _numbered(values: Numbers, others: Numbers) -> tuple[Tensor, Tensor]:
+    """Both sides in numbers from 0: products of what came in, up to 64 bits long, would overflow."""
+    numbers = torch.unique(torch.cat([torch.as_tensor(values), torch.as_tensor(others)]), return_inverse=True)[1]
+    return numbers[: len(values)], numbers[len(values) :]
+
+
+def _re_ranked(query: Tensor, gallery: Tensor) -> Tensor:
+    """`ops.re_ranking` with k1 and k2 as published, or as large as so few images allow."""
+    images = len(query) + len(gallery)
+    k1 = min(K1, images - 1)
+    if k1 < K1:
+        log.warning("re-ranking: k1 is %d instead of %d, because there are %d images", k1, K1, images)
+    return ops.re_ranking(query, gallery, k1, min(K2, k1))

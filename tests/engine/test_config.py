@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from ise_fast.engine import presets
-from ise_fast.engine.config import TrainConfig, parse, to_yaml
+from ise_fast.engine.config import _SECTIONS, TrainConfig, parse, to_yaml
+from ise_fast.engine.errors import UsageError
 from ise_fast.train import main
 
 LONG = {"d": "dataset", "a": "arch", "b": "batch_size", "j": "workers"}
@@ -189,3 +191,37 @@ def test_a_wrong_argument_is_one_line_and_status_2(
     assert len(lines) == 1
     assert named in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+TRAIN_PATHS = ("data_dir", "cache_dir", "labels_csv", "pretrained", "logs_dir", "resume")
+
+
+@pytest.mark.parametrize("name", TRAIN_PATHS)
+@pytest.mark.parametrize("how", ["equals", "word", "file"])
+def test_home_folder_in_every_path(name: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.yaml").write_text(f"{name}: ~/x/y\n")
+    flag = "--" + name.replace("_", "-")
+    words = {"equals": [f"{flag}=~/x/y"], "word": [flag, "~/x/y"], "file": ["--config=~/c.yaml"]}[how]
+    assert parse(words).flat()[name] == str(tmp_path / "x/y")
+
+
+def test_every_path_is_known_to_be_one() -> None:
+    """A flag that takes a file or a folder says so in its help."""
+    words = re.compile(r"\b(folder|file|path)\b")
+    fields = [f for section in _SECTIONS.values() for f in dataclasses.fields(section)]
+    told = {f.name for f in fields if words.search(f.metadata["help"].replace("folder data set", ""))}
+    marked = {f.name for f in fields if f.metadata["path"]}
+    assert marked == set(TRAIN_PATHS)
+    assert told - marked == {"cache", "dataset"}  # words of other meaning
+
+
+def test_paths_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.yaml").write_text("eps: 0.45\n")
+    assert parse(["--config", "~/c.yaml"]).cluster.eps == 0.45
+    assert parse(["--data-dir", "a~b", "--pretrained", "none"]).data.data_dir == "a~b"
+    assert parse(["--data-dir=./~"]).data.data_dir == "./~"
+    for words in (["--logs-dir=~nobody-of-this-name/x"], ["--config=~nobody-of-this-name/x"]):
+        with pytest.raises(UsageError, match=r"--\S+: there is no home folder ~nobody-of-this-name; write \./~nobody"):
+            parse(words)

@@ -43,6 +43,25 @@ def test_no_match_at_all_is_an_error() -> None:
         evaluate(torch.eye(2), torch.eye(2), split([1, 2], [0, 0]), split([1, 2], [0, 0]))
 
 
+@pytest.mark.parametrize("first", [0, 1_700_000_000_000_000_000, 2**63 - 5, -(2**63)])
+@pytest.mark.parametrize("camera", [0, -7, 2**63 - 2])
+def test_all_identities_and_cameras_of_64_bits(first: int, camera: int) -> None:
+    ids = [first + i for i in range(5)]
+    result = evaluate(torch.eye(5), torch.eye(5), split(ids, [camera] * 5), split(ids, [camera + 1] * 5))
+    assert (result.queries, result.mAP) == (5, 1.0)
+    with pytest.raises(ValueError, match="query_split"):
+        evaluate(torch.eye(5), torch.eye(5), split(ids, [camera] * 5), split(ids, [camera] * 5))
+
+
+@pytest.mark.parametrize("gallery", [1, 2, 5, 19, 20, 40])
+def test_re_ranking_of_few_images(gallery: int, caplog: pytest.LogCaptureFixture) -> None:
+    features = torch.nn.functional.normalize(torch.randn(gallery, 8, generator=torch.Generator().manual_seed(2)), dim=1)
+    ids = list(range(gallery))
+    result = evaluate(features[:1], features, split([0], None), split(ids, None), rerank=True)
+    assert result.rank1 == 1.0
+    assert ("k1 is" in caplog.text) == (gallery + 1 <= 20)
+
+
 def test_a_gallery_smaller_than_the_ranks() -> None:
     result = evaluate(torch.eye(3)[:1], torch.eye(3), split([1], None), split([2, 1, 3], None))
     assert (result.rank1, result.rank5) == (0.0, 1.0)
