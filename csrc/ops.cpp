@@ -46,6 +46,16 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
       "()");
   m.def("refresh_gram_(Tensor(a!) gram, Tensor centroids, Tensor? labels) -> ()");
 
+  // Other methods: what each loss returns beside its value is the gradient, which loss_backward scales
+  m.def(
+      "group_nce_loss(Tensor features, Tensor sums, Tensor counts, Tensor labels, float temperature, float eps, bool "
+      "needs_gradient) -> (Tensor loss, Tensor gradient)");
+  m.def(
+      "soft_nce_loss(Tensor features, Tensor table, Tensor columns, Tensor weights, float temperature, Tensor? smooth, "
+      "int negatives, Tensor? ranges, Tensor? excluded, bool needs_gradient) -> (Tensor loss, Tensor gradient)");
+  m.def("loss_backward(Tensor grad, Tensor features, Tensor gradient, str loss) -> Tensor");
+  m.def("refresh_groups_(Tensor(a!) sums, Tensor table, Tensor indptr, Tensor rows, Tensor touched) -> ()");
+
   // Evaluation
   m.def(
       "rank_metrics(Tensor distance, Tensor query_ids, Tensor gallery_ids, Tensor? query_cams, Tensor? gallery_cams, "

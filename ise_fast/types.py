@@ -50,6 +50,49 @@ class RankMetrics(NamedTuple):
     ap: Tensor  # [Q] float32, NaN for a query without a match
 
 
+class ReliableLabels(NamedTuple):
+    """Clusters that a stricter and a looser clustering confirm; other images stand alone."""
+
+    labels: Tensor  # [N] int64, no noise
+    threshold: float  # theta: keep it after the first epoch
+    completeness: Tensor  # [N] float32, 1 - IoU with the stricter clustering
+    independence: Tensor  # [N] float32, 1 - IoU with the looser one
+
+
+class Groups(NamedTuple):
+    """The rows of each group: group g owns rows[indptr[g]:indptr[g + 1]], ascending."""
+
+    indptr: Tensor  # [K + 1] int64
+    rows: Tensor  # [N or fewer] int64
+
+
+class KMeansStep(NamedTuple):
+    """Assignment of rows to centres, and what the next centres are made of."""
+
+    labels: Tensor  # [N] int64, the nearest centre
+    sums: Tensor  # [K, d] float64, in row order
+    counts: Tensor  # [K] int64
+    inertia: Tensor  # scalar float64, sum of the squared distances
+    distances: Tensor  # [N] float64, squared distance to the nearest centre
+
+
+class KMeansResult(NamedTuple):
+    """Clusters after Lloyd's iterations."""
+
+    labels: Tensor  # [N] int64
+    centres: Tensor  # [K, d], the means
+    inertia: float  # sum of the squared distances to `centres`
+    iterations: int
+
+
+class Merges(NamedTuple):
+    """One step of bottom-up clustering."""
+
+    labels: Tensor  # [N] int64, numbered from 0 by rising old label
+    pairs: Tensor  # [M, 2] int64, the two rows that joined two clusters, in the order of merging, lower row first
+    dissimilarity: Tensor  # [M] float64
+
+
 class CSRGraph:
     """A sparse matrix of distances or weights in compressed rows; immutable.
 

@@ -87,4 +87,11 @@ void combine(double* out, bool keep, const Term<double>* terms, int64_t count, i
   combine_rows(out, keep, terms, count, begin, end);
 }
 
+ISE_CLONES void add_row(double* sum, const float* row, int64_t n) {
+  for (int64_t c = 0; c < n; ++c) sum[c] += row[c];
+}
+void add_row(double* sum, const double* row, int64_t n) {
+  for (int64_t c = 0; c < n; ++c) sum[c] += row[c];
+}
+
 }  // namespace ise_fast

@@ -29,4 +29,8 @@ void divide(double* out, const double* row, double divisor, int64_t d);
 void combine(float* out, bool keep, const Term<float>* terms, int64_t count, int64_t begin, int64_t end);
 void combine(double* out, bool keep, const Term<double>* terms, int64_t count, int64_t begin, int64_t end);
 
+// sum += row
+void add_row(double* sum, const float* row, int64_t n);
+void add_row(double* sum, const double* row, int64_t n);
+
 }  // namespace ise_fast

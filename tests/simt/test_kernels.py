@@ -262,6 +262,117 @@ def test_label_without_centroid_is_nan_not_a_crash(simt: Any, unit_rows: Rows, l
     assert_same([after], [expected])
 
 
+def assert_close_losses(ours: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], tau: float) -> None:
+    for mine, theirs in zip(ours, expected, strict=True):
+        scale = float(theirs.abs().max()) + 0.1 if theirs.numel() else 1
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=4e-6 * scale * max(1.0, 0.05 / tau))
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups", "d", "tau"), [(1, 1, 1, 0.05), (7, 5, 33, 0.05), (5, 300, 8, 0.01), (3, 9, 40, 0.5)]
+)
+def test_group_nce_loss(simt: Any, unit_rows: Rows, rows: int, groups: int, d: int, tau: float) -> None:
+    """A third of the groups owns no row."""
+    counts = torch.arange(groups) % 3 + (torch.arange(groups) == 0)
+    sums = unit_rows(groups, d, seed=1) * counts[:, None].float()
+    owners = counts.nonzero()[:, 0]
+    labels = owners[torch.arange(rows) ** 2 % len(owners)]
+    features = torch.nn.functional.normalize(sums[labels] + unit_rows(rows, d), dim=1)
+    arguments = (features, sums, counts, labels, tau, 1e-6, True)
+    expected = torch.ops.ise_fast.group_nce_loss(*arguments)
+    assert_close_losses(simt.group_nce_loss(*arguments), expected, tau)
+    backward = (torch.tensor(2.0), features, expected[1], "group_nce_loss")
+    assert_same([simt.loss_backward(*backward)], [torch.ops.ise_fast.loss_backward(*backward)])
+    for label in (-1, groups, int((counts == 0).long().argmax()) if groups > 1 else 2**40):
+        labels[0] = label
+        assert simt.group_nce_loss(features, sums, counts, labels, tau, 1e-6, True)[0].isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("rows", "groups", "d"), [(1, 1, 1), (40, 7, 300), (0, 3, 2)])
+def test_refresh_groups(simt: Any, unit_rows: Rows, rows: int, groups: int, d: int, dtype: torch.dtype) -> None:
+    table, labels = unit_rows(rows, d), torch.arange(rows) ** 2 % groups
+    order, counts = labels.argsort(stable=True), labels.bincount(minlength=groups)
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    touched = torch.tensor([0, groups - 1, 0])
+    ours, expected = torch.full((2, groups, d), 7.0, dtype=dtype)
+    simt.refresh_groups_(ours, table, indptr, order, touched)
+    torch.ops.ise_fast.refresh_groups_(expected, table, indptr, order, touched)
+    assert_same([ours], [expected])
+    simt.refresh_groups_(ours, table, indptr, order, torch.tensor([-1, groups, 2**40]))
+    assert_same([ours], [expected])
+
+
+@pytest.mark.parametrize(
+    ("rows", "all", "d", "s", "tau", "negatives", "smooth", "ranged"),
+    [
+        (1, 2, 1, 1, 0.05, 0, None, False),
+        (1, 2, 1, 1, 0.05, 3, 0.3, True),
+        (6, 40, 33, 3, 0.05, 0, 0.3, True),
+        (6, 40, 33, 3, 0.05, 3, None, True),
+        (5, 300, 8, 2, 0.01, 0, 0.3, False),
+        (5, 270, 8, 2, 0.01, 400, 0.3, False),
+    ],
+)
+def test_soft_nce_loss(
+    simt: Any,
+    unit_rows: Rows,
+    rows: int,
+    all: int,
+    d: int,
+    s: int,
+    tau: float,
+    negatives: int,
+    smooth: float | None,
+    ranged: bool,
+) -> None:
+    """Repeated and absent targets, two equal rows of the table, excluded rows."""
+    table = unit_rows(all, d, seed=1)
+    table[all - 1] = table[0]
+    columns = (torch.arange(rows)[:, None] * 5 + torch.arange(s) ** 2 % 2 * 3) % all
+    columns[-1, -1] = -1 if s > 1 else 0
+    features = torch.nn.functional.normalize(table[columns[:, 0]] + 0.5 * unit_rows(rows, d), dim=1)
+    weights = torch.linspace(0.1, 1, rows * s).reshape(rows, s)
+    share = None if smooth is None else torch.linspace(0, smooth, rows)
+    ranges = torch.stack([columns.clamp_min(0).amin(1), torch.full((rows,), all)], 1) if ranged else None
+    if ranged:
+        ranges[:, 0] = torch.where(columns < 0, 2**40, columns).amin(1)
+    excluded = torch.full((rows, 2), -1)
+    if all > 10:
+        excluded[:, 0] = columns.amax(1) + 1
+        excluded[1] = excluded[1, 0]
+    arguments = (features, table, columns, weights, tau, share, negatives, ranges, excluded, True)
+    assert_close_losses(simt.soft_nce_loss(*arguments), torch.ops.ise_fast.soft_nce_loss(*arguments), tau)
+
+
+@pytest.mark.parametrize("negatives", [0, 2])
+def test_soft_targets_out_of_range_are_nan_not_a_crash(simt: Any, unit_rows: Rows, negatives: int) -> None:
+    f, v = unit_rows(3, 5), unit_rows(7, 5, seed=1)
+    good = {
+        "columns": torch.tensor([[0, 3], [2, -1], [6, 6]]),
+        "weights": torch.ones(3, 2),
+        "smooth": torch.zeros(3),
+        "ranges": torch.tensor([[0, 7]] * 3),
+        "excluded": torch.tensor([[-1], [4], [5]]),
+    }
+
+    def loss(**change: Tensor) -> Tensor:
+        c, w, a, r, e = (good | change).values()
+        return simt.soft_nce_loss(f, v, c, w, 0.1, a, negatives, r, e, True)[0]
+
+    assert loss().isfinite()
+    assert loss(columns=torch.tensor([[0, 7], [2, -1], [6, 6]])).isnan()
+    assert loss(columns=torch.tensor([[0, -(2**40)], [2, -1], [6, 6]])).isnan()
+    assert loss(columns=torch.tensor([[0, 1], [4, -1], [6, 6]])).isnan()  # excluded
+    assert loss(weights=torch.tensor([[1.0, 1], [-1, 0], [1, 1]])).isnan()
+    assert loss(weights=torch.tensor([[1.0, 1], [torch.nan, 0], [1, 1]])).isnan()
+    assert loss(smooth=torch.tensor([0, 1.5, 0])).isnan()
+    assert loss(ranges=torch.tensor([[0, 7], [2, 1], [0, 7]])).isnan()
+    assert loss(ranges=torch.tensor([[0, 7], [0, 7], [0, 6]])).isnan()  # a target outside
+    assert loss(ranges=torch.tensor([[0, 7], [-1, 7], [0, 8]])).isnan()
+    assert loss(excluded=torch.tensor([[-1], [9], [5]])).isnan()
+
+
 def neighbour_rows(kind: str, n: int, d: int) -> Tensor:
     generator = torch.Generator().manual_seed(n)
     x = torch.randn(n, d, generator=generator)

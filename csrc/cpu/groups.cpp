@@ -1,0 +1,126 @@
+// The hybrid memory of SpCL: sums of groups of rows, and the loss of features against the groups' means.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "../check_methods.h"
+#include "head.h"
+#include "online_softmax.h"
+#include "rows.h"
+#include "scaled.h"
+
+namespace ise_fast {
+namespace {
+
+// p = e^z / (sum e^z + eps), loss = -log(p_y + eps), with everything relative to the largest logit.
+template <class T>
+std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& sums, const Tensor& counts,
+                                   const Tensor& labels, double temperature, double eps, bool needs_gradient) {
+  const Tensor f = torch::stable::contiguous(features), s = torch::stable::contiguous(sums);
+  const Tensor y = torch::stable::contiguous(labels), n = torch::stable::contiguous(counts);
+  const int64_t rows = f.size(0), d = f.size(1), groups = s.size(0);
+  const auto* label = y.const_data_ptr<int64_t>();
+  const auto* owned = n.const_data_ptr<int64_t>();
+  check_label_values(label, rows, groups);
+  std::vector<T> scale(groups);
+  for (int64_t c = 0; c < groups; ++c) {
+    check(owned[c] >= 0, "counts: expected at least 0, got ", owned[c], " for group ", c);
+    scale[c] = owned[c] > 0 ? T{1} / static_cast<T>(owned[c]) : T{0};
+  }
+  std::vector<std::vector<Apart<T>>> apart(rows);
+  std::vector<int64_t> all(rows);
+  for (int64_t i = 0; i < rows; ++i) {
+    check(owned[label[i]] > 0, "labels: expected groups that own rows, got ", label[i], " with none at row ", i);
+    apart[i] = {{label[i], 1, false}};
+    all[i] = i;
+  }
+  Tensor gradient = torch::stable::new_empty(f, {needs_gradient ? rows : 0, d});
+  T* const g = needs_gradient ? gradient.mutable_data_ptr<T>() : nullptr;
+  const T *feature = f.const_data_ptr<T>(), *sum = s.const_data_ptr<T>();
+  std::vector<SampleSums<T>> sample(rows);
+  const OnlineSoftmax<T> softmax({feature, rows, d, d}, {sum, groups, d, d}, scale.data(), temperature);
+  if (!softmax.run(all, 0, groups, apart, sample, g)) refuse_products<T>(f, s, "sums");
+
+  double loss = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    const double top = static_cast<double>(sample[i].top) / temperature;
+    const double own = std::exp((static_cast<double>(apart[i][0].product) - sample[i].top) / temperature);
+    const double others = sample[i].rest + eps * std::exp(std::min(-top, 700.0)), total = own + others;
+    const double p = own / total;
+    loss -= others < 0.5 * total ? std::log1p(eps - others / total) : std::log(p + eps);
+    if (!g) continue;
+    const double scaled = p / (p + eps) / (total * static_cast<double>(rows) * temperature);
+    const Term<T> terms[] = {{static_cast<T>(scaled), g + i * d},
+                             {static_cast<T>(-others * scaled * scale[label[i]]), sum + label[i] * d}};
+    std::vector<T> row(d);
+    combine(row.data(), false, terms, 2, 0, d);
+    std::copy(row.begin(), row.end(), g + i * d);
+  }
+  return {scalar<T>(f, loss / static_cast<double>(rows)), gradient};
+}
+
+std::tuple<Tensor, Tensor> group_nce_loss(const Tensor& features, const Tensor& sums, const Tensor& counts,
+                                          const Tensor& labels, double temperature, double eps, bool needs_gradient) {
+  check_group_nce_loss(features, sums, counts, labels, temperature, eps);
+  return features.scalar_type() == ScalarType::Double
+             ? loss_of<double>(features, sums, counts, labels, temperature, eps, needs_gradient)
+             : loss_of<float>(features, sums, counts, labels, temperature, eps, needs_gradient);
+}
+
+// The gradient of a loss that its forward operator has made.
+Tensor loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient, std::string) {
+  check_loss_backward(grad, features, gradient);
+  return features.scalar_type() == ScalarType::Double ? scaled<double>(gradient, scalar_value(grad))
+                                                      : scaled<float>(gradient, scalar_value(grad));
+}
+
+template <class T, class S>
+void refresh(Tensor& sums, const Tensor& table_tensor, const Tensor& indptr_tensor, const Tensor& rows_tensor,
+             const Tensor& touched_tensor) {
+  const Tensor table = torch::stable::contiguous(table_tensor), indptr = torch::stable::contiguous(indptr_tensor);
+  const Tensor members = torch::stable::contiguous(rows_tensor), touched = torch::stable::contiguous(touched_tensor);
+  const int64_t groups = sums.size(0), d = table.size(1), count = touched.numel();
+  const auto *offset = indptr.const_data_ptr<int64_t>(), *row = members.const_data_ptr<int64_t>();
+  check_label_values(touched.const_data_ptr<int64_t>(), count, groups, "touched");
+  std::vector<int64_t> ids(touched.const_data_ptr<int64_t>(), touched.const_data_ptr<int64_t>() + count);
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  for (const int64_t id : ids) {
+    check(0 <= offset[id] && offset[id] <= offset[id + 1] && offset[id + 1] <= members.numel(),
+          "members.indptr: expected offsets from 0 to ", members.numel(), " that never fall, got ", offset[id], " and ",
+          offset[id + 1], " for group ", id);
+    check_label_values(row + offset[id], offset[id + 1] - offset[id], table.size(0), "members.rows");
+  }
+  const T* const from = table.const_data_ptr<T>();
+  S* const to = sums.mutable_data_ptr<S>();
+  constexpr int64_t kStrip = 512;  // columns of a task: large groups are shared among threads
+  const int64_t strips = (d + kStrip - 1) / kStrip;
+  parallel_tasks(static_cast<int64_t>(ids.size()) * strips, [&](int64_t task) {
+    const int64_t id = ids[task / strips], column = task % strips * kStrip, width = std::min(kStrip, d - column);
+    double sum[kStrip] = {};
+    for (int64_t r = offset[id]; r < offset[id + 1]; ++r) add_row(sum, from + row[r] * d + column, width);
+    for (int64_t c = 0; c < width; ++c) to[id * d + column + c] = static_cast<S>(sum[c]);
+  });
+}
+
+void refresh_groups_(Tensor sums, const Tensor& table, const Tensor& indptr, const Tensor& rows,
+                     const Tensor& touched) {
+  check_refresh_groups(sums, table, indptr, rows, touched);
+  if (table.scalar_type() == ScalarType::Double) return refresh<double, double>(sums, table, indptr, rows, touched);
+  if (sums.scalar_type() == ScalarType::Double) return refresh<float, double>(sums, table, indptr, rows, touched);
+  refresh<float, float>(sums, table, indptr, rows, touched);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
+  m.impl("group_nce_loss", TORCH_BOX(&group_nce_loss));
+  m.impl("loss_backward", TORCH_BOX(&loss_backward));
+  m.impl("refresh_groups_", TORCH_BOX(&refresh_groups_));
+}
+
+}  // namespace ise_fast

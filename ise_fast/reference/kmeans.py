@@ -1,0 +1,97 @@
+"""Lloyd's k-means with every tie decided, in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ise_fast._checks import check_columns, check_features, check_int
+from ise_fast.types import KMeansResult, KMeansStep
+
+
+def kmeans_step(x: Tensor, centres: Tensor) -> KMeansStep:
+    """Assign every row to its nearest centre by (squared Euclidean distance, index) and add up the rows of each.
+
+    Distances are float64; sums are float64 in row order.
+
+    Args:
+        x: [N, d] floating.
+        centres: [K, d] floating, K >= 1.
+
+    Returns:
+        KMeansStep(labels [N] int64, sums [K, d] float64, counts [K] int64, inertia scalar float64, distances [N]
+        float64).
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    rows, c = check_features("x", x), check_features("centres", centres)
+    check_columns("centres", c, "x", rows)
+    if c.shape[0] == 0:
+        raise ValueError(f"centres: expected at least one row, got shape {tuple(c.shape)}")
+    rows = rows.double()
+    squared = torch.stack([(rows - centre).square().sum(1) for centre in c.double()], dim=1)
+    distances = squared.min(dim=1).values
+    labels = (squared == distances[:, None]).long().argmax(dim=1)  # the first
+    sums = torch.zeros(c.shape, dtype=torch.float64, device=c.device)
+    for row, label in zip(rows, labels.tolist(), strict=True):
+        sums[label] += row
+    counts = torch.bincount(labels, minlength=c.shape[0])
+    return KMeansStep(labels, sums, counts, distances.sum(), distances)
+
+
+def kmeans(x: Tensor, centres: Tensor, *, iterations: int = 300) -> KMeansResult:
+    """Lloyd's iterations from given centres until no label changes.
+
+    A new centre is the float64 mean of its rows in row order, rounded to the precision of x. A centre without rows
+    takes the row farthest from its own centre (ties: lowest row) among clusters of more than one, empty centres one
+    after the other by index.
+
+    Args:
+        x: [N, d] floating.
+        centres: [K, d] floating, 1 <= K <= N: where to start.
+        iterations: most assignments, >= 1.
+
+    Returns:
+        KMeansResult(labels [N] int64, centres [K, d], inertia, iterations).
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    rows, c = check_features("x", x), check_features("centres", centres)
+    check_columns("centres", c, "x", rows)
+    check_int("iterations", iterations, 1)
+    if not 1 <= c.shape[0] <= rows.shape[0]:
+        raise ValueError(f"centres: expected 1 to {rows.shape[0]} rows (rows of x), got shape {tuple(c.shape)}")
+    before: Tensor | None = None
+    done = 0
+    while done < iterations:
+        done += 1
+        step = kmeans_step(rows, c)
+        if before is not None and step.labels.equal(before):
+            break
+        before = fill_empty(step.labels, step.counts, step.distances)
+        means = [rows[before == k].double() for k in range(c.shape[0])]
+        c = torch.stack([_sum_in_order(m) / len(m) for m in means]).to(rows.dtype)
+    labels, _, _, inertia, _ = kmeans_step(rows, c)
+    return KMeansResult(labels, c, float(inertia), done)
+
+
+def fill_empty(labels: Tensor, counts: Tensor, distances: Tensor) -> Tensor:
+    """Labels with every empty cluster given the row farthest from its centre."""
+    labels, counts, distances = labels.clone(), counts.clone(), distances.clone()
+    for k in (counts == 0).nonzero()[:, 0].tolist():
+        free = torch.where(counts[labels] > 1, distances, -1.0)
+        row = int((free == free.max()).nonzero()[0])
+        counts[labels[row]] -= 1
+        counts[k] += 1
+        labels[row] = k
+        distances[row] = 0
+    return labels
+
+
+def _sum_in_order(rows: Tensor) -> Tensor:
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    for row in rows:
+        total += row
+    return total

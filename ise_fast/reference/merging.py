@@ -1,0 +1,65 @@
+"""One step of bottom-up clustering (BUC: Lin et al., AAAI 2019), pair by pair."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ise_fast._checks import check_device, check_graph, check_int, check_label_vector, check_number
+from ise_fast.types import CSRGraph, Merges
+
+
+def merge_nearest(graph: CSRGraph, labels: Tensor, penalty: float, merges: int) -> Merges:
+    """Join the clusters of the nearest pairs of rows, small clusters first.
+
+        D(i, j) = graph(i, j) + penalty (|cluster of i| + |cluster of j|),   i < j in different clusters
+
+    Pairs are taken by rising (D, i, j), sizes as before the step; a pair of one cluster by then is passed over, any
+    other joins two clusters, until `merges` clusters are gone or the graph has no more pairs. D is float64.
+
+    Args:
+        graph: square CSRGraph of distances; an entry above the diagonal is a pair, those below are ignored.
+        labels: [N] int64, cluster of each row, >= 0.
+        penalty: lambda >= 0.
+        merges: how many, >= 0.
+
+    Returns:
+        Merges(labels [N] int64: a joined cluster keeps its lower label, then numbered from 0 by rising label; pairs
+        [M, 2] int64 and dissimilarity [M] float64 in the order of merging, M <= merges).
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    check_graph("graph", graph)
+    y = check_label_vector("labels", labels, graph.shape[0], "graph")
+    check_device("labels", y, "graph", graph.values)
+    if len(y) and int(y.min()) < 0:
+        raise ValueError(f"labels: expected at least 0, got {int(y.min())}")
+    penalty = check_number("penalty", penalty, 0)
+    merges = check_int("merges", merges, 0)
+
+    own = y.tolist()
+    size = {label: own.count(label) for label in set(own)}
+    indptr, indices, values = graph.indptr.tolist(), graph.indices.tolist(), graph.values.double().tolist()
+    pairs = sorted(
+        (values[p] + penalty * (size[own[i]] + size[own[j]]), i, j)
+        for i in range(len(own))
+        for p in range(indptr[i], indptr[i + 1])
+        if (j := indices[p]) > i and own[j] != own[i]
+    )
+    joined: list[tuple[float, int, int]] = []
+    for d, i, j in pairs:
+        if len(joined) == merges:
+            break
+        low, high = sorted((own[i], own[j]))
+        if low == high:
+            continue
+        own = [low if label == high else label for label in own]
+        joined.append((d, i, j))
+    number = {label: k for k, label in enumerate(sorted(set(own)))}
+    device = y.device
+    return Merges(
+        torch.tensor([number[label] for label in own], dtype=torch.int64, device=device),
+        torch.tensor([pair[1:] for pair in joined], dtype=torch.int64, device=device).reshape(-1, 2),
+        torch.tensor([pair[0] for pair in joined], dtype=torch.float64, device=device),
+    )

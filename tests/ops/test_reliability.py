@@ -1,0 +1,56 @@
+"""Reliability by counting against the N x N masks of the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ise_fast import ops, reference
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("theta", [None, 0.0, 0.4, 2.0])
+def test_counting_equals_masks(device: torch.device, seed: int, theta: float | None) -> None:
+    g = torch.Generator().manual_seed(seed)
+    n, clusters = 1 + 37 * seed, 1 + seed
+    normal = torch.randint(-1, clusters, (n,), generator=g)
+    tight, loose = (
+        torch.where(torch.rand(n, generator=g) < 0.2, torch.randint(-1, 9, (n,), generator=g), normal) for _ in "ab"
+    )
+    ours = ops.reliable_labels(tight.to(device), normal.to(device), loose.to(device), theta)
+    expected = reference.reliable_labels(tight, normal, loose, theta)
+    assert ours.threshold == expected.threshold
+    for mine, theirs in zip((ours[0], *ours[2:]), (expected[0], *expected[2:]), strict=True):
+        assert mine.cpu().equal(theirs)
+
+
+def test_extremes() -> None:
+    """No image, only noise, one cluster that everybody confirms."""
+    none = torch.empty(0, dtype=torch.int64)
+    assert ops.reliable_labels(none, none, none).labels.tolist() == []
+    noise = torch.full((3,), -1)
+    out = ops.reliable_labels(noise, noise, noise)
+    assert (out.labels.tolist(), out.threshold) == ([0, 1, 2], 1.0)
+    one = torch.zeros(4, dtype=torch.int64)
+    out = ops.reliable_labels(one, one, one)
+    assert (out.labels.tolist(), out.threshold) == ([0, 0, 0, 0], 0.0)
+    # Nobody may stay: the last image keeps the number.
+    assert ops.reliable_labels(one, one, torch.tensor([0, 0, 1, 2]), theta=0.1).labels.tolist() == [1, 2, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"tight": torch.zeros(2, dtype=torch.int64)}, ValueError, "tight: expected one label for each of the 3 rows"),
+        ({"loose": torch.zeros(3)}, TypeError, "loose: expected dtype int64"),
+        ({"normal": torch.tensor([0, -2, 0])}, ValueError, "normal: expected labels of at least -1, got -2"),
+        ({"theta": -0.5}, ValueError, "theta: expected a finite number"),
+    ],
+)
+def test_bad_input(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    good = dict.fromkeys(("tight", "normal", "loose"), torch.zeros(3, dtype=torch.int64))
+    for api in (ops, reference):
+        with pytest.raises(error, match=f"^{message}"):
+            api.reliable_labels(**good | change)
