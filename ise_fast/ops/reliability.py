@@ -71,5 +71,5 @@ def _disagreement(a: Tensor, b: Tensor) -> Tensor:
     """[N] 1 - |A & B| / |A u B| of the sets of images that share i's label."""
     _, pair, common = torch.unique(a * (int(b.max()) + 1) + b, return_inverse=True, return_counts=True)
     both = common[pair]
-    either: Tensor = a.bincount()[a] + b.bincount()[b] - both
-    return 1 - both.float() / either.float()
+    iou: Tensor = both.float() / (a.bincount()[a] + b.bincount()[b] - both).float()
+    return 1 - iou
