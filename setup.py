@@ -1,13 +1,16 @@
 """Builds the C++/CUDA libraries by calling CMake; everything else about the package is in pyproject.toml.
 
-`python setup.py build_ext` builds in place; `pip install --no-build-isolation .` builds into the wheel.
-Environment: MAX_JOBS, TORCH_CUDA_ARCH_LIST, ISE_FAST_CMAKE_ARGS (further arguments for CMake).
+`python setup.py build_ext` builds in place; `pip install -v --no-build-isolation .` builds into the wheel and shows how
+far it is. cmake and ninja are those beside the interpreter, if there are any: an environment need not be activated.
+Environment: MAX_JOBS, TORCH_CUDA_ARCH_LIST, ISE_FAST_CMAKE_ARGS (further arguments for CMake),
+ISE_FAST_BUILD_DIR (objects; default: build/ and the name of the interpreter).
 """
 
 import os
 import shlex
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -35,7 +38,7 @@ class CMakeBuild(build_ext):
         except ImportError as error:
             sys.exit(f"ise_fast: {error.name} is needed to build: install it first, then --no-build-isolation")
         output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
-        build = ROOT / "build" / str(sys.implementation.cache_tag)
+        build = Path(os.environ.get("ISE_FAST_BUILD_DIR", ROOT / "build" / str(sys.implementation.cache_tag)))
         build.mkdir(parents=True, exist_ok=True)
         configure = [
             *("cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"),
@@ -47,8 +50,14 @@ class CMakeBuild(build_ext):
         ]
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
         for command in (configure, ["cmake", "--build", str(build), "--parallel", jobs]):
-            if subprocess.run(command).returncode:
+            if subprocess.run(command, env=tool_environment()).returncode:
                 sys.exit(f"ise_fast: failed: {shlex.join(command)}")
+
+
+def tool_environment() -> dict[str, str]:
+    """The environment with this interpreter's scripts first: a system may have an older cmake."""
+    folders = [sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]
+    return {**os.environ, "PATH": os.pathsep.join(folders)}
 
 
 setup(ext_modules=[Extension("ise_fast._C", sources=[])], cmdclass={"build_ext": CMakeBuild})

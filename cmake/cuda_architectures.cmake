@@ -22,6 +22,8 @@ if(NOT requested)
     endif()
   endforeach()
   string(APPEND requested "+PTX")
+  message(STATUS "ise_fast: no GPU here, so every generation is built, which takes minutes; "
+    "TORCH_CUDA_ARCH_LIST=9.0 (for example) builds one")
 endif()
 
 set(CMAKE_CUDA_ARCHITECTURES "")

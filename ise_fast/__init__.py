@@ -1,1 +1,29 @@
-"""Fused C++/CUDA operators and training for unsupervised re-identification with ISE and Cluster Contrast."""
+"""Fused C++/CUDA operators and training for unsupervised re-identification with ISE and Cluster Contrast.
+
+`import ise_fast` is cheap: the parts below are loaded when they are first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PARTS = ("cluster", "data", "engine", "models", "nn", "ops", "reference", "types")
+
+if TYPE_CHECKING:
+    from ise_fast import cluster, data, engine, models, nn, ops, reference, types
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return importlib.import_module(f"ise_fast.{name}")
+    raise AttributeError(f"module 'ise_fast' has no attribute {name!r}; it has {', '.join(_PARTS)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_PARTS, "__version__"])
+
+
+__all__ = ["__version__", "cluster", "data", "engine", "models", "nn", "ops", "reference", "types"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
-from typing_extensions import Self
 
 from ise_fast import ops
 from ise_fast._checks import check_features

@@ -180,7 +180,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
-        "ise_fast": getattr(ise_fast, "__version__", "0"),
+        "ise_fast": ise_fast.__version__,
         "git_commit": _git_commit(Path(ise_fast.__file__).parent),
         "cpu": {
             "count": os.cpu_count(),
