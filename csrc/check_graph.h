@@ -79,11 +79,17 @@ inline void check_eps(double eps) {
 
 // Arguments of jaccard_graph. Unrelated rows are at distance 1, so an eps of 1 would mean all N^2 pairs.
 inline void check_jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps,
-                                int64_t begin, int64_t end) {
+                                int64_t begin, int64_t end, int64_t max_pairs) {
   check_encoding(indptr, indices, values);
   check(0 <= eps && static_cast<float>(eps) < 1, "eps: expected a number in [0, 1), got ", eps);
   check_range(end, "end", 0, indptr.size(0) - 1);
   check_range(begin, "begin", 0, end);
+  check(max_pairs >= 0, "max_pairs: expected at least 0, got ", max_pairs);
+}
+
+// Python recognises this refusal by its first word, and says which rows are everybody's neighbours.
+inline void check_pair_count(int64_t found, int64_t max_pairs, double eps) {
+  check(found <= max_pairs, "max_pairs: expected at most ", max_pairs, " pairs within eps = ", eps, ", got more");
 }
 
 // Arguments of dbscan on a sparse graph.

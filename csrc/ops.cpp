@@ -12,12 +12,13 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
   m.def("knn(Tensor x, int k, Tensor? y=None, str metric=\"sqeuclidean\", int block=0) -> (Tensor, Tensor, Tensor)");
   m.def("radius_graph(Tensor x, float eps, str metric=\"euclidean\", int block=0) -> (Tensor, Tensor, Tensor)");
 
-  // Pseudo labels. A CSR graph is (indptr i64, indices, values); begin, end: the rows to compute.
+  // Pseudo labels. A CSR graph is (indptr i64, indices, values); begin, end: the rows to compute;
+  // more than max_pairs entries are refused before they are stored.
   m.def("k_reciprocal_encoding(Tensor x, Tensor nn, int k2) -> (Tensor indptr, Tensor indices, Tensor values)");
   m.def("jaccard_distance(Tensor indptr, Tensor indices, Tensor values) -> Tensor");
   m.def(
-      "jaccard_graph(Tensor indptr, Tensor indices, Tensor values, float eps, int begin, int end) -> (Tensor indptr, "
-      "Tensor indices, Tensor values)");
+      "jaccard_graph(Tensor indptr, Tensor indices, Tensor values, float eps, int begin, int end, "
+      "int max_pairs=9223372036854775807) -> (Tensor indptr, Tensor indices, Tensor values)");
   m.def(
       "dbscan(Tensor indptr, Tensor indices, Tensor values, float eps, int min_samples) -> (Tensor labels, "
       "Tensor core_mask)");

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
+import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
-from ise_fast.types import CSRGraph
+from ise_fast.types import CSRGraph, NotUnitRowsWarning
 
 HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 FLOATING = (*HALF_OR_SINGLE, torch.float64)
+_NOT_THE_USER = ("ise_fast", "torch", "sklearn")
 
 
 def _names(dtypes: Sequence[torch.dtype]) -> str:
@@ -63,6 +67,36 @@ def check_features(name: str, x: object, dtypes: Sequence[torch.dtype] = FLOATIN
         raise ValueError(f"{name}: expected at least one column, got shape {tuple(matrix.shape)}")
     check_finite(name, matrix)
     return matrix if matrix.dtype == torch.float64 else matrix.float()
+
+
+def warn_unless_unit_rows(name: str, x: Tensor) -> bool:
+    """Say so, and return true, where a row's length is not 1 within a hundredth (float16 keeps three digits).
+
+    Python shows a warning once for each line that calls; the line it names is the user's. Fake tensors and
+    torch.compile have no data to look at; a GPU is waited for.
+    """
+    if torch.compiler.is_compiling() or isinstance(x, FakeTensor) or x.device.type == "meta" or x.numel() == 0:
+        return False
+    lengths = torch.linalg.vector_norm(x.detach(), dim=1)
+    low, high = torch.stack(lengths.aminmax()).tolist()
+    if low >= 0.99 and high <= 1.01:
+        return False
+    warnings.warn(
+        f"{name}: expected rows of unit length, got lengths from {low:.3g} to {high:.3g}; nothing normalises them "
+        f"here: pass torch.nn.functional.normalize({name}, dim=1)",
+        NotUnitRowsWarning,
+        stacklevel=_users_level(),
+    )
+    return True
+
+
+def _users_level() -> int:
+    """The `stacklevel` of the first caller outside this package and what it calls us through (torch's modules,
+    scikit-learn's fit_predict), as seen from the function that calls this one."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USER:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_columns(name: str, x: Tensor, other_name: str, other: Tensor) -> None:

@@ -1,4 +1,5 @@
-"""The values that operators return: a sparse graph and small named tuples, shared by `ops` and `reference`."""
+"""The values that operators return: a sparse graph and small named tuples, shared by `ops` and `reference`; and the
+error and the warning that have names of their own."""
 
 from __future__ import annotations
 
@@ -9,6 +10,14 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+
+class TooManyPairs(ValueError):
+    """A graph of distances would hold more pairs than `max_pairs`: mostly because the features have collapsed."""
+
+
+class NotUnitRowsWarning(UserWarning):
+    """Features of some other length went into something that is meant for unit rows."""
 
 
 class KNN(NamedTuple):

@@ -79,9 +79,21 @@ struct RowSink {
   std::vector<float> values;
 };
 
+// How many entries all threads together may append: features that have collapsed would fill the memory with N^2 pairs.
+struct PairLimit {
+  int64_t most;
+  double eps;  // for the message
+  std::atomic<int64_t> found{0};
+
+  bool passed() const { return found.load(std::memory_order_relaxed) > most; }
+  void add(int64_t entries) { found.fetch_add(entries, std::memory_order_relaxed); }
+};
+
 // Rows [begin, end) of a sparse matrix. make() is called once per thread and returns row(i, sink), which appends row i.
+// Threads stop soon after `limit`, if there is one, is passed; this is then refused.
 template <class Make>
-CsrTensors assemble_rows(const Tensor& like_i64, const Tensor& like_f32, int64_t begin, int64_t end, const Make& make) {
+CsrTensors assemble_rows(const Tensor& like_i64, const Tensor& like_f32, int64_t begin, int64_t end, const Make& make,
+                         PairLimit* limit = nullptr) {
   const int64_t rows = end - begin, blocks = (rows + kRowsPerBlock - 1) / kRowsPerBlock;
   Tensor indptr = torch::stable::new_empty(like_i64, {rows + 1});
   auto* offset = indptr.mutable_data_ptr<int64_t>();
@@ -93,14 +105,16 @@ CsrTensors assemble_rows(const Tensor& like_i64, const Tensor& like_f32, int64_t
       sink.indices.clear();
       sink.values.clear();
       const int64_t last = std::min(rows, (block + 1) * kRowsPerBlock);
-      for (int64_t r = block * kRowsPerBlock; r < last; ++r) {
+      for (int64_t r = block * kRowsPerBlock; r < last && !(limit && limit->passed()); ++r) {
         const size_t before = sink.indices.size();
         append(begin + r, sink);
         offset[r + 1] = static_cast<int64_t>(sink.indices.size() - before);
+        if (limit) limit->add(offset[r + 1]);
       }
       sinks[block] = sink;
     }
   });
+  if (limit) check_pair_count(limit->found, limit->most, limit->eps);
   offset[0] = 0;
   for (int64_t r = 0; r < rows; ++r) offset[r + 1] += offset[r];
 

@@ -16,8 +16,8 @@ namespace ise_fast {
 namespace {
 
 CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps, int64_t begin,
-                         int64_t end) {
-  check_jaccard_graph(indptr, indices, values, eps, begin, end);
+                         int64_t end, int64_t max_pairs) {
+  check_jaccard_graph(indptr, indices, values, eps, begin, end, max_pairs);
   const Tensor offsets = torch::stable::contiguous(indptr), cols = torch::stable::contiguous(indices),
                weights = torch::stable::contiguous(values);
   const Csr v = checked_csr<int32_t, float>(offsets, cols, weights);
@@ -25,7 +25,7 @@ CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tens
   const auto bound = static_cast<float>(eps);
   const float least = least_shared(bound);
 
-  return assemble_rows(offsets, weights, begin, end, [&] {
+  const auto make_row = [&] {
     return [&, mass = SharedMass(v, columns), near = std::vector<std::pair<int32_t, float>>()](int64_t i,
                                                                                                RowSink& sink) mutable {
       mass.compute(i);
@@ -46,7 +46,9 @@ CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tens
         sink.values.push_back(d);
       }
     };
-  });
+  };
+  PairLimit limit{max_pairs, eps};
+  return assemble_rows(offsets, weights, begin, end, make_row, &limit);
 }
 
 Tensor jaccard_distance(const Tensor& indptr, const Tensor& indices, const Tensor& values) {

@@ -182,8 +182,8 @@ int64_t slots_for(const Encoding& v, int64_t begin, int64_t end, cudaStream_t st
 }
 
 CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps, int64_t begin,
-                         int64_t end) {
-  check_jaccard_graph(indptr, indices, values, eps, begin, end);
+                         int64_t end, int64_t max_pairs) {
+  check_jaccard_graph(indptr, indices, values, eps, begin, end, max_pairs);
   const DeviceScope device(values);
   const cudaStream_t stream = current_stream(values);
   const Encoding v(indptr, indices, values, stream);
@@ -216,6 +216,7 @@ CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tens
              big, pairs, sums.data(), touched.data());
     }
     const auto found = static_cast<int64_t>(read_back(count.data(), stream));
+    check_pair_count(found, max_pairs, eps);  // the first round counts them all and stores few
     if (found <= capacity) {
       return sort_and_compress(key, &distance_bits, found, rows, pairs.column_bits, 1.0f, v.values, stream);
     }

@@ -28,6 +28,10 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
     def _distances(self, x: Tensor | CSRGraph) -> CSRGraph | Tensor:
         """The distance graph of the input, which is a matrix or, where the subclass takes it, a sparse graph."""
 
+    def _labels(self, x: Tensor | CSRGraph) -> DBSCANResult:
+        """DBSCAN of samples that all weigh the same."""
+        return ops.dbscan(self._distances(x), self.eps, self.min_samples)
+
     def _takes_sparse(self) -> bool:
         return False
 
@@ -57,12 +61,11 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
             source, restore = validate_data(self, X, accept_sparse="csr" if self._takes_sparse() else False), to_numpy
             x = self._from_sparse(source) if sparse.issparse(source) else from_numpy(source)
 
-        graph = self._distances(x)
         if sample_weight is None:
-            labels, core_mask = ops.dbscan(graph, self.eps, self.min_samples)
+            labels, core_mask = self._labels(x)
         else:
             weights = check_weights(sample_weight, source.shape[0])
-            labels, core_mask = weighted_dbscan(graph, self.eps, self.min_samples, weights)
+            labels, core_mask = weighted_dbscan(self._distances(x), self.eps, self.min_samples, weights)
 
         core = core_mask.nonzero()[:, 0]
         self.labels_ = restore(labels)
@@ -88,6 +91,8 @@ def check_weights(weights: Any, samples: int) -> np.ndarray[Any, np.dtype[np.flo
     )
     if checked.shape != (samples,):
         raise ValueError(f"sample_weight: expected one weight for each of {samples} samples, got shape {checked.shape}")
+    if not checked.any():
+        raise ValueError("sample_weight: expected at least one weight that is not zero")
     return np.asarray(checked)
 
 

@@ -63,6 +63,7 @@ class ClusterConfig:
     k2: int = flag(6, "neighbours of the local query expansion; 1: none")
     eps: float = flag(0.6, "DBSCAN radius on the Jaccard distance")
     min_samples: int = flag(4, "neighbours that make a core point, self included")
+    max_pairs: int = flag(0, "largest number of pairs within eps; 0: 100 million, or 500 an image")
     on_few_clusters: Literal["previous", "stop"] = flag(
         "previous", "fewer clusters than a batch needs: go on with the previous labels, or stop"
     )
@@ -299,6 +300,7 @@ def validate(config: TrainConfig) -> None:
         "eval_step",
         "checkpoint_step",
         "seed",
+        "max_pairs",
     )
     not_negative += ("weight_decay", "base_degree", "lp_weight")
     flat = config.flat()

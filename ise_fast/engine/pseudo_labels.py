@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ise_fast import ops
 from ise_fast.engine.config import ClusterConfig
+from ise_fast.engine.eps_advice import advise_eps as advise_eps
 from ise_fast.engine.errors import NonFiniteError
-from ise_fast.types import CSRGraph
+from ise_fast.ops.jaccard import distinct_jaccard_graph
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,24 @@ def cluster(features: Tensor, config: ClusterConfig) -> PseudoLabels:
 
     Args:
         features: [N, d] float32 unit rows, one per training image.
-        config: k1, k2, eps and min_samples.
+        config: k1, k2, eps, min_samples and max_pairs.
+
+    Raises:
+        TooManyPairs: the features have collapsed.
     """
     watch = Stopwatch(features.device)
     with watch.stage("jaccard"):
-        graph = ops.jaccard_graph(features, config.k1, config.k2, eps=config.eps)
+        graph, twin = distinct_jaccard_graph(
+            features,
+            config.k1,
+            config.k2,
+            eps=config.eps,
+            min_samples=config.min_samples,
+            max_pairs=config.max_pairs or None,
+        )
     with watch.stage("dbscan"):
         labels = ops.dbscan(graph, config.eps, config.min_samples).labels
+        labels = labels if twin is None else labels[twin]
     with watch.stage("centroids"):
         centroids = cluster_centroids(features, labels)
     return PseudoLabels(labels.cpu(), centroids, watch.seconds)
@@ -110,56 +122,3 @@ def cluster_centroids(features: Tensor, labels: Tensor) -> Tensor:
     rows = features[order].double()
     means = torch.segment_reduce(rows, "mean", lengths=sizes, axis=0)
     return F.normalize(means, dim=1).float()
-
-
-@dataclass(frozen=True)
-class EpsAdvice:
-    """What the distances say about eps when clustering found too little."""
-
-    quantiles: dict[float, float]  # of the distance to the min_samples-th neighbour
-    trials: dict[float, int]  # eps -> clusters
-    eps: float | None  # the smallest eps that gives the most clusters; None: no eps gives one
-
-    def __str__(self) -> str:
-        at = ", ".join(f"{q:.0%} {d:.3f}" for q, d in self.quantiles.items())
-        tried = ", ".join(f"{eps:.2f}: {k}" for eps, k in self.trials.items())
-        nothing = "no --eps below 1 gives clusters: lower --min-samples"
-        best = nothing if self.eps is None else f"try --eps {self.eps:.2f}"
-        return f"distance to the min_samples-th neighbour by quantile: {at}; clusters by eps: {tried}; {best}"
-
-
-def advise_eps(features: Tensor, config: ClusterConfig) -> EpsAdvice:
-    """Cluster again at several radii and look where clusters are.
-
-    One graph serves all radii. It holds every pair below 1 for up to 50,000 images (a few thousand pairs a row); beyond
-    that it stays close to the configured eps, to stay within memory.
-    """
-    widest = 0.999 if features.shape[0] <= 50_000 else min(0.999, config.eps + 0.15)
-    graph = ops.jaccard_graph(features, config.k1, config.k2, eps=widest)
-    distances = _kth_smallest(graph, config.min_samples).clamp_max(1.0)
-    quantiles = {q: float(torch.quantile(distances, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
-    trials = {}
-    for step in range(2, 20):
-        eps = step / 20
-        if eps <= widest:
-            labels = ops.dbscan(_within(graph, eps), eps, config.min_samples).labels
-            trials[eps] = int(labels.max()) + 1
-    most = max(trials.values())
-    return EpsAdvice(quantiles, trials, min(e for e, k in trials.items() if k == most) if most > 0 else None)
-
-
-def _kth_smallest(graph: CSRGraph, k: int) -> Tensor:
-    """[N] distance to the k-th nearest stored neighbour, self included; 1 where fewer are stored."""
-    rows = torch.repeat_interleave(torch.arange(graph.shape[0], device=graph.device), graph.indptr.diff())
-    by_value = torch.argsort(graph.values, stable=True)
-    order = by_value[torch.argsort(rows[by_value], stable=True)]
-    enough = graph.indptr.diff() >= k
-    result = graph.values.new_ones(graph.shape[0])
-    result[enough] = graph.values[order][graph.indptr[:-1][enough] + k - 1]
-    return result
-
-
-def _within(graph: CSRGraph, eps: float) -> CSRGraph:
-    keep = graph.values <= eps
-    counts = torch.cat((keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)))
-    return CSRGraph(counts[graph.indptr], graph.indices[keep], graph.values[keep], graph.shape)

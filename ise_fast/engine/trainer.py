@@ -19,6 +19,7 @@ from ise_fast.engine.batches import TrainingBatches
 from ise_fast.engine.checkpoint import CheckpointFolder
 from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.distributed import World
+from ise_fast.engine.eps_advice import COLLAPSE_REMEDY
 from ise_fast.engine.errors import ClusteringError, Interrupted, NonFiniteError
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.interrupt import InterruptGuard
@@ -26,6 +27,7 @@ from ise_fast.engine.pseudo_labels import PseudoLabels, Stopwatch
 from ise_fast.engine.run_log import RunLog, epoch_line
 from ise_fast.engine.state import Progress, TrainState
 from ise_fast.engine.step import LossLog, TrainStep
+from ise_fast.types import TooManyPairs
 
 log = logging.getLogger(__name__)
 
@@ -160,18 +162,24 @@ class Trainer:
         config, optim = self.config.cluster, self.config.optim
         where = f"features at the start of epoch {self.progress.epoch + 1}"
         pseudo_labels.check_features(features, where)
-        result = pseudo_labels.cluster(features, config)
         needed = max(optim.batch_size // optim.num_instances, self.config.loss.supports + 1)
-        if result.clusters >= needed:
-            return PseudoLabels(result.labels, result.centroids.cpu(), result.seconds)
-        found = f"epoch {self.progress.epoch + 1}: {result.clusters} clusters, {needed} needed to fill a batch"
-        advice = pseudo_labels.advise_eps(features, config)
+        seconds: dict[str, float] = {}
+        try:
+            result = pseudo_labels.cluster(features, config)
+        except TooManyPairs as error:
+            found, collapsed = f"epoch {self.progress.epoch + 1}: {error}", "collapsed" in str(error)
+        else:
+            if result.clusters >= needed:
+                return PseudoLabels(result.labels, result.centroids.cpu(), result.seconds)
+            found = f"epoch {self.progress.epoch + 1}: {result.clusters} clusters, {needed} needed to fill a batch"
+            seconds, collapsed = result.seconds, False
+        advice = COLLAPSE_REMEDY if collapsed else str(pseudo_labels.advise_eps(features, config))
         previous = self.progress.labels
         if previous is None or config.on_few_clusters == "stop":
             raise ClusteringError(f"{found}; {advice}; or lower --batch-size / raise --num-instances")
         log.warning("%s: going on with the labels of the epoch before; %s", found, advice)
         centroids = pseudo_labels.cluster_centroids(features, previous.to(features.device))
-        return PseudoLabels(previous, centroids.cpu(), result.seconds)
+        return PseudoLabels(previous, centroids.cpu(), seconds)
 
     def _learning_rate(self) -> float:
         """A tenth after every `step_size` epochs."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ise_fast import ops
-from ise_fast._checks import check_int, check_number
+from ise_fast._checks import check_int, check_number, warn_unless_unit_rows
 from ise_fast.nn.cluster_memory import ClusterMemory
 from ise_fast.types import ISELossOutput
 
@@ -26,12 +27,17 @@ class ISELoss(nn.Module):
     Raises:
         TypeError, ValueError: naming the argument.
 
+    Warns:
+        NotUnitRowsWarning: once, on a CPU, where features are not of unit length.
+
     Example:
         >>> criterion = ISELoss()
         >>> out = criterion(features, labels, memory, progress=step / steps)
         >>> out.loss.backward()
         >>> memory.update(features, labels, supports=out.supports)
     """
+
+    _warned = False
 
     def __init__(
         self,
@@ -77,6 +83,9 @@ class ISELoss(nn.Module):
             lp_weight=self.lp_weight,
             gram=memory.gram,
         )
+        # Once, and on a CPU: a GPU would have to be waited for.
+        if not self._warned and features.device.type == "cpu" and not torch.compiler.is_compiling():
+            self._warned = warn_unless_unit_rows("features", features)
         if self.contrast_supports:
             return output
         contrastive = ops.cluster_nce_loss(features, labels, memory.centroids, self.temperature)

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import HALF_OR_SINGLE, check_number, check_tensor
+from ise_fast._checks import HALF_OR_SINGLE, check_int, check_number, check_tensor, warn_unless_unit_rows
+from ise_fast._collapse import check_max_pairs, most_pairs, too_many_pairs
+from ise_fast.ops._copies import leave_out_copies
 from ise_fast.ops.neighbors import knn
 from ise_fast.reference.k_reciprocal import check_widths
 from ise_fast.types import CSRGraph
@@ -44,7 +46,7 @@ def k_reciprocal_encoding(x: Tensor, k1: int = 30, k2: int = 6) -> CSRGraph:
         >>> k_reciprocal_encoding(x, k1=2, k2=1).indices
         tensor([0, 1, 0, 1, 2], dtype=torch.int32)
     """
-    return CSRGraph(*_encode(x, k1, k2))
+    return CSRGraph(*encode(x, k1, k2)[1])
 
 
 def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
@@ -66,11 +68,11 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
     Raises:
         TypeError, ValueError: as k_reciprocal_encoding.
     """
-    distance: Tensor = torch.ops.ise_fast.jaccard_distance(*_encode(x, k1, k2))
+    distance: Tensor = torch.ops.ise_fast.jaccard_distance(*encode(x, k1, k2)[1])
     return distance
 
 
-def jaccard_graph(x: Tensor, k1: int = 30, k2: int = 6, *, eps: float) -> CSRGraph:
+def jaccard_graph(x: Tensor, k1: int = 30, k2: int = 6, *, eps: float, max_pairs: int | None = None) -> CSRGraph:
     """Every pair of rows with Jaccard distance <= eps, compared in float32, without an N x N matrix.
 
     The values have the bits of `jaccard_distance`. Pairs at distance 0 are stored as zeros. The diagonal is stored in
@@ -82,23 +84,55 @@ def jaccard_graph(x: Tensor, k1: int = 30, k2: int = 6, *, eps: float) -> CSRGra
         k1: 1 <= k1 <= N.
         k2: 1 <= k2 <= k1.
         eps: in [0, 1): unrelated rows are at distance 1, so a larger one would mean all N^2 pairs.
+        max_pairs: the most pairs that the graph may hold, at 10 to 16 bytes each while it is made; None: 100 million,
+            or 500 a row if that is more. Where features have collapsed, a few rows are near to all others, and all N^2
+            pairs come within eps.
 
     Returns:
         CSRGraph of [N, N], indices int32 ascending in each row, values float32.
 
     Raises:
-        TypeError, ValueError: as k_reciprocal_encoding, and on eps out of range.
+        TypeError, ValueError: as k_reciprocal_encoding, and on eps or max_pairs out of range.
+        TooManyPairs: (a ValueError) more than max_pairs pairs are within eps; it names the rows that are near to most.
     """
-    eps = check_number("eps", eps, 0)
-    v = _encode(x, k1, k2)
-    return CSRGraph(*torch.ops.ise_fast.jaccard_graph(*v, eps, 0, x.shape[0]))
+    eps, max_pairs = check_number("eps", eps, 0), check_max_pairs(max_pairs)
+    nn, v = encode(x, k1, k2)
+    return pairs_within(nn, v, k2, eps, most_pairs(max_pairs, nn.shape[0]))
 
 
-def _encode(x: Tensor, k1: int, k2: int) -> _Csr:
+def distinct_jaccard_graph(
+    x: Tensor, k1: int, k2: int, *, eps: float, min_samples: int, max_pairs: int | None
+) -> tuple[CSRGraph, Tensor | None]:
+    """A graph that clusters as `jaccard_graph` does, but without most copies: N equal rows have N^2 pairs.
+
+    Returns:
+        The graph, and for every row the one whose label and core flag it takes (see `leave_out_copies`).
+    """
+    eps, max_pairs = check_number("eps", eps, 0), check_max_pairs(max_pairs)
+    copies = check_int("min_samples", min_samples, 1)
+    nn, v = encode(x, k1, k2)
+    v, twin = leave_out_copies(v, copies)
+    return pairs_within(nn, v, k2, eps, most_pairs(max_pairs, nn.shape[0])), twin
+
+
+def encode(x: Tensor, k1: int, k2: int) -> tuple[Tensor, _Csr]:
+    """The k1 nearest neighbours [N, k1] and V'."""
     rows = check_tensor("x", x, 2, HALF_OR_SINGLE).float()  # knn checks the values
     k1, k2 = check_widths(rows.shape[0], k1, k2)
-    v: _Csr = torch.ops.ise_fast.k_reciprocal_encoding(rows, knn(rows, k1).indices, k2)
-    return v
+    nn = knn(rows, k1).indices
+    warn_unless_unit_rows("x", rows)
+    v: _Csr = torch.ops.ise_fast.k_reciprocal_encoding(rows, nn, k2)
+    return nn, v
+
+
+def pairs_within(nn: Tensor, v: _Csr, k2: int, eps: float, max_pairs: int) -> CSRGraph:
+    """The graph of an encoding; the neighbours say what is wrong where it has too many pairs."""
+    try:
+        return CSRGraph(*torch.ops.ise_fast.jaccard_graph(*v, eps, 0, nn.shape[0], max_pairs))
+    except ValueError as error:
+        if not str(error).startswith("max_pairs: expected at most"):
+            raise
+        raise too_many_pairs(nn, k2, eps, max_pairs) from None
 
 
 def _fake_csr(rows: int, indptr: Tensor, values: Tensor) -> _Csr:
@@ -122,5 +156,5 @@ def _(indptr: Tensor, indices: Tensor, values: Tensor) -> Tensor:
 
 
 @torch.library.register_fake("ise_fast::jaccard_graph")
-def _(indptr: Tensor, indices: Tensor, values: Tensor, eps: float, begin: int, end: int) -> _Csr:
+def _(indptr: Tensor, indices: Tensor, values: Tensor, eps: float, begin: int, end: int, max_pairs: int = 0) -> _Csr:
     return _fake_csr(end - begin, indptr, values)

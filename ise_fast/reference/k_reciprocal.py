@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ise_fast._checks import HALF_OR_SINGLE, check_features, check_int, check_number
+from ise_fast._checks import HALF_OR_SINGLE, check_features, check_int, check_number, warn_unless_unit_rows
+from ise_fast._collapse import check_max_pairs, most_pairs, too_many_pairs
 from ise_fast.reference.neighbors import knn, pairs_to_graph
 from ise_fast.types import CSRGraph
 
@@ -47,7 +48,9 @@ def k_reciprocal_encoding(x: Tensor, k1: int = 30, k2: int = 6) -> CSRGraph:
 def check_encoding(x: Tensor, k1: int, k2: int) -> tuple[Tensor, int, int]:
     """Arguments that the functions of this file have in common."""
     rows = check_features("x", x, HALF_OR_SINGLE)
-    return rows, *check_widths(rows.shape[0], k1, k2)
+    widths = check_widths(rows.shape[0], k1, k2)
+    warn_unless_unit_rows("x", rows)
+    return rows, *widths
 
 
 def check_widths(rows: int, k1: int, k2: int) -> tuple[int, int]:
@@ -122,7 +125,7 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
     return torch.from_numpy(np.stack(list(jaccard_rows(v)))).to(v.device)
 
 
-def jaccard_graph(x: Tensor, k1: int = 30, k2: int = 6, *, eps: float) -> CSRGraph:
+def jaccard_graph(x: Tensor, k1: int = 30, k2: int = 6, *, eps: float, max_pairs: int | None = None) -> CSRGraph:
     """Every pair of rows with Jaccard distance <= eps, compared in float32; pairs at distance 0 are stored as zeros.
 
     The diagonal is stored in every row with its value, even one above eps (an empty row of V' has d(i,i) = 1), so that
@@ -133,22 +136,30 @@ def jaccard_graph(x: Tensor, k1: int = 30, k2: int = 6, *, eps: float) -> CSRGra
         k1: 1 <= k1 <= N.
         k2: 1 <= k2 <= k1.
         eps: in [0, 1): unrelated rows are at distance 1, so a larger one would mean all N^2 pairs.
+        max_pairs: the most pairs that the graph may hold; None: 100 million, or 500 a row if that is more.
 
     Returns:
         CSRGraph of [N, N], indices int32, values float32.
 
     Raises:
         TypeError, ValueError: naming the argument.
+        TooManyPairs: (a ValueError) more than max_pairs pairs are within eps.
     """
     rows, k1, k2 = check_encoding(x, k1, k2)
+    most = most_pairs(check_max_pairs(max_pairs), rows.shape[0])
     bound = np.float32(check_number("eps", eps, 0))
     if bound >= 1:
         raise ValueError(f"eps: expected a number in [0, 1), got {eps}")
     found = []
-    for i, d in enumerate(jaccard_rows(k_reciprocal_encoding(rows, k1, k2))):
+    pairs = 0
+    nn = knn(rows, k1).indices
+    for i, d in enumerate(jaccard_rows(encode(rows, nn, k2))):
         inside = d <= bound
         inside[i] = True
         j = torch.from_numpy(np.flatnonzero(inside))
+        pairs += j.numel()
+        if pairs > most:
+            raise too_many_pairs(nn, k2, eps, most)
         found.append((torch.full_like(j, i), j, torch.from_numpy(d[inside])))
     return pairs_to_graph(found, rows.shape[0], torch.device("cpu")).to(rows.device)
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn.functional import normalize
 
+from ise_fast.engine import eps_advice
 from ise_fast.engine.config import ClusterConfig
 from ise_fast.engine.errors import NonFiniteError
 from ise_fast.engine.pseudo_labels import advise_eps, check_features, cluster, cluster_centroids
@@ -59,3 +63,78 @@ def test_not_finite_features_are_named(blobs: torch.Tensor) -> None:
     blobs[7, 0] = torch.inf
     with pytest.raises(NonFiniteError, match=r"features of epoch 2: 2 of 80 rows .* row 3"):
         check_features(blobs, "features of epoch 2")
+
+
+def collapsed(kind: str, n: int, d: int = 32) -> torch.Tensor:
+    """Equal rows, or rows without structure around one direction on which a few blank images lie."""
+    generator = torch.Generator().manual_seed(2)
+    centre, noise = torch.randn(1, d, generator=generator), torch.randn(n, d, generator=generator)
+    if kind == "equal":
+        return normalize(centre, dim=1).repeat(n, 1)
+    x = normalize(normalize(noise, dim=1) + 2 * normalize(centre, dim=1), dim=1)
+    x[::97] = normalize(centre, dim=1)
+    return x
+
+
+@pytest.mark.parametrize("n", [200, 900])
+@pytest.mark.parametrize("kind", ["equal", "hubs"])
+def test_advice_names_what_everybody_is_near_to(kind: str, n: int) -> None:
+    text = str(advise_eps(collapsed(kind, n), ClusterConfig(k1=20, k2=6)))
+    rows = "0, 1, 2" if kind == "equal" else "0, 97, 194"
+    assert text.startswith(f"features have collapsed: rows {rows} are among the nearest of ")
+    assert "try --eps" not in text
+    assert "distance to the min_samples-th neighbour" in text
+
+
+def test_advice_of_good_features_speaks_of_no_collapse(blobs: torch.Tensor) -> None:
+    assert "collapsed" not in str(advise_eps(blobs.repeat_interleave(3, 0), ClusterConfig(k1=24, k2=6, eps=0.01)))
+
+
+def test_a_sample_of_rows_says_what_all_rows_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    centres = normalize(torch.randn(90, 32, generator=generator), dim=1)
+    x = normalize(centres.repeat_interleave(10, 0) + 0.15 * torch.randn(900, 32, generator=generator), dim=1)
+    config = ClusterConfig(k1=20, k2=6)
+    everything = advise_eps(x, config)
+    monkeypatch.setattr(eps_advice, "SAMPLE", 300)
+    sample = advise_eps(x, config)
+    assert sample.trials == everything.trials
+    assert sample.quantiles != everything.quantiles
+    for q, value in everything.quantiles.items():
+        assert abs(sample.quantiles[q] - value) < 0.05
+
+
+def test_radii_with_too_many_pairs_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, config = collapsed("random", 400), ClusterConfig(k1=20, k2=6)
+    widest = max(advise_eps(x, config).trials)
+    for most in (30_000, 5_000, 1):
+        monkeypatch.setattr(eps_advice, "MOST_PAIRS", most)
+        trials = advise_eps(x, config).trials
+        assert max(trials, default=0) < widest
+        widest = max(trials, default=0)
+    assert "none tried" in str(advise_eps(x, config))
+
+
+# In a process of its own, which says what it took beyond the features and the libraries.
+PEAK = """
+import sys, torch
+sys.path.insert(0, "tests/engine")
+from test_pseudo_labels import collapsed
+from ise_fast.engine.config import ClusterConfig
+from ise_fast.engine.pseudo_labels import advise_eps
+
+def peak():
+    return next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+advise_eps(collapsed("random", 300), ClusterConfig())
+before = peak()
+for kind in ("equal", "hubs"):
+    advise_eps(collapsed(kind, 2500), ClusterConfig())
+    print(peak() - before)
+"""
+
+
+def test_advice_takes_little_memory_however_many_pairs_are_near() -> None:
+    """The graph of all pairs of 2,500 rows takes 60 MB, sorting it 400 MB; 50,000 rows would take 400 times that."""
+    run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert max(int(megabytes) for megabytes in run.stdout.split()) < 70

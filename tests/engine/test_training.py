@@ -13,6 +13,7 @@ import yaml
 
 from ise_fast import ops
 from ise_fast.engine import pseudo_labels
+from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.step import TrainStep
 from ise_fast.engine.trainer import Trainer
 from ise_fast.train import main
@@ -134,6 +135,21 @@ def test_no_clusters_at_first_is_an_error_with_advice(
     assert "0 clusters, 4 needed" in line
     assert "distance to the min_samples-th neighbour by quantile" in line
     assert "--eps" in line
+
+
+@pytest.mark.parametrize(("extra", "first"), [([], "1 clusters, 4 needed"), (["--max-pairs", "60"], "max_pairs = 60")])
+def test_collapsed_features_are_an_error_that_names_them(
+    extra: list[str], first: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    extract = FeatureExtractor.__call__
+    monkeypatch.setattr(FeatureExtractor, "__call__", lambda *a, **k: extract(*a, **k)[:1].repeat(80, 1))
+    arguments = [*flags, *extra, "--eval-step", "0", "--k2", "4", "--min-samples", "4"]
+    assert main([*arguments, "--logs-dir", str(tmp_path / "r")]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "collapsed" in line]
+    assert first in line
+    assert line.count("lower --lr") == 1
+    assert "features have collapsed: rows 0, 1, 2 are among the nearest of 80 of 80 rows" in line
 
 
 @pytest.mark.parametrize("choice", ["previous", "stop"])

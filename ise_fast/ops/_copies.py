@@ -1,0 +1,77 @@
+"""Rows of an encoding with the same entries: they have the same distances, so a few of them stand for all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_Csr = tuple[Tensor, Tensor, Tensor]
+
+#: Products a row that the Jaccard distance of real features takes at most; only beyond it are copies worth a search.
+USUAL_TERMS = 25_000
+
+
+def leave_out_copies(v: _Csr, keep: int) -> tuple[_Csr, Tensor | None]:
+    """V' in which all but the first `keep` of rows with equal entries are empty.
+
+    For DBSCAN with min_samples = keep nothing is lost: a point near a crowd of copies has its min_samples neighbours
+    among the first of them, the copies left out have the label and core flag of the first, and they are empty, so
+    nobody's neighbours.
+
+    Args:
+        v: (indptr [N + 1], indices [nnz], values [nnz]) of the encoding.
+        keep: how many stay of each crowd, at least 1.
+
+    Returns:
+        The encoding, and [N] int64 the first row equal to each; the encoding as it came and None where the search
+        for copies would cost more than it saves, or finds none to leave out.
+    """
+    indptr, indices, values = v
+    rows = indptr.shape[0] - 1
+    terms = int(torch.bincount(indices).square().sum())
+    if terms <= USUAL_TERMS * rows and terms <= rows * rows:
+        return v, None
+    twin, rank = first_equal_rows(v)
+    kept = rank < keep
+    if bool(kept.all()):
+        return v, None
+    row = torch.arange(rows, device=indptr.device).repeat_interleave(indptr.diff())
+    entries = kept[row]
+    counts = torch.where(kept, indptr.diff(), 0).cumsum(0)
+    return (torch.cat((counts.new_zeros(1), counts)), indices[entries], values[entries]), twin
+
+
+def first_equal_rows(v: _Csr) -> tuple[Tensor, Tensor]:
+    """The first row with the same entries as each row, and each row's place among those, from 0: both [N] int64."""
+    indptr, indices, values = v
+    rows = indptr.shape[0] - 1
+    alone = torch.arange(rows, device=indptr.device)
+    if rows == 0:
+        return alone, alone
+    row = alone.repeat_interleave(indptr.diff())
+
+    # A sum of 64-bit hashes, which wraps, so in any order; equal hashes are compared below, entry by entry.
+    bits = values.contiguous().view(torch.int32).long()
+    mixed = _mix(_mix(indices.long() + 1) + bits)
+    sums = torch.cat((mixed.new_zeros(1), mixed.cumsum(0)))
+    hashes = sums[indptr[1:]] - sums[indptr[:-1]]
+    ordered, order = torch.sort(hashes, stable=True)
+    starts = torch.cat((ordered.new_ones(1, dtype=torch.bool), ordered[1:] != ordered[:-1]))
+    group = starts.cumsum(0) - 1
+    first = starts.nonzero()[:, 0]
+    twin, rank = torch.empty_like(order), torch.empty_like(order)
+    twin[order] = order[first[group]]
+    rank[order] = alone - first[group]
+
+    lengths = indptr.diff()
+    same = bool((lengths == lengths[twin]).all())
+    if same:
+        source = torch.arange(indices.shape[0], device=indptr.device) + (indptr[:-1][twin] - indptr[:-1])[row]
+        same = torch.equal(indices, indices[source]) and torch.equal(bits, bits[source])
+    return (twin, rank) if same else (alone, torch.zeros_like(alone))  # two hashes in 2^64 met: no copies then
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Every bit of 64 depends on every other (multiply and shift, as in splitmix64)."""
+    x = (x ^ (x >> 30)) * -4658895280553007687
+    return (x ^ (x >> 27)) * -7723592293110705685
