@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ise_fast.engine import assemble, checkpoint, distributed
+from ise_fast.engine import assemble, checkpoint, checkpoint_parts, distributed
 from ise_fast.engine.config import TrainConfig, add_flags, expand_home, flag, normalise, run_parser
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
@@ -21,6 +21,8 @@ from ise_fast.engine.evaluator import evaluate
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.precision import Precision, allow_tf32
 from ise_fast.engine.run_log import start_console
+from ise_fast.models import EmbeddingNet, build_model
+from ise_fast.models.pretrained import embedding_options
 
 PROG = "python -m ise_fast.evaluate"
 log = logging.getLogger("ise_fast.evaluate")
@@ -33,6 +35,7 @@ class EvaluateConfig:
     checkpoint: str | None = flag(
         None, "checkpoint of a training run, such as logs/NAME/checkpoints/best.pt", path=True
     )
+    arch: str | None = flag(None, "take the checkpoint as weights of another program, of this architecture", "-a")
     dataset: str | None = flag(None, "data set; default: the one of training", "-d")
     data_dir: str | None = flag(None, "folder that holds the data set; default: as in training", path=True)
     rerank: bool = flag(False, "k-reciprocal re-ranking besides the plain distance")
@@ -76,7 +79,43 @@ def _parse(argv: Sequence[str]) -> EvaluateConfig:
     config = EvaluateConfig(**expand_home(run_parser(parser, normalise(argv)), EvaluateConfig))
     if config.checkpoint is None:
         raise UsageError("--checkpoint: expected the path of a checkpoint, got none")
+    for name, low in (("test_batch_size", 1), ("workers", 0), ("height", 1), ("width", 1)):
+        value = getattr(config, name)
+        if value is not None and value < low:
+            raise UsageError(f"--{name.replace('_', '-')}: expected a number of at least {low}, got {value}")
+    if config.arch is not None and config.dataset is None:
+        raise UsageError("--dataset: expected the name of a data set, since weights of another program name none")
     return config
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network and what is known of its training."""
+
+    model: EmbeddingNet
+    config: TrainConfig
+    epoch: int | None = None
+    is_best: bool = False
+
+
+def _open_network(config: EvaluateConfig) -> Network:
+    path = Path(config.checkpoint or "").expanduser()
+    if config.arch is not None:
+        try:
+            return Network(build_model(config.arch, pretrained=str(path), **embedding_options(path)), TrainConfig())
+        except (ValueError, FileNotFoundError, ImportError) as error:
+            raise UsageError(f"--checkpoint: {str(error).removeprefix('pretrained: ')}") from error
+    state = checkpoint.load(path)
+    checkpoint_parts.require(path, state, checkpoint_parts.FOR_EVALUATION)
+    trained = TrainConfig.from_flat(state["config"])
+    model = assemble.build_network(trained.model, weights=False)
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:200]
+        raise UsageError(f"checkpoint {path}: its weights do not fit {trained.model.arch}: {why}") from error
+    best = state["best"]
+    return Network(model, trained, state["epoch"], best is not None and best["epoch"] == state["epoch"])
 
 
 def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
@@ -85,14 +124,13 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
     Raises:
         UsageError: if the checkpoint or the data set cannot be used, or a file cannot be written.
     """
-    for name in ("output", "features"):
-        _check_target(f"--{name}", getattr(config, name))
-    state = checkpoint.load(Path(config.checkpoint or ""))
-    trained = TrainConfig.from_flat(state["config"])
+    world.on_main(lambda: _check_targets(config))
+    network = world.together(lambda: _open_network(config))
+    trained = network.config
     chosen = {f.name for f in dataclasses.fields(trained.data)} & {f.name for f in dataclasses.fields(config)}
     overrides = {name: getattr(config, name) for name in chosen if getattr(config, name) is not None}
     data = dataclasses.replace(trained.data, **overrides)
-    dataset = assemble.check_test_images(assemble.open_dataset(data))
+    dataset = assemble.check_test_images(assemble.open_dataset(data, world))
     log.info("%s", dataset.table())
     test = assemble.open_test_images(data, dataset, world)
     if test is None:
@@ -100,10 +138,8 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
             f"--dataset: {data.dataset} has no queries and gallery with identities, so nothing can be evaluated"
         )
 
-    model = assemble.build_network(trained.model, weights=False)
-    model.load_state_dict(state["model"])
-    model.to(world.device)
     allow_tf32(trained.optim.tf32)
+    model = network.model.to(world.device)
     precision = Precision(trained.optim.precision, world.device)
     extract = FeatureExtractor(model, world, precision, config.test_batch_size)
     query, gallery = extract(test.query_images), extract(test.gallery_images)
@@ -119,9 +155,8 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
             results[name] = result.as_dict()
         return results
 
-    results: dict[str, Any] = {"checkpoint": config.checkpoint, "epoch": state["epoch"], **world.on_main(measure)}
-    best = state["best"]
-    if best is not None and best["epoch"] == state["epoch"] and data.dataset == trained.data.dataset:
+    results: dict[str, Any] = {"checkpoint": config.checkpoint, "epoch": network.epoch, **world.on_main(measure)}
+    if network.is_best and data.dataset == trained.data.dataset:
         log.info("note: this is the best epoch so far of its run, chosen on this test split")
     if world.is_main and config.output is not None:
         text = json.dumps(results, indent=2) + "\n"
@@ -132,6 +167,11 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
         arrays["gallery_paths"] = [str(path) for path in test.gallery_images.paths]
         _write("--features", lambda: np.savez(config.features or "", **arrays))
     return results
+
+
+def _check_targets(config: EvaluateConfig) -> None:
+    for name in ("output", "features"):
+        _check_target(f"--{name}", getattr(config, name))
 
 
 def _check_target(flag_name: str, target: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ise_fast.engine import assemble, distributed
+from ise_fast.engine import assemble, distributed, run_folder
 from ise_fast.engine.checkpoint import CheckpointFolder
 from ise_fast.engine.config import TrainConfig, parse
 from ise_fast.engine.distributed import World
@@ -21,7 +22,6 @@ from ise_fast.engine.interrupt import InterruptGuard
 from ise_fast.engine.precision import allow_tf32
 from ise_fast.engine.report import DATA, PAGE, write_report
 from ise_fast.engine.report_data import ReportData, sample_run
-from ise_fast.engine.run_folder import choose_folder, find_checkpoint
 from ise_fast.engine.run_log import RunLog, start_console
 from ise_fast.engine.trainer import Trainer
 
@@ -69,24 +69,33 @@ def train(config: TrainConfig, world: World) -> dict[str, Any]:
         UsageError: before anything is written, if the run cannot start.
         RunError, Interrupted: see `Trainer.run`.
     """
+    with contextlib.ExitStack() as held:  # the lock of the run's folder
+        return _train(config, world, held)
+
+
+def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dict[str, Any]:
     log.info(
         "preset %s, method %s, seed %d, device %s", config.preset, config.loss.method, config.run.seed, world.device
     )
-    folder, resume = world.on_main(lambda: choose_folder(config))
-    saved = find_checkpoint(folder, resume)
-    dataset = assemble.check_test_images(assemble.open_dataset(config.data), config.run.eval_step)
+    assemble.require_same_settings(config, world)
+    place = world.on_main(lambda: run_folder.choose(config, held))
+    dataset = assemble.check_test_images(assemble.open_dataset(config.data, world), config.run.eval_step)
     log.info("%s", dataset.table())
     training = assemble.open_training_images(config.data, dataset, world, progress=config.run.progress)
     assemble.check_sizes(config, len(training.images), world)
     test = assemble.open_test_images(config.data, dataset, world, progress=config.run.progress)
+    allow_tf32(config.optim.tf32)
     step, state = assemble.build_step_and_state(config, world)
+    state.images = training.signature
+    if place.content is not None:
+        content = place.content
+        world.together(lambda: state.unpack(content))
+    folder = world.on_main(lambda: run_folder.claim(place, held))
     checkpoints = CheckpointFolder(folder / "checkpoints", config.run.keep_checkpoints)
-    if saved is not None:
-        path, content = saved
-        state.unpack(content)
-        if world.is_main and resume == "auto":
-            checkpoints.complete(path, content)
-        log.info("resumed from %s: epoch %d, iteration %d", path, state.progress.epoch + 1, state.progress.iteration)
+    if place.path is not None:
+        log.info(
+            "resumed from %s: epoch %d, iteration %d", place.path, state.progress.epoch + 1, state.progress.iteration
+        )
     if test is None:
         log.info("no queries with identities: nothing is evaluated, the last epoch counts")
 
@@ -99,6 +108,8 @@ def train(config: TrainConfig, world: World) -> dict[str, Any]:
         trainer = Trainer(config, training, step, state, extract, evaluate, checkpoints, run_log, world, guard)
         try:
             history = state.progress.history
+            if config.run.resume == "auto":
+                world.on_main(lambda: checkpoints.complete(place.path, place.content))
             world.on_main(lambda: run_log.open(config, history))
             trainer.run()
             summary = summarise(history, state.progress.best)

@@ -23,6 +23,7 @@ from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.evaluator import evaluate, has_match
 from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.image_list import require_same_choice, require_same_dataset, sign
 from ise_fast.engine.precision import Precision
 from ise_fast.engine.state import TrainState
 from ise_fast.engine.step import TrainStep
@@ -55,18 +56,25 @@ class RetrievalImages:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Images and cameras, without identities."""
+    """Images and cameras, without identities, and [n, 8] bytes that tell one image from another, wherever it lies."""
 
     images: ImageStore
     cams: np.ndarray[Any, np.dtype[np.int64]] | None
+    signature: torch.Tensor
 
 
-def open_dataset(config: DataConfig) -> ReIDDataset:
-    """Find the data set, or generate the synthetic one.
+def open_dataset(config: DataConfig, world: World) -> ReIDDataset:
+    """Find the data set, or generate the synthetic one; every process must call it.
 
     Raises:
-        UsageError: if it is missing, empty or laid out in another way.
+        UsageError: on every process, if it is missing, empty or laid out in another way, or not the same for all.
     """
+    dataset = world.together(lambda: _load_dataset(config))
+    require_same_dataset(dataset, world)
+    return dataset
+
+
+def _load_dataset(config: DataConfig) -> ReIDDataset:
     options: dict[str, Any] = {}
     if config.dataset == "folder":
         options = {"pattern": config.identity_pattern, "csv": config.labels_csv}
@@ -141,7 +149,8 @@ def open_training_images(
     split = dataset.training_images
     store = _open(split.paths, config, dataset, world, progress)
     kept = split.take(store.kept)
-    return TrainingImages(store, kept.cams)
+    signature = sign(dataset.root, store.paths, kept.cams, world, config.workers)
+    return TrainingImages(store, kept.cams, signature)
 
 
 def open_test_images(
@@ -166,6 +175,15 @@ def open_test_images(
 def _open(
     paths: tuple[Path, ...], config: DataConfig, dataset: ReIDDataset, world: World, progress: bool
 ) -> ImageStore:
+    store = world.together(lambda: _open_here(paths, config, dataset, world, progress))
+    require_same_choice(store.kept, world)
+    _move_to_device(store, world)
+    return store
+
+
+def _open_here(
+    paths: tuple[Path, ...], config: DataConfig, dataset: ReIDDataset, world: World, progress: bool
+) -> ImageStore:
     size = config.height or dataset.image_size[0], config.width or dataset.image_size[1]
     kind = config.cache if config.cache != "auto" else ("disk" if world.size > 1 else "memory")
     cache_dir = (config.cache_dir or _default_cache()) if kind == "disk" else None
@@ -179,13 +197,14 @@ def _open(
             )  # fmt: skip
     except DatasetError as error:
         raise UsageError(f"{error} (--unreadable skip leaves such images out)") from error
+    except MemoryError as error:
+        raise UsageError(f"--height, --width: {len(paths)} images of {size[0]} x {size[1]}: out of memory") from error
     except OSError as error:
         raise UsageError(f"--cache-dir: the decoded images cannot be written: {error}") from error
     for path, reason in store.skipped[:5]:
         log.warning("skipped %s: %s", path, reason)
     if store.skipped:
         log.warning("%d of %d images cannot be read and are left out", len(store.skipped), len(paths))
-    _move_to_device(store, world)
     return store
 
 
@@ -226,6 +245,26 @@ def build_network(config: ModelConfig, *, weights: bool = True) -> EmbeddingNet:
         raise UsageError(str(error)) from error
 
 
+# Settings that say where a process finds and puts things, and may therefore differ between processes.
+_LOCAL = {"data_dir", "labels_csv", "workers", "cache", "cache_dir", "logs_dir", "resume", "device", "progress"}
+
+
+def require_same_settings(config: TrainConfig, world: World) -> None:
+    """All processes were started with the same settings.
+
+    Raises:
+        UsageError: on every process, naming the first flag that differs.
+    """
+    settings = world.gather_objects({k: v for k, v in config.flat().items() if k not in _LOCAL})
+    for rank, other in enumerate(settings):
+        for name, value in other.items():
+            if value != settings[0][name]:
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: expected the same in all processes, got {settings[0][name]} in "
+                    f"process 0 and {value} in process {rank}"
+                )
+
+
 def check_sizes(config: TrainConfig, images: int, world: World) -> None:
     """What can be known to be impossible before anything is written.
 
@@ -250,7 +289,7 @@ def build_step_and_state(config: TrainConfig, world: World) -> tuple[TrainStep, 
     """
     optim, loss = config.optim, config.loss
     seed_everything(config.run.seed)
-    model = build_network(config.model).to(world.device)
+    model = world.together(lambda: build_network(config.model)).to(world.device)
     if optim.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     local = optim.batch_size // world.size

@@ -8,7 +8,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ise_fast.data.files import publish
+from ise_fast.engine import digest
 from ise_fast.engine.errors import RunError, UsageError
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
     Raises:
         OSError, RuntimeError: as the system or torch reports a failed write; `path` is untouched.
     """
-    with publish(path) as temporary, temporary.open("wb") as file:
-        torch.save(dict(state), file)
+    with publish(path) as temporary:
+        digest.save(dict(state), temporary)
 
 
 class CheckpointFolder:
@@ -71,7 +72,8 @@ class CheckpointFolder:
                 self.mark_best(path)
         except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
             raise self.cannot_write(path, error) from error
-        for old in self.all()[: -self.keep]:
+        # Later ones stay: who went back to an earlier checkpoint did not ask to lose them.
+        for old in [p for p in self.all() if _position(p) <= _position(path)][: -self.keep]:
             old.unlink(missing_ok=True)
         return path
 
@@ -92,19 +94,26 @@ class CheckpointFolder:
         """The error of a run that could not write one of its files: why, and from where it can go on."""
         last = self.all()
         usable = f"the last checkpoint {last[-1]} is usable" if last else "no checkpoint had been saved before"
-        free = shutil.disk_usage(self.folder if self.folder.is_dir() else self.folder.parent).free
-        full = getattr(error, "errno", None) == errno.ENOSPC or free < 1 << 20 or "No space left" in str(error)
-        reason = f"the disk is full ({free >> 20} MiB free)" if full else f"{type(error).__name__}: {error}"
-        return RunError(f"cannot write {path}: {reason}; {usable}; make room and go on with --resume auto")
+        return RunError(f"cannot write {path}: {reason(error, path)}; {usable}; go on with --resume auto")
 
-    def complete(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Finish what a kill between saving the checkpoint and marking it as the best one left undone."""
-        best = state["best"]
-        if best is not None and best["epoch"] == state["epoch"] and state["iteration"] == 0:
-            self.mark_best(path)
+    def complete(self, path: Path | None, state: Mapping[str, Any] | None) -> None:
+        """Finish what a kill between saving the checkpoint and marking it as the best one left undone.
 
-    def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, or None if there is none at all.
+        Raises:
+            RunError: if it cannot be marked.
+        """
+        if path is None or state is None or state["best"] is None or state["iteration"] > 0:
+            return
+        if state["best"]["epoch"] == state["epoch"]:
+            try:
+                self.mark_best(path)
+            except OSError as error:
+                raise self.cannot_write(self.best, error) from error
+
+    def load_newest(
+        self, check: Callable[[Path, Mapping[str, Any]], None] = lambda path, state: None
+    ) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that can be read and passes the check, or None if there is none at all.
 
         Raises:
             UsageError: if there are checkpoints and none can be read.
@@ -112,12 +121,24 @@ class CheckpointFolder:
         paths = self.all()
         for path in reversed(paths):
             try:
-                return path, load(path)
+                state = load(path)
+                check(path, state)
+                return path, state
             except UsageError as error:
                 log.warning("%s; trying the one before", error)
         if paths:
             raise UsageError(f"--resume: no checkpoint in {self.folder} can be read")
         return None
+
+
+def reason(error: BaseException, path: Path) -> str:
+    """Why a file or folder could not be written, in the system's words; a full disk by its name."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    if error.errno != errno.ENOSPC:
+        return error.strerror
+    there = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
+    return f"the disk is full ({shutil.disk_usage(there).free >> 20} MiB free), make room"
 
 
 def _position(path: Path) -> tuple[int, int]:
@@ -129,16 +150,25 @@ def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; only tensors and plain values are accepted, so a foreign file cannot run code.
 
     Raises:
-        UsageError: if the file is missing, damaged or not one of ours.
+        UsageError: if the file is missing, damaged (its digest is compared) or not one of ours.
     """
     if not path.is_file():
         raise UsageError(f"checkpoint {path}: there is no such file")
+    try:
+        damage = digest.damage(path)
+    except OSError as error:
+        raise UsageError(f"checkpoint {path}: cannot be read ({reason(error, path)})") from error
+    if damage is not None:
+        raise UsageError(f"checkpoint {path}: cannot be read, it is damaged ({damage})")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged zip surfaces as one of a dozen types
         raise UsageError(f"checkpoint {path}: cannot be read ({_first_line(error)})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UsageError(f"checkpoint {path}: not a checkpoint of this program (format {FORMAT} expected)")
+        raise UsageError(
+            f"checkpoint {path}: not a checkpoint of this program (format {FORMAT} expected; "
+            "weights of another program: --pretrained in training, --arch in evaluation)"
+        )
     return state
 
 

@@ -161,12 +161,27 @@ class TrainConfig:
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `flat`; settings that are missing keep their defaults, unknown ones are ignored."""
+        """The inverse of `flat`; settings that are missing keep their defaults, unknown ones are ignored.
+
+        Raises:
+            UsageError: for a value of another type than the setting has.
+        """
         sections: dict[str, Any] = {}
         for name, section in _SECTIONS.items():
-            known = {f.name for f in dataclasses.fields(section)}
+            known = typing.get_type_hints(section)
+            for key in values:
+                if key in known and not _is_kind(values[key], known[key]):
+                    raise UsageError(f"--{key.replace('_', '-')}: expected {known[key]}, got {values[key]!r}")
             sections[name] = section(**{key: values[key] for key in values if key in known})
         return cls(preset=values.get("preset", "synthetic"), **sections)
+
+
+def _is_kind(value: object, hint: Any) -> bool:
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    kinds = typing.get_args(hint) or (hint,)  # of X | None, or X itself
+    kinds += (int,) if float in kinds else ()
+    return isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
 
 
 def parse(argv: Sequence[str], prog: str = "python -m ise_fast.train") -> TrainConfig:

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ise_fast.engine.errors import UsageError
+
 T = TypeVar("T")
 
 
@@ -51,6 +53,28 @@ class World:
             raise box[1]
         return cast(T, box[0])
 
+    def together(self, function: Callable[[], T]) -> T:
+        """`function` on every rank; if it fails on one, all raise, so that none waits for the others for ever.
+
+        Raises:
+            UsageError: if another rank had one.
+        """
+        if self.size == 1:
+            return function()
+        result: Any = None
+        own: Exception | None = None
+        try:
+            result = function()
+        except Exception as error:  # raised below, when the others know
+            own = error
+        texts = self.gather_objects(None if own is None else f"{own}" or type(own).__name__)
+        if own is not None:
+            raise own
+        failed = [rank for rank, text in enumerate(texts) if text is not None]
+        if failed:
+            raise UsageError(f"process {failed[0]}: {texts[failed[0]]}")
+        return cast(T, result)
+
     def gather_objects(self, value: T) -> list[T]:
         """The value of every rank, by rank."""
         if self.size == 1:
@@ -64,6 +88,9 @@ class World:
         if self.size == 1:
             return rows
         longest = -(-count // self.size)
+        if count < self.size:  # then some have no row to tell the width from
+            widths = [shape for shape in self.gather_objects(tuple(rows.shape)) if shape[0]]
+            rows = rows if rows.shape[0] or not widths else rows.new_empty((0, *widths[0][1:]))
         padded = rows.new_zeros((longest, *rows.shape[1:]))
         padded[: rows.shape[0]] = rows
         parts = [torch.empty_like(padded) for _ in range(self.size)]

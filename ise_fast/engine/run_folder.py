@@ -1,45 +1,157 @@
-"""Where a run lives: a new folder, or the one that `--resume` goes on with; finished work is never overwritten."""
+"""Where a run lives: a new folder, or the one that `--resume` goes on with; finished work is never overwritten.
+
+One run at a time has a folder: it holds a lock that the system releases when the process ends, however it ends.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import itertools
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ise_fast.engine import checkpoint
+from ise_fast.engine import checkpoint, checkpoint_parts
 from ise_fast.engine.checkpoint import CheckpointFolder
 from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.errors import UsageError
+from ise_fast.engine.state import changed_settings
+
+log = logging.getLogger(__name__)
 
 LOGS = Path("logs")
+RUN_FILES = ("config.yaml", "environment.json", "metrics.jsonl", "train.log")  # what every run writes when it starts
 
 
-def choose_folder(config: TrainConfig) -> tuple[Path, str | None]:
-    """The folder of the run and what to resume: None (a new run), "auto" or a checkpoint's path. Nothing is created.
+@dataclass(frozen=True)
+class RunPlace:
+    """Where a run lives and what it goes on from.
+
+    Attributes:
+        folder: of the run; it may not exist yet.
+        path: checkpoint to go on from; None: a new run.
+        content: of that checkpoint.
+        locked: no other run can take the folder any more.
+        name: of a numbered folder below LOGS, where the next number will do as well; None: this folder or none.
+    """
+
+    folder: Path
+    path: Path | None = None
+    content: dict[str, Any] | None = None
+    locked: bool = False
+    name: str | None = None
+
+
+def choose(config: TrainConfig, held: contextlib.ExitStack) -> RunPlace:
+    """The place of a run. Nothing is created; a folder that is already there is locked until `held` is closed.
 
     Without `--logs-dir`, runs of a preset are numbered: logs/NAME, logs/NAME-2, ...; `--resume auto` takes the newest.
+    A checkpoint given by its path goes on in the folder of its run, if it lies there, and otherwise in a new one.
 
     Raises:
-        UsageError: if `--logs-dir` holds a run and `--resume` is not given.
+        UsageError: if the folder holds another run or is in use, or a checkpoint cannot be read.
     """
-    resume = config.run.resume
+    resume, given = config.run.resume, config.run.logs_dir
+    if given is not None and Path(given).exists() and not Path(given).is_dir():
+        raise UsageError(f"--logs-dir: expected a folder, got the file {given}")
     if resume not in (None, "auto"):
-        path = Path(resume)
-        folder = Path(config.run.logs_dir) if config.run.logs_dir else path.resolve().parent.parent
-        return folder, resume
+        return _from_checkpoint(config, Path(resume), held)
+    if given is None:
+        name, taken = _name(config), 0
+        while _used(_numbered(name, taken + 1)):
+            taken += 1
+        if resume is None or not taken:
+            return _new(name, held)
+        folder = _numbered(name, taken)
+    else:
+        folder = Path(given)
+    locked = folder.is_dir()
+    if locked:
+        _lock_or_refuse(folder, held)
+    if resume is None and _used(folder):
+        raise UsageError(f"--logs-dir: {folder} holds a run; go on with --resume auto, or choose another folder")
+    found = CheckpointFolder(folder / "checkpoints").load_newest(checkpoint_parts.require_all) if resume else None
+    path, content = found or (None, None)
+    return RunPlace(folder, path, content, locked)
+
+
+def claim(place: RunPlace, held: contextlib.ExitStack) -> Path:
+    """The folder, made and locked if `choose` did not find it: the last step before anything is written.
+
+    Raises:
+        UsageError: if it cannot be made or written, or another run took it meanwhile.
+    """
+    folder, number = place.folder, 1
+    locked = place.locked
+    while not locked:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--logs-dir: cannot make {folder}: {checkpoint.reason(error, folder)}") from error
+        locked = _lock(folder, held) and not _used(folder)
+        if not locked and place.name is None:
+            raise _in_use(folder)
+        if not locked and place.name is not None:
+            number += 1
+            folder = _numbered(place.name, number)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"--logs-dir: cannot write to {folder}: {checkpoint.reason(error, folder)}") from error
+    return folder
+
+
+def _from_checkpoint(config: TrainConfig, path: Path, held: contextlib.ExitStack) -> RunPlace:
+    content = checkpoint.load(path)
+    checkpoint_parts.require_all(path, content)
     if config.run.logs_dir is not None:
         folder = Path(config.run.logs_dir)
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"--logs-dir: expected a folder, got the file {folder}")
-        if resume is None and _used(folder):
-            raise UsageError(f"--logs-dir: {folder} holds a run; go on with --resume auto, or choose another folder")
-        return folder, resume
-    name = config.preset if config.loss.method in config.preset else f"{config.preset}-{config.loss.method}"
-    taken = 0
-    while _used(_numbered(name, taken + 1)):
-        taken += 1
-    if resume == "auto" and taken:
-        return _numbered(name, taken), resume
-    return _numbered(name, taken + 1), resume
+        if _used(folder) and not _is_run_of(folder, content):
+            raise UsageError(f"--logs-dir: {folder} holds another run than that of {path}; choose another folder")
+    else:
+        real = path.resolve()
+        folder = real.parent.parent
+        if real.parent.name != "checkpoints" or not _is_run_of(folder, content):
+            return replace(_new(_name(config), held), path=path, content=content)
+    locked = folder.is_dir()
+    if locked:
+        _lock_or_refuse(folder, held)
+    return RunPlace(folder, path, content, locked)
+
+
+def _is_run_of(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Whether the folder is that of the run which wrote the checkpoint: all its files, with the same settings."""
+    if not all((folder / name).is_file() for name in RUN_FILES):
+        return False
+    import yaml
+
+    try:
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    saved = content["config"]
+    return isinstance(settings, dict) and settings.keys() >= saved.keys() and not changed_settings(saved, settings)
+
+
+def _new(name: str, held: contextlib.ExitStack) -> RunPlace:
+    """The first folder of that name that holds no run and is not in use."""
+    for number in itertools.count(1):
+        folder = _numbered(name, number)
+        if not folder.is_dir():
+            break  # made by `claim`
+        if not _used(folder) and _lock(folder, held):
+            return RunPlace(folder, locked=True, name=name)
+    return RunPlace(folder, name=name)
+
+
+def _name(config: TrainConfig) -> str:
+    return config.preset if config.loss.method in config.preset else f"{config.preset}-{config.loss.method}"
 
 
 def _numbered(name: str, number: int) -> Path:
@@ -50,14 +162,38 @@ def _used(folder: Path) -> bool:
     return bool(CheckpointFolder(folder / "checkpoints").all())  # a run that failed before left nothing to lose
 
 
-def find_checkpoint(folder: Path, resume: str | None) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint to go on from; None to start anew (also with "auto" where there is none yet).
+def _lock_or_refuse(folder: Path, held: contextlib.ExitStack) -> None:
+    if not _lock(folder, held):
+        raise _in_use(folder)
 
-    Raises:
-        UsageError: if the checkpoint named, or every one in the folder, cannot be read.
-    """
-    if resume is None:
-        return None
-    if resume != "auto":
-        return Path(resume), checkpoint.load(Path(resume))
-    return CheckpointFolder(folder / "checkpoints").load_newest()
+
+def _in_use(folder: Path) -> UsageError:
+    return UsageError(f"--logs-dir: {folder} is in use by another run; wait for its end, or choose another folder")
+
+
+def _lock(folder: Path, held: contextlib.ExitStack) -> bool:
+    """Lock an existing folder until `held` is closed; False if another run has it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(f"--logs-dir: cannot open {folder}: {checkpoint.reason(error, folder)}") from error
+    held.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # network file systems lock files only
+        return _lock_file(folder / ".lock", held)
+    return True
+
+
+def _lock_file(path: Path, held: contextlib.ExitStack) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        held.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.warning("%s cannot be locked (%s): start no second run in it", path.parent, error.strerror)
+    return True

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +16,23 @@ from ise_fast.engine import checkpoint
 from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
+from ise_fast.engine.image_list import places
 from ise_fast.engine.precision import Precision
 from ise_fast.nn import ClusterMemory
 
+log = logging.getLogger(__name__)
+
 # Settings that may differ between the run that saved and the run that resumes. Only `epochs` has a say in the weights:
-# a longer run is a wish that resuming must grant, at the price of a jump in the interpolation degree.
-_FREE = {"preset", "data_dir", "workers", "cache", "cache_dir", "logs_dir", "resume", "device", "print_freq", "epochs"}
+# a longer run is a wish that resuming must grant, at the price of a jump in the interpolation degree. Where the images
+# and their table lie is free: the signature of the list says whether they are the same.
+_FREE = {"preset", "data_dir", "labels_csv", "workers", "cache", "cache_dir", "logs_dir", "resume", "device", "epochs"}
 _FREE |= {"checkpoint_step", "keep_checkpoints", "tensorboard", "report", "progress", "test_batch_size", "eval_step"}
+_FREE |= {"print_freq"}
+
+
+def changed_settings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings in both that differ and that a resumed run must keep."""
+    return [name for name in now if name not in _FREE and name in saved and saved[name] != now[name]]
 
 
 @dataclass
@@ -62,6 +75,7 @@ class TrainState:
         self.precision = precision
         self.memory = memory
         self.world = world
+        self.images: Tensor | None = None  # [N, 8] signatures of the training images; None: not known, not compared
         self.progress = Progress()
 
     def pack(self) -> dict[str, Any]:
@@ -71,6 +85,7 @@ class TrainState:
         return {
             "format": checkpoint.FORMAT,
             "config": self.config.flat(),
+            "images": self.images,
             "epoch": progress.epoch,
             "iteration": progress.iteration,
             "model": self.model.state_dict(),
@@ -93,30 +108,81 @@ class TrainState:
             UsageError: if the run was started with other settings, or its weights do not fit this network.
         """
         saved, now = state["config"], self.config.flat()
-        changed = [k for k in now if k not in _FREE and k in saved and saved[k] != now[k]]
+        changed = changed_settings(saved, now)
         if changed:
             what = ", ".join(f"--{k.replace('_', '-')} {saved[k]} -> {now[k]}" for k in changed)
             raise UsageError(
                 f"--resume: the run was started with other settings ({what}); use the old ones or a new --logs-dir"
             )
+        state = self._match_images(state)
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:
             raise UsageError(
                 f"--resume: the weights do not fit {self.config.model.arch}: {str(error).splitlines()[0]}"
             ) from None
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.precision.scaler.load_state_dict(state["scaler"])
+        with _part("optimizer"):
+            self.optimizer.load_state_dict(state["optimizer"])
+            _require_shapes(self.optimizer)
+        with _part("scaler"):
+            self.precision.scaler.load_state_dict(state["scaler"])
         if len(state["random"]) == self.world.size:
-            checkpoint.set_random_state(state["random"][self.world.rank])
+            with _part("random"):
+                checkpoint.set_random_state(state["random"][self.world.rank])
         if state["memory"] is not None:
-            self.memory.load_state_dict(state["memory"])
-        self.progress = Progress(
-            state["epoch"],
-            state["iteration"],
-            state["labels"],
-            state["losses"],
-            state["record"],
-            state["history"],
-            state["best"],
-        )
+            with _part("memory"):
+                self.memory.load_state_dict(state["memory"])
+        names = [item.name for item in dataclasses.fields(Progress)]
+        self.progress = Progress(**{name: state[name] for name in names})
+
+    def _match_images(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Pseudo labels belong to images by their place in the list: the state for the list of now.
+
+        Where images were added, the epoch begins anew, with labels for all of them.
+
+        Raises:
+            UsageError: if an image of the run is not there any more.
+        """
+        saved, now, labels = state.get("images"), self.images, state["labels"]
+        if now is None:
+            return state
+        if saved is None:
+            if labels is not None and len(labels) != len(now):
+                raise _other_images(len(labels), len(now))
+            log.warning("the checkpoint is of an older version: it does not tell whether these are the same images")
+            return state
+        with _part("images"):
+            if torch.equal(saved, now) and (labels is None or len(labels) == len(now)):
+                return state
+            found = places(saved, now)
+        if found is None or len(now) <= len(saved):
+            raise _other_images(len(saved), len(now))
+        log.warning("%d images were added to the %d of the run: clustered anew", len(now) - len(saved), len(saved))
+        if labels is not None:
+            with _part("labels"):
+                labels = torch.full((len(now),), -1).index_put((found,), labels)
+        return {**state, "labels": labels, "iteration": 0, "losses": None, "record": {}, "memory": None}
+
+
+def _other_images(then: int, now: int) -> UsageError:
+    return UsageError(
+        f"--resume: the training images are not those of the run ({then} then, {now} now; some were removed, renamed "
+        "or replaced, or have another camera); take the old ones, or start a new run in another --logs-dir"
+    )
+
+
+@contextmanager
+def _part(name: str) -> Iterator[None]:
+    """Whatever a library raises at a state of the wrong shape: one line that names the part of the checkpoint."""
+    try:
+        yield
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UsageError(f"--resume: {name!r} of the checkpoint cannot be used ({why})") from error
+
+
+def _require_shapes(optimizer: torch.optim.Optimizer) -> None:
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"{name} of shape {list(value.shape)} for a weight of shape {list(parameter.shape)}")

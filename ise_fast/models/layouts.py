@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -66,6 +67,21 @@ def fit(model: nn.Module, state: Tensors) -> Fit:
     found.without_relu |= any(name.endswith("backbone.relu.absent") for name in state)  # saved here, see NoReLU
     found.left_out = [name for name in state if name not in found.used and not HEAD.fullmatch(name)]
     return found
+
+
+def embedding_of(state: Tensors) -> dict[str, Any]:
+    """Arguments of `build_model` that the names tell: GeM has an exponent, an embedding a linear layer and a neck."""
+    options: dict[str, Any] = {}
+    necks = {
+        value.shape for name, value in state.items() if name.endswith(".running_mean") and NECK.fullmatch(name[:-13])
+    }
+    for name, value in state.items():
+        stem, _, last = name.rpartition(".")
+        if value.numel() == 1 and EXPONENT.fullmatch(name):
+            options["pooling"] = "gem"
+        if last == "weight" and value.dim() == 2 and EMBEDDING.fullmatch(stem) and value.shape[:1] in necks:
+            options["num_features"] = value.shape[0]
+    return options
 
 
 def _fit_backbone(backbone: nn.Module, state: Tensors) -> Fit:

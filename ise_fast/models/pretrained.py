@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 import torch
 
 from ise_fast.models.embedding import EmbeddingNet
-from ise_fast.models.layouts import Fit, Tensors, fit
+from ise_fast.models.layouts import Fit, Tensors, embedding_of, fit
 from ise_fast.models.weight_file import read_weights
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,19 @@ def load(model: EmbeddingNet, path: str | Path) -> None:
         log.warning(
             "pretrained: %d tensors of %s were left out: %s", len(found.left_out), path, _some(found.left_out, 5)
         )
+
+
+def embedding_options(path: str | Path) -> dict[str, Any]:
+    """Pooling and size of the embedding that a weight file speaks of, as arguments of `build_model`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+    """
+    for state in read_weights(find(path)):
+        options = embedding_of(state)
+        if options:
+            return options
+    return {}
 
 
 def find(path: str | Path) -> Path:
