@@ -129,6 +129,12 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
     trained = network.config
     chosen = {f.name for f in dataclasses.fields(trained.data)} & {f.name for f in dataclasses.fields(config)}
     overrides = {name: getattr(config, name) for name in chosen if getattr(config, name) is not None}
+    if (
+        "labels_csv" in overrides
+        or "identity_pattern" in overrides
+        or overrides.get("dataset", trained.data.dataset) != "folder"
+    ):
+        overrides = {"labels_csv": None, "identity_pattern": None, **overrides}  # one says where labels are, not both
     data = dataclasses.replace(trained.data, **overrides)
     dataset = assemble.check_test_images(assemble.open_dataset(data, world))
     log.info("%s", dataset.table())

@@ -102,14 +102,14 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
     if image.mode in WIDE_GREY or image.mode == "F":
         values = np.asarray(image)
-        grey = _from_floats(values) if image.mode == "F" else _from_wide_grey(values.astype(np.int64))
-        return Image.fromarray(grey).convert("RGB")
+        return Image.fromarray(_from_floats(values) if image.mode == "F" else _from_wide_grey(values)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")  # the same colours, without a warning of Pillow
-    return image.convert("RGB")
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _from_wide_grey(values: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _from_wide_grey(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Up to 16 bits of grey as 8, keeping what can be told apart.
 
     A picture that uses a quarter of the 16 bits or more is scaled by their range. Sensors of 10 to 14 bits, and thermal
@@ -119,22 +119,25 @@ def _from_wide_grey(values: NDArray[np.int64]) -> NDArray[np.uint8]:
     if low < 0 or high > 0xFFFF:
         raise DatasetError(f"expected grey values from 0 to 65535, got {low} to {high}; convert it to 8 or 16 bits")
     if high <= 0xFF:
-        scaled = values
-    elif np.array_equal(values >> 8, values & 0xFF):  # 8 bits, written twice
-        scaled = values >> 8
+        return values.astype(np.uint8)
+    grey = np.arange(0x10000)
+    if not (values % 0x101).any():  # 8 bits, written twice
+        table = grey >> 8
     elif low == high or high - low >= 1 << 14:
-        scaled = (values * 0xFF + 0x7FFF) // 0xFFFF
+        table = (grey * 0xFF + 0x7FFF) // 0xFFFF
     else:
-        scaled = (values - low) * 0xFF // max(high - low, 0xFF)
-    return scaled.astype(np.uint8)
+        table = (grey - low) * 0xFF // max(high - low, 0xFF)
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    for row, line in enumerate(values):  # an index of the whole image would take eight times its memory
+        scaled[row] = table[line]
+    return scaled
 
 
 def _from_floats(values: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if not 0 <= low <= high <= 255:  # NaN fails too
         raise DatasetError(f"expected float values from 0 to 1 or 0 to 255, got {low:g} to {high:g}; convert it")
-    scaled: NDArray[np.uint8] = np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
-    return scaled
+    return np.asarray(np.rint(values * 255 if high <= 1 else values), dtype=np.uint8)
 
 
 def _reason(error: Exception) -> str:

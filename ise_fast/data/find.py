@@ -2,8 +2,9 @@
 
 An image is what is no folder and has a suffix of a format that `decode` reads, in small or capital letters. A broken
 link or a pipe of such a name counts, so that it is named as unreadable instead of missing in silence. Hidden names
-(`._x.jpg` of some archivers) and the thumbnails of file servers do not count. Linked folders are read like others, each
-folder once, also when links form a loop. Files that hold an image under another suffix are counted in a warning.
+(`._x.jpg` of some archivers), the thumbnails of file servers and the folders of training runs do not count. Linked
+folders are read like others, each folder once, also when links form a loop. Files that hold an image under another
+suffix are counted in a warning.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 from .base import DatasetWarning
 from .decode import suffixes
 
+RUN_FILES = frozenset({"config.yaml", "environment.json", "checkpoints"})  # of training: its curves are no images
 NOT_SEARCHED = frozenset({"__MACOSX", "@eaDir"})  # copies and thumbnails that systems put beside images
+PROBES = 100
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\0\0\0\x0cJXL ")
 # What lies beside images in many data sets, perhaps one for each: not worth a look inside.
 NO_IMAGES = frozenset({
@@ -74,7 +77,10 @@ class _Search:
         return not known
 
     def _list(self, folder: Path) -> None:
-        with os.scandir(folder) as entries:
+        with os.scandir(folder) as scanned:
+            entries = list(scanned)
+            if {entry.name for entry in entries} >= RUN_FILES:
+                return
             for entry in entries:
                 path = folder / entry.name
                 if entry.name.startswith(".") or entry.name in NOT_SEARCHED:
@@ -84,7 +90,7 @@ class _Search:
                         (self._links if entry.is_symlink() else self._folders).append(path)
                 elif path.suffix.lower() in suffixes():
                     self.images.append(path)
-                elif path.suffix.lower() not in NO_IMAGES and path.is_file():
+                elif path.suffix.lower() not in NO_IMAGES and entry.is_file():
                     self.others.append(path)
 
 
@@ -94,12 +100,17 @@ def _is_loop(link: Path) -> bool:
 
 
 def _warn_of_other_suffixes(files: list[Path]) -> None:
-    found = sorted(path for path in files if _holds_image(path))
+    by_suffix: dict[str, list[Path]] = {}
+    for path in sorted(files):
+        by_suffix.setdefault(path.suffix.lower() or "none", []).append(path)
+    # Data sets have files of a kind for every image: a few tell what the kind is.
+    kinds = [paths for paths in by_suffix.values() if any(map(_holds_image, paths[:PROBES]))]
+    found = sorted(path for paths in kinds for path in paths if _holds_image(path))
     if not found:
         return
     counts = Counter(path.suffix.lower() or "none" for path in found)
-    by_suffix = ", ".join(f"{suffix} {count}" for suffix, count in sorted(counts.items()))
-    message = f"{len(found)} images are left out because of their suffix ({by_suffix}), such as {found[0]}"
+    told = ", ".join(f"{suffix} {count}" for suffix, count in sorted(counts.items()))
+    message = f"{len(found)} images are left out because of their suffix ({told}), such as {found[0]}"
     warnings.warn(f"{message}; convert or rename them to have them read", DatasetWarning, stacklevel=3)
 
 

@@ -88,7 +88,7 @@ def _from_files(root: Path, pattern: str | None) -> list[_Image]:
         groups = match.groupdict()
         folder, role = _role_folder(name)
         roles[folder] = role
-        images.append(_Image(path, role, groups.get("id"), groups.get("camera"), str(path)))
+        images.append(_Image(path, role, groups.get("id") or None, groups.get("camera") or None, str(path)))
     if not images:
         raise DatasetError(f"folder: no images in {root}, which holds {listing(root)}")
     _warn_of_roles(root, roles)

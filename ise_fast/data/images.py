@@ -180,14 +180,15 @@ def _open_cache(
     """The cache file of these images, made if it is not there. A record is written last: it says that all is there."""
     name = f"images-{size[0]}x{size[1]}-{_signature(paths, size)}"
     data, record = cache_dir / f"{name}.u8", cache_dir / f"{name}.json"
-    if not _is_complete(data, record):  # a finished file may lie in a folder that can only be read
+    failures = _read_record(data, record, len(paths), size)
+    if failures is None:  # a finished file may lie in a folder that can only be read
         with exclusive(cache_dir / f"{name}.lock"):
-            if not _is_complete(data, record):  # nor has another process made it meanwhile
+            failures = _read_record(data, record, len(paths), size)
+            if failures is None:  # nor has another process made it meanwhile
                 with publish(data) as temporary:
                     failures = _fill_cache(temporary, (len(paths), 3, *size), paths, workers, progress, stop=stop)
                 with publish(record) as temporary:
                     temporary.write_text(json.dumps({"failures": failures}), encoding="utf-8")
-    failures = {int(i): reason for i, reason in json.loads(record.read_text(encoding="utf-8"))["failures"].items()}
     if failures and stop:
         raise DatasetError(next(iter(failures.values())) + SKIP_HINT)
     shape = (len(paths) - len(failures), 3, *size)
@@ -197,8 +198,14 @@ def _open_cache(
     return torch.from_numpy(np.memmap(data, dtype=np.uint8, mode="c", shape=shape)), failures
 
 
-def _is_complete(data: Path, record: Path) -> bool:
-    return record.is_file() and data.is_file()
+def _read_record(data: Path, record: Path, count: int, size: tuple[int, int]) -> dict[int, str] | None:
+    """The failures that the record tells of, or None where it or its file is missing, cut off or of no sense."""
+    try:
+        failures = {int(i): str(why) for i, why in json.loads(record.read_text(encoding="utf-8"))["failures"].items()}
+        whole = data.stat().st_size == (count - len(failures)) * 3 * size[0] * size[1]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return failures if whole else None
 
 
 def _fill_cache(

@@ -65,7 +65,7 @@ def load_omniglot(data_dir: Path, *, test_alphabets: Sequence[str] = TEST_ALPHAB
 
 def _find(root: Path) -> Iterator[Row]:
     """Every drawing below root, archives first, then extracted files; paths in sorted order."""
-    for archive in sorted(filter(is_archive, root.iterdir())):
+    for archive in sorted(path for path in root.iterdir() if is_archive(path) and not path.name.startswith(".")):
         try:
             names = member_names(archive)
         except DatasetError as error:
@@ -77,5 +77,9 @@ def _find(root: Path) -> Iterator[Row]:
 def _parse(parent: Path, names: Sequence[str]) -> Iterator[Row]:
     for name in names:
         match = IMAGE.fullmatch(name)
-        if match is not None:
-            yield parent / name, match[1], match[2], int(match[3])
+        if match is None:
+            continue
+        drawer = int(match[3]) if len(match[3]) < 6 else 0
+        if drawer < 1:
+            raise DatasetError(f"omniglot: {parent / name}: expected a drawer from 1 on, got {match[3][:20]}")
+        yield parent / name, match[1], match[2], drawer

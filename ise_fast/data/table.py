@@ -53,7 +53,7 @@ def read_table(root: Path, table: Path) -> list[Row]:
         DatasetError: naming the table, and the line where there is one.
     """
     if not table.is_file():
-        raise DatasetError(f"folder: table {table} does not exist")
+        raise DatasetError(f"folder: table {table} {'is no file' if table.exists() else 'does not exist'}")
     try:
         text = read_text(table)
         rows = _Reader(root, table, text).rows()

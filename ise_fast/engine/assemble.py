@@ -79,6 +79,10 @@ def _load_dataset(config: DataConfig) -> ReIDDataset:
     if config.dataset == "folder":
         options = {"pattern": config.identity_pattern, "csv": config.labels_csv}
         options = {name: value for name, value in options.items() if value is not None}
+    else:
+        for name in ("identity_pattern", "labels_csv"):
+            if getattr(config, name) is not None:
+                log.warning("--%s is ignored: only --dataset folder takes it", name.replace("_", "-"))
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DatasetWarning)
@@ -196,7 +200,8 @@ def _open_here(
                 cache_dir=cache_dir, progress=progress and world.is_main,
             )  # fmt: skip
     except DatasetError as error:
-        raise UsageError(f"{error} (--unreadable skip leaves such images out)") from error
+        hint = " (--unreadable skip leaves such images out)" if on_error == "raise" else ""
+        raise UsageError(f"{error}{hint}") from error
     except MemoryError as error:
         raise UsageError(f"--height, --width: {len(paths)} images of {size[0]} x {size[1]}: out of memory") from error
     except OSError as error:

@@ -143,6 +143,15 @@ def test_one_wide_grey_stays_that_grey(tmp_path: Path, value: int, grey: int) ->
     assert levels(tmp_path / "x.png").tolist() == [grey]
 
 
+def test_wide_grey_takes_no_multiple_of_its_memory(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(4 << 20, dtype=np.uint32).astype(np.uint16).reshape(2048, 2048)).save(tmp_path / "x.tif")
+    tracemalloc.start()
+    read_image(tmp_path / "x.tif")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 << 20  # 8 MB in the file
+
+
 @pytest.mark.parametrize("values", [np.array([[290.5, 310.0]]), np.array([[0.0, np.nan]]), np.array([[-1.0, 1.0]])])
 def test_floats_without_a_known_range_are_refused(tmp_path: Path, values: np.ndarray) -> None:
     Image.fromarray(values.astype(np.float32)).save(tmp_path / "x.tif")

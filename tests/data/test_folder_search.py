@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ise_fast.data import DatasetError, DatasetWarning, load_dataset, open_images
+from ise_fast.data import DatasetError, DatasetWarning, find, load_dataset, open_images
 
 WriteImages = Callable[[Path, Iterable[str]], None]
 PATTERN = r"(?P<id>\d+)_c(?P<camera>\d+)"
@@ -171,3 +171,33 @@ def test_half_a_test_is_named(tmp_path: Path, write_images: WriteImages, there: 
 def test_ordinary_folders_give_no_word(tmp_path: Path, write_images: WriteImages) -> None:
     write_images(tmp_path, ["train/anna/1.jpg", "train/cam1/2.jpg", "query/3.jpg", "gallery/4.jpg", "holiday/5.jpg"])
     assert len(load_dataset("folder", tmp_path).train) == 3
+
+
+@pytest.mark.usefixtures("silent")
+def test_pictures_of_a_training_run_are_no_images(tmp_path: Path, write_images: WriteImages) -> None:
+    write_images(tmp_path, ["1.jpg", "logs/folder/curves.png", "logs/other/2.jpg", "people/checkpoints/3.jpg"])
+    (tmp_path / "logs/folder/checkpoints").mkdir()
+    for name in ("config.yaml", "environment.json"):
+        (tmp_path / "logs/folder" / name).touch()
+    assert names(tmp_path) == ["1.jpg", "logs/other/2.jpg", "people/checkpoints/3.jpg"]
+
+
+def test_an_identity_of_no_letters_is_none(tmp_path: Path, write_images: WriteImages) -> None:
+    write_images(tmp_path, ["7_c1.jpg", "_c1.jpg"])
+    with pytest.raises(DatasetError, match="1 of 2 train images have no identity"):
+        load_dataset("folder", tmp_path, pattern=r"(?P<id>\d*)_c(?P<camera>\d*)")
+
+
+def test_files_of_a_kind_for_every_image_cost_a_few_looks(
+    tmp_path: Path, write_images: WriteImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path, ["1.jpg", "2.jpg"])
+    for number in range(300):
+        (tmp_path / f"{number}.feat").write_bytes(b"x")
+    (tmp_path / "2.jpg").rename(tmp_path / "2.jpg_orig")
+    looked = []
+    real = find._holds_image
+    monkeypatch.setattr(find, "_holds_image", lambda path: looked.append(path) or real(path))
+    with pytest.warns(DatasetWarning, match=r"1 images are left out .*\.jpg_orig 1"):
+        load_dataset("folder", tmp_path)
+    assert len(looked) < 110

@@ -164,6 +164,19 @@ def test_a_file_without_its_record_is_made_again(paths: list[Path], tmp_path: Pa
     assert np.array_equal(store.batch([1])[0].numpy(), truth(paths[1]))
 
 
+@pytest.mark.parametrize("record", ["", "[]", "{}", '{"failures": [1]}', '{"failures": {"x": "y"}}', None])
+def test_a_damaged_cache_is_made_again(paths: list[Path], tmp_path: Path, record: str | None) -> None:
+    cache = tmp_path / "cache"
+    open_images(paths, SIZE, "disk", cache_dir=cache)
+    if record is None:
+        (data,) = cache.glob("*.u8")
+        os.truncate(data, data.stat().st_size - 1)
+    else:
+        next(cache.glob("*.json")).write_text(record)
+    store = open_images(paths, SIZE, "disk", cache_dir=cache)
+    assert np.array_equal(store.batch([11])[0].numpy(), truth(paths[11]))
+
+
 def test_a_full_disk_is_an_error_and_leaves_nothing(
     paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,3 +182,9 @@ def test_images_listed_twice(tmp_path: Path) -> None:
     with pytest.warns(DatasetWarning, match="several roles .1 in query and gallery"):
         dataset = read(tmp_path, "path,id,split\n1.jpg,1,query\n1.jpg,1,gallery\n2.jpg,1,gallery\n")
     assert (len(dataset.query), len(dataset.gallery)) == (1, 2)
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(DatasetError, match=r"table .*t\.csv is no file"):
+        load_dataset("folder", tmp_path, csv=tmp_path / "t.csv")

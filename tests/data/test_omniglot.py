@@ -131,3 +131,11 @@ def test_a_folder_called_like_an_archive_and_capital_suffixes(
         len(getattr(usual, role)) for role in ("train", "query", "gallery")
     ]
     assert len(open_images(read.query.paths, (20, 20))) == len(read.query)
+
+
+@pytest.mark.parametrize("drawer", ["00", "0", "99999999999999999999"])
+def test_a_drawer_that_is_no_camera_is_named(archives: Path, drawer: str) -> None:
+    with zipfile.ZipFile(archives / "images_background_small2.zip", "a") as opened:
+        opened.writestr(f"x/Greek/character01/0001_{drawer}.png", b"")
+    with pytest.raises(DatasetError, match=rf"0001_{drawer}\.png: expected a drawer from 1 on, got {drawer}"):
+        load_dataset("omniglot", archives)

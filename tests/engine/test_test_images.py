@@ -132,3 +132,21 @@ def test_features_that_are_not_finite_are_one_line(
     capsys.readouterr()
     assert command.main(["--checkpoint", str(tmp_path / "run/checkpoints/best.pt"), "--device", "cpu"]) == 2
     assert "error: --checkpoint: its features cannot be ranked: distance: expected finite" in capsys.readouterr().err
+
+
+def test_labels_of_training_are_not_those_of_other_images(
+    make: Make, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`flags` name a data set in the market1501 layout."""
+    root = make(query=["cam1/7_0.png"], gallery=["cam2/7_1.png"])
+    assert main([*FLAGS, "--data-dir", str(root), "--logs-dir", str(tmp_path / "run")]) == 0
+    arguments = ["--checkpoint", str(tmp_path / "run/checkpoints/best.pt"), "--device", "cpu"]
+    table = tmp_path / "t.csv"
+    table.write_text("path,id,camera,split\nquery/cam1/7_0.png,7,1,query\ngallery/cam2/7_1.png,7,2,gallery\n")
+    assert command.main([*arguments, "--labels-csv", str(table)]) == 0
+    market = ["-d", "market1501", "--data-dir", flags[flags.index("--data-dir") + 1]]
+    capsys.readouterr()
+    assert command.main([*arguments, *market]) == 0
+    assert "is ignored" not in capsys.readouterr().err
+    assert command.main([*arguments, *market, "--labels-csv", str(table)]) == 0
+    assert "--labels-csv is ignored: only --dataset folder takes it" in capsys.readouterr().err
