@@ -45,10 +45,7 @@ def open_member(archive: Path, path: Path) -> IO[bytes]:
     Raises:
         DatasetError: there is no such member, it is encrypted, or it would inflate beyond measure.
     """
-    opened, members = _open(archive)
-    info = members.get(path.relative_to(archive).as_posix())
-    if info is None:
-        raise DatasetError("the archive has no such member")
+    opened, info = _member(archive, path)
     if info.flag_bits & 1:
         raise DatasetError("it is encrypted; unpack the archive")
     packed = max(1, info.compress_size)
@@ -56,6 +53,24 @@ def open_member(archive: Path, path: Path) -> IO[bytes]:
         size = f"{packed} bytes inflate to {info.file_size}"
         raise DatasetError(f"{size}, which no image does; unpack the archive if you trust it")
     return opened.open(info)
+
+
+def member_checksum(archive: Path, path: Path) -> bytes:
+    """Tells one content of the member at `path` from another, without reading it.
+
+    Raises:
+        DatasetError: there is no such member.
+    """
+    _, info = _member(archive, path)
+    return f"{info.CRC} {info.file_size}".encode()
+
+
+def _member(archive: Path, path: Path) -> tuple[zipfile.ZipFile, zipfile.ZipInfo]:
+    opened, members = _open(archive)
+    info = members.get(path.relative_to(archive).as_posix())
+    if info is None:
+        raise DatasetError("the archive has no such member")
+    return opened, info
 
 
 def _open(archive: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ise_fast.data import ReIDDataset, Split
+from ise_fast.data.archive import archive_of, member_checksum
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 
@@ -40,11 +40,8 @@ def sign(root: Path, paths: Sequence[Path], cams: NDArray[np.int64] | None, worl
     Returns:
         [n, 8] uint8.
     """
-    archives: dict[Path, zipfile.ZipFile] = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        own = list(pool.map(lambda path: _content(path, archives), paths[world.share(len(paths))]))
-    for archive in archives.values():
-        archive.close()
+        own = list(pool.map(_content, paths[world.share(len(paths))]))
     contents = [digest for share in world.gather_objects(own) for digest in share]
     views = ["-"] * len(paths) if cams is None else [str(int(camera)) for camera in cams]
     rows = bytearray()
@@ -118,15 +115,12 @@ def _names(root: Path, paths: Sequence[Path]) -> list[str]:
     return [os.path.relpath(path, base) for path in whole]
 
 
-def _content(path: Path, archives: dict[Path, zipfile.ZipFile]) -> bytes:
+def _content(path: Path) -> bytes:
     """Digest of a file. A member of an archive has one already: its length and check sum."""
+    archive = archive_of(path)
+    if archive is not None:
+        return member_checksum(archive, path)
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError:
-        archive = next((parent for parent in path.parents if parent.is_file()), None)
-        if archive is None:
-            return b"missing"
-    if archive not in archives:
-        archives.setdefault(archive, zipfile.ZipFile(archive))
-    info = archives[archive].getinfo(path.relative_to(archive).as_posix())
-    return f"{info.CRC} {info.file_size}".encode()
+        return b"missing"

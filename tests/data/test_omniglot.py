@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ise_fast.data import DatasetError, load_dataset, open_images
+from ise_fast.engine.distributed import World
+from ise_fast.engine.image_list import sign
 
 WriteImages = Callable[[Path, Iterable[str]], None]
 SMALL1 = {"Balinese": 2, "Greek": 3, "Korean": 1}
@@ -107,6 +110,7 @@ def test_names_from_other_archivers_are_the_members_themselves(
     assert len(read.train) == len(usual.train)
     size = (20, 20)
     assert open_images(read.query.paths, size).batch([0, 7]).equal(open_images(usual.query.paths, size).batch([0, 7]))
+    assert len(sign(root, read.query.paths, None, World(0, 1, torch.device("cpu")), 1).unique(dim=0)) == 15
 
 
 @pytest.mark.parametrize("name", ["../Greek/character01/0001_01.png", "a/..\\..\\Greek\\character01\\0001_01.png"])
