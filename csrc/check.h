@@ -52,7 +52,20 @@ inline std::string shape_of(const Tensor& tensor) {
   return text.str();
 }
 
+// The memory of every element is there: a storage can be freed or made smaller under a tensor.
+inline void check_storage(const Tensor& tensor, const char* name) {
+  int64_t bytes = 0, last = tensor.storage_offset();
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
+  for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
+    if (tensor.size(dim) == 0) return;
+    last += (tensor.size(dim) - 1) * tensor.stride(dim);
+  }
+  const auto size = static_cast<int64_t>(tensor.element_size());
+  check(last < bytes / size, name, ": expected a storage of at least ", last + 1, " elements, got ", bytes / size);
+}
+
 inline void check_dim(const Tensor& tensor, const char* name, int64_t dim) {
+  check_storage(tensor, name);
   check(tensor.dim() == dim, name, ": expected ", dim, " dimensions, got shape ", shape_of(tensor));
 }
 
@@ -71,6 +84,16 @@ inline void check_same_device(const Tensor& tensor, const char* name, const Tens
         ": expected the device of ", other_name, ", got another one");
 }
 
+// A matrix to write into: no two of its elements may be one number in memory, as in an expanded tensor.
+inline void check_writable(const Tensor& tensor, const char* name) {
+  const int64_t rows = tensor.size(0), columns = tensor.size(1);
+  const int64_t down = tensor.stride(0), across = tensor.stride(1);
+  const bool by_rows = columns <= 1 || (across >= 1 && (rows <= 1 || down / columns >= across));
+  const bool by_columns = rows <= 1 || (down >= 1 && (columns <= 1 || across / rows >= down));
+  check(by_rows || by_columns, name, ": expected elements that share no memory, got strides [", down, ", ", across,
+        "] for shape ", shape_of(tensor));
+}
+
 // [rows, d] float32.
 inline void check_matrix(const Tensor& tensor, const char* name) {
   check_dim(tensor, name, 2);
@@ -82,6 +105,12 @@ inline void check_labels(const Tensor& labels, int64_t rows) {
   check_dim(labels, "labels", 1);
   check_dtype(labels, "labels", ScalarType::Long);
   check_size(labels, "labels", 0, rows);
+}
+
+// Rows of a tile, an argument that only tests set: 0 chooses. Sums of it and a number of rows must not overflow.
+inline void check_block(int64_t block) {
+  constexpr int64_t kMost = int64_t{1} << 30;
+  check(0 <= block && block <= kMost, "block: expected 0 (chosen) to ", kMost, ", got ", block);
 }
 
 inline void check_range(int64_t value, const char* name, int64_t low, int64_t high) {

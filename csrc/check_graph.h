@@ -20,6 +20,11 @@ inline void check_csr_entry(int64_t column, int64_t last, double value, int64_t 
         value, " in row ", row);
 }
 
+// The weights of a row of an encoding, which add up to 1. From 2 on, 1 - s / (2 - s) is no distance.
+inline void check_weight_sum(double sum, int64_t row) {
+  check(sum < 2, "values: expected weights that add up to less than 2 in a row, got ", sum, " in row ", row);
+}
+
 inline void check_csr_offsets(int64_t low, int64_t high, int64_t row) {
   check(low <= high, "indptr: expected values that never fall, got ", low, " before ", high, " at row ", row);
 }

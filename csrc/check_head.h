@@ -1,7 +1,9 @@
 // Argument checks of the ISE head: what both back ends can tell from shapes and numbers alone.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -21,12 +23,15 @@ inline void check_contiguous(const Tensor& tensor, const char* name) {
   check(tensor.is_contiguous(), name, ": expected a contiguous tensor");
 }
 
+// float32 or, on a CPU, float64.
+inline void check_working_dtype(const Tensor& tensor, const char* name) {
+  if (tensor.is_cuda() || tensor.scalar_type() != ScalarType::Double) check_dtype(tensor, name, ScalarType::Float);
+}
+
 // Features with centroids and labels: [B, d] and [K, d], both float32 or, on a CPU, both float64.
 inline void check_head(const Tensor& features, const Tensor& centroids, const Tensor& labels) {
   check_dim(features, "features", 2);
-  if (features.is_cuda() || features.scalar_type() != ScalarType::Double) {
-    check_dtype(features, "features", ScalarType::Float);
-  }
+  check_working_dtype(features, "features");
   check_dim(centroids, "centroids", 2);
   check_dtype(centroids, "centroids", features.scalar_type());
   check(features.size(1) > 0, "features: expected at least one column, got shape ", shape_of(features));
@@ -55,9 +60,15 @@ inline void check_support_samples(const Tensor& features, const Tensor& centroid
 
 inline void check_support_samples_backward(const Tensor& grad, const Tensor& features, const Tensor& supports,
                                            const Tensor& norm) {
+  check_dim(features, "features", 2);
+  check_working_dtype(features, "features");
   check_dim(supports, "supports", 3);
+  check_size(supports, "supports", 0, features.size(0));
+  check_size(supports, "supports", 2, features.size(1));
   check_dim(grad, "grad", 3);
   for (int dim = 0; dim < 3; ++dim) check_size(grad, "grad", dim, supports.size(dim));
+  check_dim(norm, "norm", 2);
+  for (int dim = 0; dim < 2; ++dim) check_size(norm, "norm", dim, supports.size(dim));
   for (const auto& [tensor, name] : {std::pair(&grad, "grad"), {&supports, "supports"}, {&norm, "norm"}}) {
     check_dtype(*tensor, name, features.scalar_type());
     check_same_device(*tensor, name, features, "features");
@@ -93,26 +104,65 @@ inline void check_ise_loss(const Tensor& features, const Tensor& labels, const T
   if (gram) check_gram(*gram, centroids);
 }
 
-// lp_gradient has no rows where the label-preserving term was left out.
-inline void check_ise_loss_backward(const Tensor& features, const Tensor& contrastive_gradient,
-                                    const Tensor& lp_gradient) {
-  for (const auto& [tensor, name] :
-       {std::pair(&contrastive_gradient, "contrastive_gradient"), {&lp_gradient, "lp_gradient"}}) {
-    check_dim(*tensor, name, 2);
-    check_dtype(*tensor, name, features.scalar_type());
-    if (tensor != &lp_gradient || tensor->size(0) > 0) check_size(*tensor, name, 0, features.size(0));
-    check_size(*tensor, name, 1, features.size(1));
-    check_same_device(*tensor, name, features, "features");
-    check_contiguous(*tensor, name);
+// What the temperatures of the losses must not fall below: lengths over temperatures are exponents, in T and, for the
+// label-preserving term, in float64.
+template <class T>
+void check_temperatures(double longest_centroid, double temperature, double longest_feature, double lp_temperature) {
+  constexpr double kMost = std::numeric_limits<T>::max() / 4;
+  check(1 / temperature <= kMost && longest_centroid / temperature <= kMost, "temperature: expected at least ",
+        std::max(longest_centroid, 1.0) / kMost, " (a larger quotient leaves the range of the dtype), got ",
+        temperature);
+  constexpr double kMostDouble = 1e300;
+  check(1 / lp_temperature <= kMostDouble && longest_feature / lp_temperature <= kMostDouble,
+        "lp_temperature: expected at least ", std::max(longest_feature, 1.0) / kMostDouble, ", got ", lp_temperature);
+}
+
+// The gradient of a loss: a scalar of the features' dtype on their device.
+inline void check_loss_gradient(const Tensor& grad, const char* name, const Tensor& features) {
+  check_dim(grad, name, 0);
+  check_dtype(grad, name, features.scalar_type());
+  check_same_device(grad, name, features, "features");
+}
+
+// What a forward pass kept for the backward one: of the shape of the features.
+inline void check_kept_gradient(const Tensor& gradient, const char* name, const Tensor& features) {
+  check_dim(gradient, name, 2);
+  check_dtype(gradient, name, features.scalar_type());
+  check_size(gradient, name, 0, features.size(0));
+  check_size(gradient, name, 1, features.size(1));
+  check_same_device(gradient, name, features, "features");
+  check_contiguous(gradient, name);
+}
+
+inline void check_ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive,
+                                    const Tensor& grad_label_preserving, const Tensor& features,
+                                    const Tensor& contrastive_gradient, const Tensor& lp_gradient) {
+  check_dim(features, "features", 2);
+  check_working_dtype(features, "features");
+  check_loss_gradient(grad_loss, "grad_loss", features);
+  check_loss_gradient(grad_contrastive, "grad_contrastive", features);
+  check_loss_gradient(grad_label_preserving, "grad_label_preserving", features);
+  check_kept_gradient(contrastive_gradient, "contrastive_gradient", features);
+  if (lp_gradient.dim() == 2 && lp_gradient.size(0) == 0) {  // the label-preserving term was left out
+    check_dtype(lp_gradient, "lp_gradient", features.scalar_type());
+    check_same_device(lp_gradient, "lp_gradient", features, "features");
+    return;
   }
+  check_kept_gradient(lp_gradient, "lp_gradient", features);
+}
+
+inline void check_cluster_nce_loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient) {
+  check_dim(features, "features", 2);
+  check_working_dtype(features, "features");
+  check_loss_gradient(grad, "grad", features);
+  check_kept_gradient(gradient, "gradient", features);
 }
 
 inline void check_update_memory(const Tensor& centroids, const Tensor& rows, const Tensor& labels,
                                 const std::optional<Tensor>& supports, double momentum, const std::string& mode) {
   check_dim(centroids, "centroids", 2);
-  if (centroids.is_cuda() || centroids.scalar_type() != ScalarType::Double) {
-    check_dtype(centroids, "centroids", ScalarType::Float);
-  }
+  check_working_dtype(centroids, "centroids");
+  check_writable(centroids, "centroids");
   check_dim(rows, "rows", 2);
   check_dtype(rows, "rows", centroids.scalar_type());
   check_size(rows, "rows", 1, centroids.size(1));
@@ -132,6 +182,7 @@ inline void check_update_memory(const Tensor& centroids, const Tensor& rows, con
 
 inline void check_refresh_gram(const Tensor& gram, const Tensor& centroids, const std::optional<Tensor>& labels) {
   check_dim(centroids, "centroids", 2);
+  check_working_dtype(centroids, "centroids");
   check_gram(gram, centroids);
   check_contiguous(gram, "gram");
   if (labels) {

@@ -81,7 +81,7 @@ private:
 
   template <class Body>
   void for_samples(const Body& body) const {
-    torch::stable::parallel_for(begin_, begin_ + count_, 4, [&](int64_t first, int64_t last) {
+    parallel_for(begin_, begin_ + count_, 4, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) body(i);
     });
   }

@@ -8,13 +8,28 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
+#include <string>
 #include <tuple>
 #include <vector>
 
 #include "../check_graph.h"
 #include "parallel.h"
+#include "tensors.h"
 
 namespace ise_fast {
+
+// One reading of what another thread may change meanwhile: what was checked is what is used.
+template <class T>
+T load_once(const T* address) {
+  T value;
+  __atomic_load(address, &value, __ATOMIC_RELAXED);
+  return value;
+}
+
+[[noreturn]] inline void throw_changed(const char* name) {
+  throw std::invalid_argument(std::string(name) + ": changed by another thread during the call");
+}
 
 template <class Index, class Value>
 struct CsrView {
@@ -25,6 +40,13 @@ struct CsrView {
 
   const Index* begin(int64_t i) const { return indices + indptr[i]; }
   const Index* end(int64_t i) const { return indices + indptr[i + 1]; }
+  // The column of entry p, once more in range: the values were checked when the call began.
+  Index column(int64_t p) const {
+    const Index j = load_once(indices + p);
+    if (static_cast<uint64_t>(j) >= static_cast<uint64_t>(rows)) [[unlikely]]
+      throw_changed("indices");
+    return j;
+  }
   // Position of (i, j) in `indices`, or -1.
   int64_t find(int64_t i, Index j) const {
     const Index* at = std::lower_bound(begin(i), end(i), j);
@@ -40,14 +62,28 @@ inline Csr view(const CsrTensors& csr) {
           values.const_data_ptr<float>()};
 }
 
+// With offsets of its own, which nobody can change.
+template <class Index, class Value>
+struct CheckedCsr : CsrView<Index, Value> {
+  std::vector<int64_t> offsets;
+
+  CheckedCsr(const Tensor& indptr, const Tensor& indices, const Tensor& values)
+      : offsets(indptr.const_data_ptr<int64_t>(), indptr.const_data_ptr<int64_t>() + indptr.size(0)) {
+    this->rows = indptr.size(0) - 1;
+    this->indptr = offsets.data();
+    this->indices = indices.const_data_ptr<Index>();
+    this->values = values.const_data_ptr<Value>();
+  }
+  CheckedCsr(CheckedCsr&&) = default;
+};
+
 // A square matrix with ascending columns in [0, rows) and finite values >= 0, or an exception that names the fault.
 template <class Index, class Value>
-CsrView<Index, Value> checked_csr(const Tensor& indptr, const Tensor& indices, const Tensor& values) {
-  const int64_t rows = indptr.size(0) - 1, nnz = indices.size(0);
-  const CsrView<Index, Value> csr{rows, indptr.const_data_ptr<int64_t>(), indices.const_data_ptr<Index>(),
-                                  values.const_data_ptr<Value>()};
+CheckedCsr<Index, Value> checked_csr(const Tensor& indptr, const Tensor& indices, const Tensor& values) {
+  CheckedCsr<Index, Value> csr(indptr, indices, values);
+  const int64_t rows = csr.rows;
   for (int64_t i = 0; i < rows; ++i) check_csr_offsets(csr.indptr[i], csr.indptr[i + 1], i);
-  check_csr_ends(csr.indptr[0], csr.indptr[rows], nnz);
+  check_csr_ends(csr.indptr[0], csr.indptr[rows], indices.size(0));
 
   std::atomic<int64_t> bad_row{rows};  // the first one, whichever thread finds it
   parallel_rows(rows, [&](const auto& for_rows) {
@@ -67,10 +103,12 @@ CsrView<Index, Value> checked_csr(const Tensor& indptr, const Tensor& indices, c
   const int64_t i = bad_row;
   if (i == rows) return csr;
   int64_t last = -1;
-  for (int64_t p = csr.indptr[i];; ++p) {
-    check_csr_entry(csr.indices[p], last, csr.values[p], rows, i);
-    last = csr.indices[p];
+  for (int64_t p = csr.indptr[i]; p < csr.indptr[i + 1]; ++p) {
+    const int64_t column = csr.indices[p];
+    check_csr_entry(column, last, csr.values[p], rows, i);
+    last = column;
   }
+  throw_changed("indices or values");
 }
 
 // What rows are appended to.
@@ -95,10 +133,10 @@ template <class Make>
 CsrTensors assemble_rows(const Tensor& like_i64, const Tensor& like_f32, int64_t begin, int64_t end, const Make& make,
                          PairLimit* limit = nullptr) {
   const int64_t rows = end - begin, blocks = (rows + kRowsPerBlock - 1) / kRowsPerBlock;
-  Tensor indptr = torch::stable::new_empty(like_i64, {rows + 1});
+  Tensor indptr = new_tensor(like_i64, {rows + 1});
   auto* offset = indptr.mutable_data_ptr<int64_t>();
   std::vector<RowSink> sinks(blocks);
-  parallel_blocks(blocks, [&](const auto& next) {
+  parallel_blocks(blocks, [&](Blocks& next) {
     auto append = make();
     RowSink sink;  // grows once per thread; its exact copy is kept
     for (int64_t block = next(); block < blocks; block = next()) {
@@ -118,11 +156,11 @@ CsrTensors assemble_rows(const Tensor& like_i64, const Tensor& like_f32, int64_t
   offset[0] = 0;
   for (int64_t r = 0; r < rows; ++r) offset[r + 1] += offset[r];
 
-  Tensor indices = torch::stable::new_empty(like_i64, {offset[rows]}, ScalarType::Int);
-  Tensor values = torch::stable::new_empty(like_f32, {offset[rows]});
+  Tensor indices = new_tensor(like_i64, {offset[rows]}, ScalarType::Int);
+  Tensor values = new_tensor(like_f32, {offset[rows]});
   auto* index = indices.mutable_data_ptr<int32_t>();
   auto* value = values.mutable_data_ptr<float>();
-  parallel_blocks(blocks, [&](const auto& next) {
+  parallel_blocks(blocks, [&](Blocks& next) {
     for (int64_t block = next(); block < blocks; block = next()) {
       const RowSink sink = std::move(sinks[block]);
       std::copy(sink.indices.begin(), sink.indices.end(), index + offset[block * kRowsPerBlock]);

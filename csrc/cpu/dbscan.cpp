@@ -3,13 +3,12 @@
 // What costs time is reading the distances, so that part runs on all threads: it checks them, counts neighbours and,
 // for a dense matrix, leaves one bit per pair. The search itself follows each core row once: memory-bound and
 // sequential.
-#include <torch/csrc/stable/library.h>
-
 #include <bit>
 #include <tuple>
 #include <vector>
 
 #include "csr.h"
+#include "operator.h"
 
 namespace ise_fast {
 namespace {
@@ -21,8 +20,8 @@ struct Result {
   bool* core;
 
   Result(const Tensor& like, int64_t rows)
-      : labels(torch::stable::new_empty(like, {rows}, ScalarType::Long)),
-        core_mask(torch::stable::new_empty(like, {rows}, ScalarType::Bool)),
+      : labels(new_tensor(like, {rows}, ScalarType::Long)),
+        core_mask(new_tensor(like, {rows}, ScalarType::Bool)),
         label(labels.mutable_data_ptr<int64_t>()),
         core(core_mask.mutable_data_ptr<bool>()) {
     std::fill(label, label + rows, -1);
@@ -43,6 +42,7 @@ void search(Result& result, int64_t rows, const Claim& claim) {
     };
     push(start);
     while (!stack.empty()) {
+      poll_interrupt();
       const int64_t i = stack.back();
       stack.pop_back();
       claim(i, push);
@@ -66,7 +66,7 @@ Result dbscan_csr(const Tensor& indptr, const Tensor& indices, const Tensor& val
   });
   search(result, graph.rows, [&](int64_t i, const auto& push) {
     for (int64_t p = graph.indptr[i]; p < graph.indptr[i + 1]; ++p) {
-      const int64_t j = graph.indices[p];
+      const int64_t j = graph.column(p);
       if (graph.values[p] <= bound && result.label[j] < 0) push(j);
     }
   });
@@ -76,8 +76,7 @@ Result dbscan_csr(const Tensor& indptr, const Tensor& indices, const Tensor& val
 std::tuple<Tensor, Tensor> dbscan(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps,
                                   int64_t min_samples) {
   check_dbscan(indptr, indices, values, eps, min_samples);
-  const Tensor offsets = torch::stable::contiguous(indptr), cols = torch::stable::contiguous(indices),
-               distances = torch::stable::contiguous(values);
+  const Tensor offsets = row_major(indptr), cols = row_major(indices), distances = row_major(values);
   const bool narrow = cols.scalar_type() == ScalarType::Int, single = distances.scalar_type() == ScalarType::Float;
   const auto run = narrow   ? single ? dbscan_csr<int32_t, float> : dbscan_csr<int32_t, double>
                    : single ? dbscan_csr<int64_t, float>
@@ -154,7 +153,7 @@ Result dbscan_matrix(const Tensor& distance, double eps, int64_t min_samples) {
 
 std::tuple<Tensor, Tensor> dbscan_dense(const Tensor& graph, double eps, int64_t min_samples) {
   check_dbscan_dense(graph, eps, min_samples);
-  const Tensor d = torch::stable::contiguous(graph);
+  const Tensor d = row_major(graph);
   const auto run = d.scalar_type() == ScalarType::Float ? dbscan_matrix<float> : dbscan_matrix<double>;
   const Result result = run(d, eps, min_samples);
   return {result.labels, result.core_mask};
@@ -163,8 +162,8 @@ std::tuple<Tensor, Tensor> dbscan_dense(const Tensor& graph, double eps, int64_t
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("dbscan", TORCH_BOX(&dbscan));
-  m.impl("dbscan_dense", TORCH_BOX(&dbscan_dense));
+  m.impl("dbscan", OPERATOR(dbscan));
+  m.impl("dbscan_dense", OPERATOR(dbscan_dense));
 }
 
 }  // namespace ise_fast

@@ -1,10 +1,9 @@
 #include "exact_distance.h"
 
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 
 #include "clones.h"
+#include "parallel.h"
 
 namespace ise_fast {
 
@@ -69,7 +68,7 @@ namespace {
 template <class T>
 std::vector<double> squared_lengths_of(const T* rows, int64_t n, int64_t d) {
   std::vector<double> squared(n);
-  torch::stable::parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
     const int32_t first = 0;
     for (int64_t i = begin; i < end; ++i) dots(rows + i * d, rows + i * d, d, &first, 1, &squared[i]);
   });

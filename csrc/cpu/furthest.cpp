@@ -32,7 +32,7 @@ public:
   }
 
   std::vector<double> finish() {
-    torch::stable::parallel_for(0, static_cast<int64_t>(near_.size()), 16, [&](int64_t begin, int64_t end) {
+    parallel_for(0, static_cast<int64_t>(near_.size()), 16, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) settle(i);
     });
     return std::move(distance_);
@@ -67,10 +67,10 @@ private:
 std::vector<double> furthest_squared(const PairFilter& filter, int64_t d, int64_t block) {
   const FilterRows& base = filter.base();
   const int64_t n = base.rows.size(0);
-  Tensor negative = torch::stable::empty_like(base.rows);
+  Tensor negative = new_tensor(base.rows, {n, d});
   const auto* row = base.rows.const_data_ptr<float>();
   auto* out = negative.mutable_data_ptr<float>();
-  torch::stable::parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin * d; c < end * d; ++c) out[c] = -row[c];
   });
   std::vector<float> half(base.half);

@@ -6,30 +6,43 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "../check_head.h"
 #include "matrix.h"
 #include "rows.h"
+#include "tensors.h"
 
 namespace ise_fast {
 
-inline void check_label_values(const int64_t* label, int64_t rows, int64_t clusters, const char* name = "labels") {
-  for (int64_t i = 0; i < rows; ++i) {
-    check(0 <= label[i] && label[i] < clusters, name, ": expected 0 to ", clusters - 1, ", got ", label[i], " at row ",
-          i);
+// Rows of `clusters`, each checked, as a copy: nobody can change it after the check.
+inline std::vector<int64_t> checked_labels(const Tensor& labels, int64_t clusters, const char* name = "labels") {
+  const Tensor dense = row_major(labels);
+  const auto* first = dense.const_data_ptr<int64_t>();
+  std::vector<int64_t> copy(first, first + dense.numel());
+  const int64_t columns = labels.dim() == 2 ? labels.size(1) : 1;
+  for (size_t i = 0; i < copy.size(); ++i) {
+    check(0 <= copy[i] && copy[i] < clusters, name, ": expected 0 to ", clusters - 1, ", got ", copy[i], " at row ",
+          static_cast<int64_t>(i) / columns);
   }
+  return copy;
 }
 
-// Lengths of rows; NaN or infinity in one is an error.
+// Lengths of rows, which must be numbers of type T; NaN or infinity in one is an error.
 template <class T>
 std::vector<double> row_lengths(const T* rows, int64_t count, int64_t d, const char* name) {
   std::vector<double> lengths(count);
-  torch::stable::parallel_for(0, count, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) lengths[i] = std::sqrt(inner_product(rows + i * d, rows + i * d, d));
   });
   for (int64_t i = 0; i < count; ++i) {
-    check(std::isfinite(lengths[i]), name, ": expected finite values, got NaN or infinity in row ", i);
+    if (lengths[i] <= std::numeric_limits<T>::max()) [[likely]]
+      continue;
+    const bool finite = std::all_of(rows + i * d, rows + (i + 1) * d, [](T value) { return std::isfinite(value); });
+    check(finite, name, ": expected finite values, got NaN or infinity in row ", i);
+    check(false, name, ": expected rows whose length ", sizeof(T) == 4 ? "float32" : "float64",
+          " can hold, got a longer one in row ", i);
   }
   return lengths;
 }
@@ -37,16 +50,15 @@ std::vector<double> row_lengths(const T* rows, int64_t count, int64_t d, const c
 template <class T>
 struct Head {
   Head(const Tensor& features, const Tensor& centroids, const Tensor& labels)
-      : feature_tensor(torch::stable::contiguous(features)),
-        centroid_tensor(torch::stable::contiguous(centroids)),
-        label_tensor(torch::stable::contiguous(labels)),
+      : feature_tensor(row_major(features)),
+        centroid_tensor(row_major(centroids)),
+        labels_(checked_labels(labels, centroids.size(0))),
         feature(feature_tensor.const_data_ptr<T>()),
         centroid(centroid_tensor.const_data_ptr<T>()),
-        label(label_tensor.const_data_ptr<int64_t>()),
+        label(labels_.data()),
         rows(features.size(0)),
         clusters(centroids.size(0)),
         d(features.size(1)) {
-    check_label_values(label, rows, clusters);
     norm = row_lengths(feature, rows, d, "features");
   }
 
@@ -58,6 +70,15 @@ struct Head {
     return lengths.empty() ? 0.0 : *std::max_element(lengths.begin(), lengths.end());
   }
 
+  // No inner product of a feature with a centroid leaves the range of T, in whatever order it is summed.
+  void check_products(double longest) const {
+    for (int64_t i = 0; i < rows; ++i) {
+      check(norm[i] * longest <= std::numeric_limits<T>::max(),
+            "features: expected inner products with the centroids that ", sizeof(T) == 4 ? "float32" : "float64",
+            " can hold, got a length of ", norm[i], " in row ", i, " and centroids of up to ", longest);
+    }
+  }
+
   // Rows whose products with all centroids are held at once: the batch, if that is at most 128 MB of float32.
   int64_t row_block() const {
     constexpr int64_t kScratch = int64_t{1} << 25;
@@ -65,7 +86,8 @@ struct Head {
     return all * clusters <= kScratch ? all : std::min(all, std::clamp<int64_t>(kScratch / clusters, 64, 256));
   }
 
-  const Tensor feature_tensor, centroid_tensor, label_tensor;
+  const Tensor feature_tensor, centroid_tensor;
+  const std::vector<int64_t> labels_;
   const T* const feature;
   const T* const centroid;
   const int64_t* const label;

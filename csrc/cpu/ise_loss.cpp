@@ -3,10 +3,9 @@
 //
 // The loss is a scalar, so its gradient is known up to a factor when the forward pass ends. It is computed there, while
 // the products are at hand, and the backward operator only scales it: nothing of size B x K is kept between the two.
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <tuple>
@@ -17,6 +16,7 @@
 #include "label_preserving.h"
 #include "matrix.h"
 #include "nearest.h"
+#include "operator.h"
 #include "supports.h"
 
 namespace ise_fast {
@@ -26,7 +26,7 @@ using Losses = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <class T>
 Tensor scalar(const Tensor& like, double value) {
-  Tensor result = torch::stable::new_empty(like, {});
+  Tensor result = new_tensor(like, {});
   *result.mutable_data_ptr<T>() = static_cast<T>(value);
   return result;
 }
@@ -52,7 +52,7 @@ void add_similarities(const Head<T>& head, const Supports<T>& supports, T degree
   const int64_t rows = head.rows;
   const std::unique_ptr<T[]> square(new T[rows * rows]);  // on and above the diagonal
   multiply<T>({square.get(), rows, rows, rows}, head.f(), head.f().transposed(), false, true);
-  torch::stable::parallel_for(0, rows, 4, [&](int64_t first, int64_t last) {
+  parallel_for(0, rows, 4, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const T* z = products + i * head.clusters;
       preserving.add_row(i, [&](int64_t r, int64_t s) {
@@ -72,12 +72,28 @@ void add_similarities(const Head<T>& head, const Supports<T>& supports, LabelPre
     const int64_t rows = std::min(kTileRows, head.rows - begin);
     multiply<T>({similarity.get(), rows, count, count}, head.f().block(begin, rows, 0, head.d),
                 Matrix<const T>{supports.row, count, head.d, head.d}.transposed());
-    torch::stable::parallel_for(0, rows, 4, [&](int64_t first, int64_t last) {
+    parallel_for(0, rows, 4, [&](int64_t first, int64_t last) {
       for (int64_t r = first; r < last; ++r) {
         const T* const row = similarity.get() + r * count;
         preserving.add_row(begin + r, [&](int64_t, int64_t s) { return row[s]; });
       }
     });
+  }
+}
+
+// A loss that T can hold; otherwise `name` is the argument that made it too large.
+template <class T>
+void check_result(double loss, const char* name) {
+  check(std::abs(loss) <= std::numeric_limits<T>::max(), name,
+        ": expected one for which the dtype can hold the loss, got ", loss);
+}
+
+template <class T>
+void check_gradient(const Tensor& gradient, const char* name) {
+  const auto* value = gradient.const_data_ptr<T>();
+  for (int64_t p = 0; p < gradient.numel(); ++p) {
+    check(std::isfinite(value[p]), name, ": expected one for which the dtype can hold the gradient, got ", value[p],
+          " in row ", p / gradient.size(1));
   }
 }
 
@@ -87,16 +103,19 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
               double lp_weight, const T* gram, bool needs_gradient) {
   const int64_t rows = head.rows, clusters = head.clusters, d = head.d;
   const T degree = static_cast<T>(degree_value);
-  Tensor supports_out = torch::stable::new_empty(head.feature_tensor, {rows, k, d});
-  Tensor contrastive_gradient = torch::stable::new_empty(head.feature_tensor, {needs_gradient ? rows : 0, d});
+  Tensor supports_out = new_tensor(head.feature_tensor, {rows, k, d});
+  Tensor contrastive_gradient = new_tensor(head.feature_tensor, {needs_gradient ? rows : 0, d});
   const bool preserves = k > 0 && lp_weight > 0;
-  Tensor lp_gradient = torch::stable::new_empty(head.feature_tensor, {needs_gradient && preserves ? rows : 0, d});
+  Tensor lp_gradient = new_tensor(head.feature_tensor, {needs_gradient && preserves ? rows : 0, d});
   T* const gradient = needs_gradient ? contrastive_gradient.mutable_data_ptr<T>() : nullptr;
 
   std::vector<int64_t> nearest(rows * k);
   std::vector<T> norm(rows * k);
   const Supports<T> supports{k, nearest.data(), supports_out.mutable_data_ptr<T>(), norm.data()};
-  const double longest = longest_centroid(head, gram), error = product_error<T>(d) * longest;
+  const double longest = longest_centroid(head, gram);
+  head.check_products(longest);
+  check_temperatures<T>(longest, temperature, *std::max_element(head.norm.begin(), head.norm.end()), lp_temperature);
+  const ProductError<T> error(d, longest);
   Contrastive<T> contrastive(head, supports, degree, temperature, gram, longest);
   std::optional<LabelPreserving<T>> preserving;
   if (preserves) preserving.emplace(head, supports, lp_temperature);
@@ -110,11 +129,11 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
       multiply<T>({products.get(), count, clusters, clusters}, head.f().block(begin, count, 0, d),
                   head.c().transposed());
       if (k > 0) {
-        torch::stable::parallel_for(begin, begin + count, 4, [&](int64_t first, int64_t last) {
+        parallel_for(begin, begin + count, 4, [&](int64_t first, int64_t last) {
           NearestOfRow<T> search;
           for (int64_t i = first; i < last; ++i) {
             const auto& best = search.find(products.get() + (i - begin) * clusters, clusters, head.label[i], k,
-                                           error * head.norm[i], head.feature + i * d, head.centroid, d);
+                                           error(head.norm[i]), head.feature + i * d, head.centroid, d);
             for (int64_t j = 0; j < k; ++j) nearest[i * k + j] = best[j].index;
             fill_supports(head, supports, degree, i);
           }
@@ -124,6 +143,7 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
       contrastive.run(begin, count, products.get(), row_loss.data() + begin, gradient);
     }
   }
+  check_supports(head, supports);
   double contrastive_sum = 0;
   for (const double value : row_loss) contrastive_sum += value;
   const double contrastive_loss = contrastive_sum / static_cast<double>(rows * (1 + k));
@@ -133,6 +153,12 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
     lp_loss = preserving->mean();
     if (needs_gradient) preserving->gradient(lp_gradient.mutable_data_ptr<T>());
   }
+  if (!std::isfinite(contrastive_loss)) row_lengths(head.centroid, clusters, d, "centroids");  // gram spared the look
+  check_result<T>(contrastive_loss, "temperature");
+  check_result<T>(lp_loss, "lp_temperature");
+  check_result<T>(contrastive_loss + lp_weight * lp_loss, "lp_weight");
+  check_gradient<T>(contrastive_gradient, "temperature");
+  check_gradient<T>(lp_gradient, "lp_temperature");
   const Tensor& like = head.feature_tensor;
   return {scalar<T>(like, contrastive_loss + lp_weight * lp_loss),
           scalar<T>(like, contrastive_loss),
@@ -147,7 +173,7 @@ Losses ise_loss(const Tensor& features, const Tensor& labels, const Tensor& cent
                 bool needs_gradient) {
   check_ise_loss(features, labels, centroids, degree, k, temperature, lp_temperature, lp_weight, gram);
   const auto run = [&]<class T>(T) {
-    const std::optional<Tensor> g = gram ? std::optional(torch::stable::contiguous(*gram)) : std::nullopt;
+    const std::optional<Tensor> g = gram ? std::optional(row_major(*gram)) : std::nullopt;
     return losses<T>(Head<T>(features, centroids, labels), degree, k, temperature, lp_temperature, lp_weight,
                      g ? g->const_data_ptr<T>() : nullptr, needs_gradient);
   };
@@ -156,11 +182,11 @@ Losses ise_loss(const Tensor& features, const Tensor& labels, const Tensor& cent
 
 template <class T>
 Tensor scaled_sum(const Tensor& a, double a_scale, const Tensor& b, double b_scale) {
-  Tensor out = torch::stable::empty_like(a);
+  Tensor out = new_tensor(a, {a.size(0), a.size(1)});
   const int64_t d = a.size(1);
   const T *first = a.const_data_ptr<T>(), *second = b.const_data_ptr<T>();
   T* const result = out.mutable_data_ptr<T>();
-  torch::stable::parallel_for(0, a.size(0), 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, a.size(0), 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Term<T> terms[] = {{static_cast<T>(a_scale), first + i * d}, {static_cast<T>(b_scale), second + i * d}};
       combine(result + i * d, false, terms, b.size(0) ? 2 : 1, 0, d);
@@ -169,6 +195,7 @@ Tensor scaled_sum(const Tensor& a, double a_scale, const Tensor& b, double b_sca
   return out;
 }
 
+// Of a tensor that check_head.h has found to be a scalar.
 double scalar_value(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Double ? *tensor.const_data_ptr<double>()
                                                     : *tensor.const_data_ptr<float>();
@@ -177,7 +204,8 @@ double scalar_value(const Tensor& tensor) {
 Tensor ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive, const Tensor& grad_label_preserving,
                          const Tensor& features, const Tensor& contrastive_gradient, const Tensor& lp_gradient,
                          double lp_weight) {
-  check_ise_loss_backward(features, contrastive_gradient, lp_gradient);
+  check_ise_loss_backward(grad_loss, grad_contrastive, grad_label_preserving, features, contrastive_gradient,
+                          lp_gradient);
   const double loss = scalar_value(grad_loss);
   const double a = loss + scalar_value(grad_contrastive), b = lp_weight * loss + scalar_value(grad_label_preserving);
   return features.scalar_type() == ScalarType::Double ? scaled_sum<double>(contrastive_gradient, a, lp_gradient, b)
@@ -195,8 +223,8 @@ std::tuple<Tensor, Tensor> cluster_nce_loss(const Tensor& features, const Tensor
 }
 
 Tensor cluster_nce_loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient) {
-  check_ise_loss_backward(features, gradient, gradient);
-  const Tensor none = torch::stable::new_empty(gradient, {0, gradient.size(1)});
+  check_cluster_nce_loss_backward(grad, features, gradient);
+  const Tensor none = new_tensor(gradient, {0, gradient.size(1)});
   return features.scalar_type() == ScalarType::Double ? scaled_sum<double>(gradient, scalar_value(grad), none, 0)
                                                       : scaled_sum<float>(gradient, scalar_value(grad), none, 0);
 }
@@ -204,10 +232,10 @@ Tensor cluster_nce_loss_backward(const Tensor& grad, const Tensor& features, con
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("ise_loss", TORCH_BOX(&ise_loss));
-  m.impl("ise_loss_backward", TORCH_BOX(&ise_loss_backward));
-  m.impl("cluster_nce_loss", TORCH_BOX(&cluster_nce_loss));
-  m.impl("cluster_nce_loss_backward", TORCH_BOX(&cluster_nce_loss_backward));
+  m.impl("ise_loss", OPERATOR(ise_loss));
+  m.impl("ise_loss_backward", OPERATOR(ise_loss_backward));
+  m.impl("cluster_nce_loss", OPERATOR(cluster_nce_loss));
+  m.impl("cluster_nce_loss_backward", OPERATOR(cluster_nce_loss_backward));
 }
 
 }  // namespace ise_fast

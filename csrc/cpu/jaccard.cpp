@@ -6,21 +6,30 @@
 // that the dense loop adds and this one does not is a zero, so the sums have the same bits.
 #include "jaccard.h"
 
-#include <torch/csrc/stable/library.h>
-
+#include <numeric>
 #include <vector>
 
 #include "../math/k_reciprocal.h"
+#include "operator.h"
 
 namespace ise_fast {
 namespace {
 
+CheckedCsr<int32_t, float> checked_encoding(const Tensor& indptr, const Tensor& indices, const Tensor& values) {
+  auto v = checked_csr<int32_t, float>(indptr, indices, values);
+  parallel_rows(v.rows, [&](const auto& for_rows) {
+    for_rows([&](int64_t i) {
+      check_weight_sum(std::accumulate(v.values + v.indptr[i], v.values + v.indptr[i + 1], 0.0), i);
+    });
+  });
+  return v;
+}
+
 CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps, int64_t begin,
                          int64_t end, int64_t max_pairs) {
   check_jaccard_graph(indptr, indices, values, eps, begin, end, max_pairs);
-  const Tensor offsets = torch::stable::contiguous(indptr), cols = torch::stable::contiguous(indices),
-               weights = torch::stable::contiguous(values);
-  const Csr v = checked_csr<int32_t, float>(offsets, cols, weights);
+  const Tensor offsets = row_major(indptr), cols = row_major(indices), weights = row_major(values);
+  const auto v = checked_encoding(offsets, cols, weights);
   const Columns columns(v);
   const auto bound = static_cast<float>(eps);
   const float least = least_shared(bound);
@@ -53,11 +62,10 @@ CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tens
 
 Tensor jaccard_distance(const Tensor& indptr, const Tensor& indices, const Tensor& values) {
   check_encoding(indptr, indices, values);
-  const Tensor offsets = torch::stable::contiguous(indptr), cols = torch::stable::contiguous(indices),
-               weights = torch::stable::contiguous(values);
-  const Csr v = checked_csr<int32_t, float>(offsets, cols, weights);
+  const Tensor offsets = row_major(indptr), cols = row_major(indices), weights = row_major(values);
+  const auto v = checked_encoding(offsets, cols, weights);
   const Columns columns(v);
-  Tensor distance = torch::stable::new_empty(weights, {v.rows, v.rows});
+  Tensor distance = new_tensor(weights, {v.rows, v.rows});
   auto* out = distance.mutable_data_ptr<float>();
   parallel_rows(v.rows, [&](const auto& for_rows) {
     SharedMass mass(v, columns);
@@ -74,8 +82,8 @@ Tensor jaccard_distance(const Tensor& indptr, const Tensor& indices, const Tenso
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("jaccard_distance", TORCH_BOX(&jaccard_distance));
-  m.impl("jaccard_graph", TORCH_BOX(&jaccard_graph));
+  m.impl("jaccard_distance", OPERATOR(jaccard_distance));
+  m.impl("jaccard_graph", OPERATOR(jaccard_graph));
 }
 
 }  // namespace ise_fast

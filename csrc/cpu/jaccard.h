@@ -15,18 +15,24 @@ struct Columns {
 
   explicit Columns(const Csr& v) : begin(v.rows + 1) {
     const int64_t nnz = v.indptr[v.rows];
-    for (int64_t p = 0; p < nnz; ++p) begin[v.indices[p] + 1] += v.values[p] > 0;
+    for (int64_t p = 0; p < nnz; ++p) begin[v.column(p) + 1] += v.values[p] > 0;
     for (int64_t f = 0; f < v.rows; ++f) begin[f + 1] += begin[f];
     row.resize(begin[v.rows]);
     weight.resize(begin[v.rows]);
     std::vector<int64_t> slot(begin.begin(), begin.end() - 1);
     for (int64_t i = 0; i < v.rows; ++i) {
       for (int64_t p = v.indptr[i]; p < v.indptr[i + 1]; ++p) {
-        if (!(v.values[p] > 0)) continue;
-        const int64_t at = slot[v.indices[p]]++;
-        row[at] = static_cast<int32_t>(i);
-        weight[at] = v.values[p];
+        const float value = load_once(v.values + p);
+        if (!(value > 0)) continue;
+        const int32_t f = v.column(p);
+        if (slot[f] == begin[f + 1]) throw_changed("values");
+        row[slot[f]] = static_cast<int32_t>(i);
+        weight[slot[f]++] = value;
       }
+      poll_interrupt();
+    }
+    for (int64_t f = 0; f < v.rows; ++f) {
+      if (slot[f] != begin[f + 1]) throw_changed("values");
     }
   }
 };
@@ -40,9 +46,9 @@ public:
   void compute(int64_t i) {
     size_t count = 0;
     for (int64_t p = v_.indptr[i]; p < v_.indptr[i + 1]; ++p) {
-      const float weight = v_.values[p];
+      const float weight = load_once(v_.values + p);
       if (!(weight > 0)) continue;
-      const int64_t f = v_.indices[p];
+      const int64_t f = v_.column(p);
       for (int64_t q = columns_.begin[f]; q < columns_.begin[f + 1]; ++q) {
         const int32_t j = columns_.row[q];
         // Written always, kept only when j is new: cheaper than a branch that is hard to predict.

@@ -7,13 +7,12 @@
 //   V'(i)   = mean of V(nn[i][r]), r = 0 .. k2 - 1
 #include "k_reciprocal.h"
 
-#include <torch/csrc/stable/library.h>
-
 #include <vector>
 
 #include "../math/exp.h"
 #include "exact_distance.h"
 #include "nearby.h"
+#include "operator.h"
 
 namespace ise_fast {
 namespace {
@@ -74,10 +73,21 @@ void softmax_rows(const std::vector<double>& product, const Csr& star, float* v)
   });
 }
 
+void check_finite(const Tensor& x, const char* name) {
+  const int64_t d = x.size(1);
+  const auto* feature = x.const_data_ptr<float>();
+  parallel_for(0, x.size(0), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin * d; p < end * d; ++p) {
+      check(std::isfinite(feature[p]), name, ": expected finite values, got NaN or infinity in row ", p / d);
+    }
+  });
+}
+
 CsrTensors k_reciprocal_encoding(const Tensor& features, const Tensor& neighbours, int64_t k2) {
   check_k_reciprocal_encoding(features, neighbours, k2);
-  const Tensor x = torch::stable::contiguous(features), nn = torch::stable::contiguous(neighbours);
+  const Tensor x = row_major(features), nn = row_major(neighbours);
   const int64_t rows = nn.size(0), k1 = nn.size(1);
+  check_finite(x, "x");
   const std::vector<int32_t> neighbour = narrow_neighbours(nn);
   const Lists full = reciprocal_sets(neighbour.data(), rows, k1, k1);
   const Lists half = reciprocal_sets(neighbour.data(), rows, k1, half_width(k1));
@@ -90,7 +100,7 @@ CsrTensors k_reciprocal_encoding(const Tensor& features, const Tensor& neighbour
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("k_reciprocal_encoding", TORCH_BOX(&k_reciprocal_encoding));
+  m.impl("k_reciprocal_encoding", OPERATOR(k_reciprocal_encoding));
 }
 
 }  // namespace ise_fast

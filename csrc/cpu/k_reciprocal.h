@@ -29,10 +29,15 @@ inline std::vector<int32_t> narrow_neighbours(const Tensor& nn) {
   const int64_t rows = nn.size(0), k = nn.size(1);
   const auto* wide = nn.const_data_ptr<int64_t>();
   std::vector<int32_t> narrow(rows * k);
-  for (int64_t p = 0; p < rows * k; ++p) {
-    check(0 <= wide[p] && wide[p] < rows, "nn: expected 0 to ", rows - 1, ", got ", wide[p], " in row ", p / k);
-    narrow[p] = static_cast<int32_t>(wide[p]);
-  }
+  parallel_rows(rows, [&](const auto& for_rows) {
+    for_rows([&](int64_t i) {
+      for (int64_t p = i * k; p < (i + 1) * k; ++p) {
+        const int64_t j = load_once(wide + p);
+        check(0 <= j && j < rows, "nn: expected 0 to ", rows - 1, ", got ", j, " in row ", i);
+        narrow[p] = static_cast<int32_t>(j);
+      }
+    });
+  });
   return narrow;
 }
 

@@ -1,7 +1,5 @@
 // The k nearest rows, ordered by (distance, index), exact: a certified filter over blocks of a float32 matrix product,
 // then float64 distances of the few candidates that it leaves (ALGORITHMS: docs/architecture.md).
-#include <torch/csrc/stable/library.h>
-
 #include <atomic>
 #include <limits>
 #include <memory>
@@ -15,6 +13,7 @@
 #include "../math/ordered_key.h"
 #include "exact_distance.h"
 #include "nearby.h"
+#include "operator.h"
 #include "pair_filter.h"
 #include "parallel.h"
 
@@ -144,7 +143,7 @@ void redo(const PairFilter& filter, const ExactDistance<float>& exact,
   const Tensor& rows = query.rows;
   for (int64_t start = 0; start < total; start += kGathered) {
     const int64_t n = std::min(kGathered, total - start);
-    Tensor gathered = torch::stable::new_empty(rows, {n, d});
+    Tensor gathered = new_tensor(rows, {n, d});
     std::vector<float> limit(n);
     std::vector<std::vector<Neighbour>> nearest(n);  // heaps, the worst on top
     for (int64_t r = 0; r < n; ++r) {
@@ -184,14 +183,15 @@ void redo(const PairFilter& filter, const ExactDistance<float>& exact,
 // Which rows are redone depends on the order in which the threads find candidates, the answer does not.
 std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::optional<Tensor>& y,
                                        std::string metric_name, int64_t block) {
+  check_block(block);
   const Metric metric = check_knn(x, k, y ? &*y : nullptr, metric_name);
   const PairFilter filter(x, y ? &*y : nullptr, metric);
   const FilterRows &query = filter.query(), &base = filter.base();
   const int64_t queries = query.rows.size(0), n = base.rows.size(0), d = x.size(1);
 
-  Tensor distances = torch::stable::new_empty(query.rows, {queries, k});
-  Tensor indices = torch::stable::new_empty(query.rows, {queries, k}, ScalarType::Long);
-  Tensor redone = torch::stable::new_empty(query.rows, {}, ScalarType::Long);
+  Tensor distances = new_tensor(query.rows, {queries, k});
+  Tensor indices = new_tensor(query.rows, {queries, k}, ScalarType::Long);
+  Tensor redone = new_tensor(query.rows, {}, ScalarType::Long);
   const Output output{distances.mutable_data_ptr<float>(), indices.mutable_data_ptr<int64_t>(), k, metric};
   const ExactDistance<float> exact{query.original.const_data_ptr<float>(),
                                    base.original.const_data_ptr<float>(),
@@ -213,7 +213,7 @@ std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::op
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("knn", TORCH_BOX(&knn));
+  m.impl("knn", OPERATOR(knn));
 }
 
 }  // namespace ise_fast

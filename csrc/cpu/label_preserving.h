@@ -125,7 +125,7 @@ private:
   void sum(const std::vector<Part>& parts, const std::vector<int64_t>& ends, T* out) const {
     constexpr int64_t kStrip = 128;
     const int64_t d = head_.d, rows = head_.rows, all = rows * (1 + supports_.k), strips = (d + kStrip - 1) / kStrip;
-    parallel_blocks(strips, [&](const auto& next) {
+    parallel_blocks(strips, [&](Blocks& next) {
       const std::unique_ptr<T[]> packed(new T[all * kStrip]);
       std::vector<Term<T>> terms;
       terms.reserve(parts.size());

@@ -9,9 +9,14 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <atomic>
+#include <cmath>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
+#include <vector>
+
+#include "parallel.h"
 
 namespace ise_fast {
 
@@ -34,25 +39,52 @@ struct Matrix {
   }
 };
 
+// torch says why a call of its C interface failed since 2.12 only; before, it just prints it.
+extern "C" const char* torch_exception_get_what_without_backtrace() __attribute__((weak));
+
+inline void check_library(AOTITorchError status, const char* what) {
+  if (status == AOTI_TORCH_SUCCESS) [[likely]]
+    return;
+  const bool known = torch_exception_get_what_without_backtrace != nullptr;
+  throw std::runtime_error(
+      std::string(what) + ": " +
+      (known ? torch_exception_get_what_without_backtrace() : "failed in torch, which printed why"));
+}
+
 // out = a b, or out += a b, by one thread. Past the dispatcher: autocast, which may be active around us, has no say.
 template <class T>
 void multiply_tile(Matrix<T> out, Matrix<const T> a, Matrix<const T> b, bool add) {
   const torch::stable::Tensor result = out.tensor(), left = a.tensor(), right = b.tensor();
   if (add) {
-    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_addmm_out(result.get(), result.get(), left.get(), right.get(), 1.0, 1.0));
+    check_library(aoti_torch_cpu_addmm_out(result.get(), result.get(), left.get(), right.get(), 1.0, 1.0),
+                  "matrix product");
   } else {
-    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(result.get(), left.get(), right.get()));
+    check_library(aoti_torch_cpu_mm_out(result.get(), left.get(), right.get()), "matrix product");
   }
 }
 
-// body(i) for 0 <= i < count, the last one first; an idle thread takes the next. A range of one would run outside a
-// parallel region, where MKL starts its own threads: it is padded to two.
+// Relative error of the factors of the library's product: 0 unless the user let torch round float32 to bfloat16 or
+// TensorFloat-32 (torch.set_float32_matmul_precision), which only a try reveals.
+inline double factor_rounding() {
+  constexpr int64_t n = 64;
+  constexpr float probe = 1.0f + 0x1p-12f;  // neither short format holds it
+  const std::vector<float> a(n * n, probe);
+  std::vector<float> out(n * n);
+  multiply_tile(Matrix<float>{out.data(), n, n, n}, Matrix<const float>{a.data(), n, n, n},
+                Matrix<const float>{a.data(), n, n, n}, false);
+  const double error = std::abs(out[0] / (n * double{probe} * double{probe}) - 1);
+  return error < 0x1p-16 ? 0.0 : 0x1p-8;
+}
+
+// body(i) for 0 <= i < count, the last one first; an idle thread takes the next. One thread would run outside a
+// parallel region, where MKL starts its own.
 template <class Body>
 void parallel_tasks(int64_t count, const Body& body) {
-  std::atomic<int64_t> left{count};
-  torch::stable::parallel_for(0, std::max<int64_t>(count, 2), 1, [&](int64_t, int64_t) {
-    for (int64_t i = left.fetch_sub(1); i > 0; i = left.fetch_sub(1)) body(i - 1);
-  });
+  constexpr int64_t kLeastThreads = 2;
+  const auto run = [&](Blocks& next) {
+    for (int64_t i = next(); i < count; i = next()) body(count - 1 - i);
+  };
+  parallel_blocks(count, run, kLeastThreads);
 }
 
 inline constexpr int64_t kTileRows = 256;

@@ -7,16 +7,26 @@
 #include <limits>
 #include <vector>
 
+#include "matrix.h"
 #include "rows.h"
 
 namespace ise_fast {
 
-// |library's inner product - exact one| <= this x ||f|| ||c||, for any order of summation; the 8 covers the rounding of
-// the exact one to T, so that values that round to a tie are both candidates.
+// How far the library's inner products of a feature with centroids can be from the exact ones, for any order of
+// summation. The 8 covers the rounding of the exact one to T, so that values that round to a tie are both candidates;
+// the second terms: factors that the library may round first, and products lost below the smallest normal number.
 template <class T>
-double product_error(int64_t d) {
-  return (d + 8) * static_cast<double>(std::numeric_limits<T>::epsilon()) / 2 * 1.01;
-}
+class ProductError {
+public:
+  ProductError(int64_t d, double longest_centroid)
+      : relative_(longest_centroid * ((d + 8) * static_cast<double>(std::numeric_limits<T>::epsilon()) / 2 * 1.01 +
+                                      (sizeof(T) == 4 ? 2.02 * factor_rounding() : 0.0))),
+        absolute_(static_cast<double>(d) * std::numeric_limits<T>::min()) {}
+  double operator()(double feature_length) const { return relative_ * feature_length + absolute_; }
+
+private:
+  double relative_, absolute_;
+};
 
 template <class T>
 struct Candidate {

@@ -1,6 +1,4 @@
 // The k centroids most similar to each feature, own centroid excluded (ISE, section 3.2).
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -10,6 +8,7 @@
 #include "head.h"
 #include "matrix.h"
 #include "nearest.h"
+#include "operator.h"
 
 namespace ise_fast {
 namespace {
@@ -18,22 +17,24 @@ template <class T>
 std::tuple<Tensor, Tensor> nearest(const Tensor& features, const Tensor& centroids, const Tensor& labels, int64_t k) {
   const Head<T> head(features, centroids, labels);
   const int64_t rows = head.rows, clusters = head.clusters, d = head.d;
-  Tensor similarity = torch::stable::new_empty(head.feature_tensor, {rows, k});
-  Tensor indices = torch::stable::new_empty(head.label_tensor, {rows, k});
+  Tensor similarity = new_tensor(head.feature_tensor, {rows, k});
+  Tensor indices = new_tensor(labels, {rows, k});
   auto* out_similarity = similarity.mutable_data_ptr<T>();
   auto* out_index = indices.mutable_data_ptr<int64_t>();
 
-  const double error = product_error<T>(d) * head.longest_centroid();
+  const double longest = head.longest_centroid();
+  head.check_products(longest);
+  const ProductError<T> error(d, longest);
   const int64_t block = head.row_block();
   const std::unique_ptr<T[]> products(new T[block * clusters]);
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
     multiply<T>({products.get(), count, clusters, clusters}, head.f().block(begin, count, 0, d), head.c().transposed());
-    torch::stable::parallel_for(0, count, 8, [&](int64_t first, int64_t last) {
+    parallel_for(0, count, 8, [&](int64_t first, int64_t last) {
       NearestOfRow<T> search;
       for (int64_t r = first; r < last; ++r) {
         const int64_t i = begin + r;
-        const auto& best = search.find(products.get() + r * clusters, clusters, head.label[i], k, error * head.norm[i],
+        const auto& best = search.find(products.get() + r * clusters, clusters, head.label[i], k, error(head.norm[i]),
                                        head.feature + i * d, head.centroid, d);
         for (int64_t j = 0; j < k; ++j) {
           out_similarity[i * k + j] = best[j].similarity;
@@ -55,7 +56,7 @@ std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tenso
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("nearest_centroids", TORCH_BOX(&nearest_centroids));
+  m.impl("nearest_centroids", OPERATOR(nearest_centroids));
 }
 
 }  // namespace ise_fast

@@ -20,7 +20,7 @@ Tensor detached(const Tensor& tensor) {
 
 template <class T>
 FilterRows measured(const Tensor& tensor, const char* name) {
-  FilterRows result{torch::stable::contiguous(detached(tensor)), {}, {}, {}};
+  FilterRows result{row_major(detached(tensor)), {}, {}, {}};
   const int64_t n = tensor.size(0), d = tensor.size(1);
   const T* rows = result.original.const_data_ptr<T>();
   result.squared = squared_lengths(rows, n, d);
@@ -41,7 +41,7 @@ FilterRows measured(const Tensor& tensor, const char* name) {
 // Row i of `to` = row i of `from` * factor(i), rounded to float32 once.
 template <class T, class Factor>
 void scale_rows(const T* from, float* to, int64_t n, int64_t d, const Factor& factor) {
-  torch::stable::parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const double by = factor(i);
       for (int64_t c = i * d; c < (i + 1) * d; ++c) to[c] = static_cast<float>(static_cast<double>(from[c]) * by);
@@ -52,7 +52,7 @@ void scale_rows(const T* from, float* to, int64_t n, int64_t d, const Factor& fa
 template <class Factor>
 Tensor scaled_rows(const Tensor& original, const Factor& factor) {
   const int64_t n = original.size(0), d = original.size(1);
-  Tensor rows = torch::stable::new_empty(original, {n, d}, ScalarType::Float);
+  Tensor rows = new_tensor(original, {n, d}, ScalarType::Float);
   auto* to = rows.mutable_data_ptr<float>();
   if (original.scalar_type() == ScalarType::Double) {
     scale_rows(original.const_data_ptr<double>(), to, n, d, factor);
@@ -82,19 +82,6 @@ double longest_row(const FilterRows& side) {
   double longest = 0;
   for (const double squared : side.squared) longest = std::max(longest, squared);
   return std::sqrt(longest);
-}
-
-// Relative error of the factors of the library's product: 0 unless the user let torch round float32 to bfloat16 or
-// TensorFloat-32 (torch.set_float32_matmul_precision), which only a try reveals.
-double factor_rounding() {
-  constexpr int64_t n = 64;
-  constexpr float probe = 1.0f + 0x1p-12f;  // neither short format holds it
-  const std::vector<float> a(n * n, probe);
-  std::vector<float> out(n * n);
-  multiply_tile(Matrix<float>{out.data(), n, n, n}, Matrix<const float>{a.data(), n, n, n},
-                Matrix<const float>{a.data(), n, n, n}, false);
-  const double error = std::abs(out[0] / (n * double{probe} * double{probe}) - 1);
-  return error < 0x1p-16 ? 0.0 : 0x1p-8;
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "../math/distance.h"
 #include "matrix.h"
 #include "parallel.h"
+#include "tensors.h"
 
 namespace ise_fast {
 
@@ -134,7 +135,7 @@ void scan_pairs(const Tensor& query, const Tensor& base, bool self, TileShape sh
   for (int64_t c = 0; c < across; ++c) {
     for (int64_t r = 0; r < (self ? down - c : down); ++r) tiles.emplace_back(r, self ? r + c : c);
   }
-  parallel_blocks(static_cast<int64_t>(tiles.size()), [&](const auto& next) {
+  parallel_blocks(static_cast<int64_t>(tiles.size()), [&](Blocks& next) {
     std::vector<float> product(std::min(rows, shape.height) * std::min(columns, shape.width));
     for (int64_t t = next(); t < static_cast<int64_t>(tiles.size()); t = next()) {
       const auto [r, c] = tiles[t];

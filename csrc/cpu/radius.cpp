@@ -1,7 +1,5 @@
 // Every pair of rows within a radius, exact: the certified filter rules out what is surely farther, the rest is
 // compared in float64. Memory is proportional to the pairs that the filter leaves.
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <string>
 #include <tuple>
@@ -9,6 +7,7 @@
 
 #include "../check_neighbors.h"
 #include "exact_distance.h"
+#include "operator.h"
 #include "pair_filter.h"
 
 namespace ise_fast {
@@ -26,10 +25,10 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double
 
   const T* data = rows.original.const_data_ptr<T>();
   const ExactDistance<T> exact{data, data, rows.rows.size(1), metric, rows.squared.data(), rows.squared.data()};
-  Tensor indptr = torch::stable::new_empty(rows.rows, {n + 1}, ScalarType::Long);
+  Tensor indptr = new_tensor(rows.rows, {n + 1}, ScalarType::Long);
   auto* offset = indptr.mutable_data_ptr<int64_t>();
   std::vector<std::vector<float>> values(n);
-  torch::stable::parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, n, 16, [&](int64_t begin, int64_t end) {
     std::vector<double> distances;
     for (int64_t i = begin; i < end; ++i) {
       std::vector<int32_t>& row = columns[i];
@@ -54,11 +53,11 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double
   offset[0] = 0;
   for (int64_t i = 0; i < n; ++i) offset[i + 1] += offset[i];
 
-  Tensor indices = torch::stable::new_empty(rows.rows, {offset[n]}, ScalarType::Int);
-  Tensor distances = torch::stable::new_empty(rows.rows, {offset[n]});
+  Tensor indices = new_tensor(rows.rows, {offset[n]}, ScalarType::Int);
+  Tensor distances = new_tensor(rows.rows, {offset[n]});
   auto* out_index = indices.mutable_data_ptr<int32_t>();
   auto* out_value = distances.mutable_data_ptr<float>();
-  torch::stable::parallel_for(0, n, 256, [&](int64_t begin, int64_t end) {
+  parallel_for(0, n, 256, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       std::copy(columns[i].begin(), columns[i].end(), out_index + offset[i]);
       std::copy(values[i].begin(), values[i].end(), out_value + offset[i]);
@@ -71,6 +70,7 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double
 
 // (indptr [N + 1] i64, indices i32, values f32). `block`: rows of a tile, 0 chooses (for tests).
 std::tuple<Tensor, Tensor, Tensor> radius_graph(const Tensor& x, double eps, std::string metric_name, int64_t block) {
+  check_block(block);
   const Metric metric = check_radius_graph(x, eps, metric_name);
   const bool single = x.scalar_type() == ScalarType::Float;
   const double bound = compared_bound(eps, metric, single);
@@ -82,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor> radius_graph(const Tensor& x, double eps, std
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("radius_graph", TORCH_BOX(&radius_graph));
+  m.impl("radius_graph", OPERATOR(radius_graph));
 }
 
 }  // namespace ise_fast

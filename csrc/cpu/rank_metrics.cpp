@@ -2,8 +2,6 @@
 //
 // Nothing is sorted but a query's few matches: one pass over the gallery counts, for each of them, the entries ranked
 // before it. That is G log(matches) a query instead of G log(G).
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -13,6 +11,9 @@
 #include <vector>
 
 #include "../check_rank.h"
+#include "operator.h"
+#include "parallel.h"
+#include "tensors.h"
 
 namespace ise_fast {
 namespace {
@@ -94,8 +95,9 @@ private:
   void count_others(int64_t q, const T* distance) {
     others_up_to_.assign(values_.size(), 0);
     for (int64_t j = 0; j < gallery_; ++j) {
-      if (people_.gallery_id[j] == people_.query_id[q] || distance[j] > values_.back()) continue;
-      ++others_up_to_[std::lower_bound(values_.begin(), values_.end(), distance[j]) - values_.begin()];
+      if (people_.gallery_id[j] == people_.query_id[q]) continue;
+      const auto at = std::lower_bound(values_.begin(), values_.end(), distance[j]) - values_.begin();
+      if (at < static_cast<int64_t>(values_.size())) ++others_up_to_[at];
     }
   }
 
@@ -111,9 +113,9 @@ std::vector<QueryScore> score_queries(const Tensor& distance, const Identities& 
   const int64_t queries = distance.size(0), gallery = distance.size(1);
   const auto* rows = distance.const_data_ptr<T>();
   std::vector<QueryScore> scores(queries);
-  torch::stable::parallel_for(0, queries, 1, [&](int64_t begin, int64_t end) {
+  parallel_blocks(queries, [&](Blocks& next) {
     Scorer<T> scorer(people, gallery);
-    for (int64_t q = begin; q < end; ++q) scores[q] = scorer(q, rows + q * gallery);
+    for (int64_t q = next(); q < queries; q = next()) scores[q] = scorer(q, rows + q * gallery);
   });
   return scores;
 }
@@ -125,9 +127,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rank_metrics(const Tensor& distance, 
   const bool cameras = query_cams.has_value();
   check_rank_metrics(distance, query_ids, gallery_ids, query_cams ? &*query_cams : nullptr,
                      gallery_cams ? &*gallery_cams : nullptr, max_rank);
-  const Tensor d = torch::stable::contiguous(distance), qi = torch::stable::contiguous(query_ids),
-               gi = torch::stable::contiguous(gallery_ids), qc = cameras ? torch::stable::contiguous(*query_cams) : qi,
-               gc = cameras ? torch::stable::contiguous(*gallery_cams) : gi;
+  const Tensor d = row_major(distance), qi = row_major(query_ids), gi = row_major(gallery_ids),
+               qc = cameras ? row_major(*query_cams) : qi, gc = cameras ? row_major(*gallery_cams) : gi;
   const Identities people{qi.const_data_ptr<int64_t>(), gi.const_data_ptr<int64_t>(),
                           cameras ? qc.const_data_ptr<int64_t>() : nullptr,
                           cameras ? gc.const_data_ptr<int64_t>() : nullptr};
@@ -135,10 +136,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rank_metrics(const Tensor& distance, 
       d.scalar_type() == ScalarType::Double ? score_queries<double>(d, people) : score_queries<float>(d, people);
 
   const auto queries = static_cast<int64_t>(scores.size());
-  Tensor mean_ap = torch::stable::new_empty(d, {}, ScalarType::Double);
-  Tensor cmc = torch::stable::new_empty(d, {max_rank}, ScalarType::Float);
-  Tensor mean_inp = torch::stable::new_empty(d, {}, ScalarType::Double);
-  Tensor ap = torch::stable::new_empty(d, {queries}, ScalarType::Float);
+  Tensor mean_ap = new_tensor(d, {}, ScalarType::Double);
+  Tensor cmc = new_tensor(d, {max_rank}, ScalarType::Float);
+  Tensor mean_inp = new_tensor(d, {}, ScalarType::Double);
+  Tensor ap = new_tensor(d, {queries}, ScalarType::Float);
   std::vector<int64_t> first_at(max_rank);
   double ap_sum = 0.0, inp_sum = 0.0;
   int64_t valid = 0;
@@ -165,7 +166,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rank_metrics(const Tensor& distance, 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("rank_metrics", TORCH_BOX(&rank_metrics));
+  m.impl("rank_metrics", OPERATOR(rank_metrics));
 }
 
 }  // namespace ise_fast

@@ -6,8 +6,6 @@
 //
 // Every distance is the float64 one of math/distance.h, so the result depends on no block and no thread count. Nothing
 // larger than the result is dense.
-#include <torch/csrc/stable/library.h>
-
 #include <vector>
 
 #include "../check_rank.h"
@@ -16,6 +14,7 @@
 #include "furthest.h"
 #include "jaccard.h"
 #include "k_reciprocal.h"
+#include "operator.h"
 
 namespace ise_fast {
 namespace {
@@ -58,7 +57,7 @@ void weigh(const ScaledDistances& scaled, const Csr& star, float* v) {
 // lambda * d for every query and gallery entry. A block of gallery rows stays in the cache for a block of queries.
 void write_distances(const ScaledDistances& scaled, int64_t queries, int64_t gallery, float lambda, float* out) {
   constexpr int64_t kQueries = 16, kGallery = 32;
-  parallel_blocks((queries + kQueries - 1) / kQueries, [&](const auto& next) {
+  parallel_blocks((queries + kQueries - 1) / kQueries, [&](Blocks& next) {
     int32_t index[kGallery];
     double distance[kGallery];
     for (int64_t first = next() * kQueries; first < queries; first = next() * kQueries) {
@@ -95,11 +94,12 @@ void add_jaccard(const Csr& v, int64_t queries, float weight, float* out) {
 // `neighbours`: k1 + 1 columns. `block`: rows of a tile of the filter, 0 chooses (for tests).
 Tensor re_ranking(const Tensor& features, const Tensor& neighbours, int64_t queries, int64_t k2, double lambda,
                   int64_t block) {
+  check_block(block);
   check_re_ranking(features, neighbours, queries, k2, lambda);
-  const Tensor x = torch::stable::contiguous(features), nn = torch::stable::contiguous(neighbours);
+  const Tensor x = row_major(features), nn = row_major(neighbours);
   const int64_t rows = nn.size(0), columns = nn.size(1), gallery = rows - queries;
   const std::vector<int32_t> neighbour = narrow_neighbours(nn);
-  Tensor result = torch::stable::new_empty(x, {queries, gallery});
+  Tensor result = new_tensor(x, {queries, gallery});
   auto* out = result.mutable_data_ptr<float>();
 
   const ScaledDistances scaled(x,
@@ -117,7 +117,7 @@ Tensor re_ranking(const Tensor& features, const Tensor& neighbours, int64_t quer
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("re_ranking", TORCH_BOX(&re_ranking));
+  m.impl("re_ranking", OPERATOR(re_ranking));
 }
 
 }  // namespace ise_fast

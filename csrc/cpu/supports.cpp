@@ -1,10 +1,10 @@
 // Support samples and their gradient (ISE, section 3.2).
 #include "supports.h"
 
-#include <torch/csrc/stable/library.h>
-
 #include <tuple>
 #include <vector>
+
+#include "operator.h"
 
 namespace ise_fast {
 namespace {
@@ -13,16 +13,15 @@ template <class T>
 std::tuple<Tensor, Tensor> supports_of(const Tensor& features, const Tensor& centroids, const Tensor& labels,
                                        const Tensor& nearest_tensor, double degree) {
   const Head<T> head(features, centroids, labels);
-  const Tensor nearest = torch::stable::contiguous(nearest_tensor);
-  const int64_t k = nearest.size(1);
-  const auto* index = nearest.const_data_ptr<int64_t>();
-  check_label_values(index, head.rows * k, head.clusters, "nearest");
-  Tensor rows = torch::stable::new_empty(head.feature_tensor, {head.rows, k, head.d});
-  Tensor norm = torch::stable::new_empty(head.feature_tensor, {head.rows, k});
-  const Supports<T> supports{k, index, rows.mutable_data_ptr<T>(), norm.mutable_data_ptr<T>()};
-  torch::stable::parallel_for(0, head.rows, 4, [&](int64_t begin, int64_t end) {
+  const int64_t k = nearest_tensor.size(1);
+  const std::vector<int64_t> nearest = checked_labels(nearest_tensor, head.clusters, "nearest");
+  Tensor rows = new_tensor(head.feature_tensor, {head.rows, k, head.d});
+  Tensor norm = new_tensor(head.feature_tensor, {head.rows, k});
+  const Supports<T> supports{k, nearest.data(), rows.mutable_data_ptr<T>(), norm.mutable_data_ptr<T>()};
+  parallel_for(0, head.rows, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) fill_supports(head, supports, static_cast<T>(degree), i);
   });
+  check_supports(head, supports);
   return {rows, norm};
 }
 
@@ -36,13 +35,13 @@ std::tuple<Tensor, Tensor> support_samples(const Tensor& features, const Tensor&
 
 // df = sum over j of (g_j - (g_j . s_j) s_j) / n_j
 template <class T>
-Tensor backward(const Tensor& grad_tensor, const Tensor& supports, const Tensor& norm_tensor) {
-  const Tensor grad = torch::stable::contiguous(grad_tensor);
+Tensor backward(const Tensor& grad_tensor, const Tensor& support_tensor, const Tensor& norm_tensor) {
+  const Tensor grad = row_major(grad_tensor), supports = row_major(support_tensor), norms = row_major(norm_tensor);
   const int64_t rows = supports.size(0), k = supports.size(1), d = supports.size(2);
-  Tensor out = torch::stable::new_empty(supports, {rows, d});
-  const T *g = grad.const_data_ptr<T>(), *s = supports.const_data_ptr<T>(), *norm = norm_tensor.const_data_ptr<T>();
+  Tensor out = new_tensor(supports, {rows, d});
+  const T *g = grad.const_data_ptr<T>(), *s = supports.const_data_ptr<T>(), *norm = norms.const_data_ptr<T>();
   T* const result = out.mutable_data_ptr<T>();
-  torch::stable::parallel_for(0, rows, 4, [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows, 4, [&](int64_t begin, int64_t end) {
     std::vector<Term<T>> terms(2 * k);
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t j = 0; j < k; ++j) {
@@ -67,8 +66,8 @@ Tensor support_samples_backward(const Tensor& grad, const Tensor& features, cons
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("support_samples", TORCH_BOX(&support_samples));
-  m.impl("support_samples_backward", TORCH_BOX(&support_samples_backward));
+  m.impl("support_samples", OPERATOR(support_samples));
+  m.impl("support_samples_backward", OPERATOR(support_samples_backward));
 }
 
 }  // namespace ise_fast

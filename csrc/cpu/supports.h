@@ -34,4 +34,18 @@ void fill_supports(const Head<T>& head, const Supports<T>& supports, T degree, i
   }
 }
 
+// After fill_supports of all rows: a support that is no number betrays the centroids, of which only those in use are
+// looked at.
+template <class T>
+void check_supports(const Head<T>& head, const Supports<T>& supports) {
+  for (int64_t j = 0; j < head.rows * supports.k; ++j) {
+    if (std::isfinite(supports.norm[j])) [[likely]]
+      continue;
+    for (const int64_t c : {head.label[j / supports.k], supports.nearest[j]}) {
+      row_lengths(head.centroid + c * head.d, 1, head.d, "centroids");
+    }
+    check(false, "centroids: expected differences that the dtype can hold, got a longer one for row ", j / supports.k);
+  }
+}
+
 }  // namespace ise_fast

@@ -216,7 +216,8 @@ Losses ise_loss(const Tensor& features, const Tensor& labels, const Tensor& cent
 Tensor ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive, const Tensor& grad_label_preserving,
                          const Tensor& features, const Tensor& contrastive_gradient, const Tensor& lp_gradient,
                          double lp_weight) {
-  check_ise_loss_backward(features, contrastive_gradient, lp_gradient);
+  check_ise_loss_backward(grad_loss, grad_contrastive, grad_label_preserving, features, contrastive_gradient,
+                          lp_gradient);
   const DeviceScope device(features);
   Tensor out = torch::stable::empty_like(contrastive_gradient);
   LAUNCH(scaled_sum, blocks_for(out.numel(), kHeadThreads), kHeadThreads, 0, current_stream(features),
@@ -239,7 +240,7 @@ std::tuple<Tensor, Tensor> cluster_nce_loss(const Tensor& features, const Tensor
 }
 
 Tensor cluster_nce_loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient) {
-  check_ise_loss_backward(features, gradient, gradient);
+  check_cluster_nce_loss_backward(grad, features, gradient);
   const DeviceScope device(features);
   Tensor out = torch::stable::empty_like(gradient);
   LAUNCH(scaled_sum, blocks_for(out.numel(), kHeadThreads), kHeadThreads, 0, current_stream(features),

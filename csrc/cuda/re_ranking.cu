@@ -89,6 +89,7 @@ __global__ void __launch_bounds__(kMixThreads)
 // `neighbours`: k1 + 1 columns. `block`: rows of a tile of the filter, 0 chooses (for tests).
 Tensor re_ranking(const Tensor& features, const Tensor& neighbours, int64_t queries, int64_t k2, double lambda,
                   int64_t block) {
+  check_block(block);
   check_re_ranking(features, neighbours, queries, k2, lambda);
   const DeviceScope device(features);
   const cudaStream_t stream = current_stream(features);

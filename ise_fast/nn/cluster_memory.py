@@ -55,8 +55,9 @@ class ClusterMemory(nn.Module):
         if self.centroids.shape[0] > GRAM_LIMIT:
             return None
         if self._gram is None:
-            self._gram = self.centroids.new_empty(2 * self.centroids.shape[:1])
-            _refresh_gram_(self._gram, self.centroids)
+            gram = self.centroids.new_empty(2 * self.centroids.shape[:1])
+            _refresh_gram_(gram, self.centroids)
+            self._gram = gram  # only now: what an interrupt leaves behind must not be taken for it
         return self._gram
 
     @torch.no_grad()
@@ -94,8 +95,10 @@ class ClusterMemory(nn.Module):
             expected = f"[{features.shape[0]}, k, {self.num_features}]"
             raise ValueError(f"supports: expected {expected}, got shape {tuple(supports.shape)}")
         _update(self.centroids, features, labels, supports, self.momentum, self.mode)
-        if self._gram is not None:
-            _refresh_gram_(self._gram, self.centroids, labels)
+        gram, self._gram = self._gram, None  # forgotten should an interrupt come before both agree again
+        if gram is not None:
+            _refresh_gram_(gram, self.centroids, labels)
+        self._gram = gram
 
     def _apply(self, fn: Any, recurse: bool = True) -> ClusterMemory:
         """Moved or converted: the Gram matrix belongs to the tensor as it was."""
