@@ -72,11 +72,7 @@ inline void check_group_nce_loss(const Tensor& features, const Tensor& sums, con
 }
 
 inline void check_loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient) {
-  check_dim(features, "features", 2);
-  check_ise_loss_backward(features, gradient, gradient);
-  check(grad.numel() == 1, "grad: expected one number, got shape ", shape_of(grad));
-  check_dtype(grad, "grad", features.scalar_type());
-  check_same_device(grad, "grad", features, "features");
+  check_cluster_nce_loss_backward(grad, features, gradient);
 }
 
 inline void check_refresh_groups(const Tensor& sums, const Tensor& table, const Tensor& indptr, const Tensor& rows,

@@ -1,6 +1,4 @@
 // The hybrid memory of SpCL: sums of groups of rows, and the loss of features against the groups' means.
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -10,6 +8,7 @@
 #include "../check_methods.h"
 #include "head.h"
 #include "online_softmax.h"
+#include "operator.h"
 #include "rows.h"
 #include "scaled.h"
 
@@ -20,8 +19,8 @@ namespace {
 template <class T>
 std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& sums, const Tensor& counts,
                                    const Tensor& labels, double temperature, double eps, bool needs_gradient) {
-  const Tensor f = torch::stable::contiguous(features), s = torch::stable::contiguous(sums);
-  const Tensor y = torch::stable::contiguous(labels), n = torch::stable::contiguous(counts);
+  const Tensor f = row_major(features), s = row_major(sums);
+  const Tensor y = row_major(labels), n = row_major(counts);
   const int64_t rows = f.size(0), d = f.size(1), groups = s.size(0);
   const auto* label = y.const_data_ptr<int64_t>();
   const auto* owned = n.const_data_ptr<int64_t>();
@@ -38,7 +37,7 @@ std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& sums, c
     apart[i] = {{label[i], 1, false}};
     all[i] = i;
   }
-  Tensor gradient = torch::stable::new_empty(f, {needs_gradient ? rows : 0, d});
+  Tensor gradient = new_tensor(f, {needs_gradient ? rows : 0, d});
   T* const g = needs_gradient ? gradient.mutable_data_ptr<T>() : nullptr;
   const T *feature = f.const_data_ptr<T>(), *sum = s.const_data_ptr<T>();
   std::vector<SampleSums<T>> sample(rows);
@@ -81,8 +80,8 @@ Tensor loss_backward(const Tensor& grad, const Tensor& features, const Tensor& g
 template <class T, class S>
 void refresh(Tensor& sums, const Tensor& table_tensor, const Tensor& indptr_tensor, const Tensor& rows_tensor,
              const Tensor& touched_tensor) {
-  const Tensor table = torch::stable::contiguous(table_tensor), indptr = torch::stable::contiguous(indptr_tensor);
-  const Tensor members = torch::stable::contiguous(rows_tensor), touched = torch::stable::contiguous(touched_tensor);
+  const Tensor table = row_major(table_tensor), indptr = row_major(indptr_tensor);
+  const Tensor members = row_major(rows_tensor), touched = row_major(touched_tensor);
   const int64_t groups = sums.size(0), d = table.size(1), count = touched.numel();
   const auto *offset = indptr.const_data_ptr<int64_t>(), *row = members.const_data_ptr<int64_t>();
   check_label_values(touched.const_data_ptr<int64_t>(), count, groups, "touched");
@@ -99,12 +98,15 @@ void refresh(Tensor& sums, const Tensor& table_tensor, const Tensor& indptr_tens
   S* const to = sums.mutable_data_ptr<S>();
   constexpr int64_t kStrip = 512;  // columns of a task: large groups are shared among threads
   const int64_t strips = (d + kStrip - 1) / kStrip;
+  std::vector<S> made(ids.size() * d);  // written at the end: an error, or sums that are rows of the table, do no harm
   parallel_tasks(static_cast<int64_t>(ids.size()) * strips, [&](int64_t task) {
-    const int64_t id = ids[task / strips], column = task % strips * kStrip, width = std::min(kStrip, d - column);
+    const int64_t g = task / strips, id = ids[g], column = task % strips * kStrip, width = std::min(kStrip, d - column);
     double sum[kStrip] = {};
     for (int64_t r = offset[id]; r < offset[id + 1]; ++r) add_row(sum, from + row[r] * d + column, width);
-    for (int64_t c = 0; c < width; ++c) to[id * d + column + c] = static_cast<S>(sum[c]);
+    for (int64_t c = 0; c < width; ++c) made[g * d + column + c] = static_cast<S>(sum[c]);
   });
+  const Uninterrupted writing;
+  for (size_t g = 0; g < ids.size(); ++g) std::copy_n(made.data() + g * d, d, to + ids[g] * d);
 }
 
 void refresh_groups_(Tensor sums, const Tensor& table, const Tensor& indptr, const Tensor& rows,
@@ -118,9 +120,9 @@ void refresh_groups_(Tensor sums, const Tensor& table, const Tensor& indptr, con
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("group_nce_loss", TORCH_BOX(&group_nce_loss));
-  m.impl("loss_backward", TORCH_BOX(&loss_backward));
-  m.impl("refresh_groups_", TORCH_BOX(&refresh_groups_));
+  m.impl("group_nce_loss", OPERATOR(group_nce_loss));
+  m.impl("loss_backward", OPERATOR(loss_backward));
+  m.impl("refresh_groups_", OPERATOR(refresh_groups_));
 }
 
 }  // namespace ise_fast

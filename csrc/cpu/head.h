@@ -16,16 +16,20 @@
 
 namespace ise_fast {
 
+inline void check_label_values(const int64_t* label, int64_t count, int64_t clusters, const char* name = "labels",
+                               int64_t columns = 1) {
+  for (int64_t i = 0; i < count; ++i) {
+    check(0 <= label[i] && label[i] < clusters, name, ": expected 0 to ", clusters - 1, ", got ", label[i], " at row ",
+          i / columns);
+  }
+}
+
 // Rows of `clusters`, each checked, as a copy: nobody can change it after the check.
 inline std::vector<int64_t> checked_labels(const Tensor& labels, int64_t clusters, const char* name = "labels") {
   const Tensor dense = row_major(labels);
   const auto* first = dense.const_data_ptr<int64_t>();
   std::vector<int64_t> copy(first, first + dense.numel());
-  const int64_t columns = labels.dim() == 2 ? labels.size(1) : 1;
-  for (size_t i = 0; i < copy.size(); ++i) {
-    check(0 <= copy[i] && copy[i] < clusters, name, ": expected 0 to ", clusters - 1, ", got ", copy[i], " at row ",
-          static_cast<int64_t>(i) / columns);
-  }
+  check_label_values(copy.data(), dense.numel(), clusters, name, labels.dim() == 2 ? labels.size(1) : 1);
   return copy;
 }
 
@@ -45,6 +49,16 @@ std::vector<double> row_lengths(const T* rows, int64_t count, int64_t d, const c
           " can hold, got a longer one in row ", i);
   }
   return lengths;
+}
+
+// No inner product of a feature with a row of a table leaves the range of T, in whatever order it is summed.
+template <class T>
+void check_products(const std::vector<double>& feature_lengths, double longest, const char* table = "centroids") {
+  for (size_t i = 0; i < feature_lengths.size(); ++i) {
+    check(feature_lengths[i] * longest <= std::numeric_limits<T>::max(), "features: expected inner products with ",
+          table, " that ", sizeof(T) == 4 ? "float32" : "float64", " can hold, got lengths of ", feature_lengths[i],
+          " in row ", i, " and of up to ", longest);
+  }
 }
 
 template <class T>
@@ -68,15 +82,6 @@ struct Head {
   double longest_centroid() const {
     const std::vector<double> lengths = row_lengths(centroid, clusters, d, "centroids");
     return lengths.empty() ? 0.0 : *std::max_element(lengths.begin(), lengths.end());
-  }
-
-  // No inner product of a feature with a centroid leaves the range of T, in whatever order it is summed.
-  void check_products(double longest) const {
-    for (int64_t i = 0; i < rows; ++i) {
-      check(norm[i] * longest <= std::numeric_limits<T>::max(),
-            "features: expected inner products with the centroids that ", sizeof(T) == 4 ? "float32" : "float64",
-            " can hold, got a length of ", norm[i], " in row ", i, " and centroids of up to ", longest);
-    }
   }
 
   // Rows whose products with all centroids are held at once: the batch, if that is at most 128 MB of float32.

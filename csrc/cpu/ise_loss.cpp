@@ -113,7 +113,7 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
   std::vector<T> norm(rows * k);
   const Supports<T> supports{k, nearest.data(), supports_out.mutable_data_ptr<T>(), norm.data()};
   const double longest = longest_centroid(head, gram);
-  head.check_products(longest);
+  check_products<T>(head.norm, longest);
   check_temperatures<T>(longest, temperature, *std::max_element(head.norm.begin(), head.norm.end()), lp_temperature);
   const ProductError<T> error(d, longest);
   Contrastive<T> contrastive(head, supports, degree, temperature, gram, longest);

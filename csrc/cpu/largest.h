@@ -77,7 +77,7 @@ void for_tiles(Matrix<const T> features, Matrix<const T> table, const Body& body
     const int64_t columns = std::min(width, all - from);
     multiply<T>({tile.data(), count, columns, columns}, features,
                 table.block(from, columns, 0, table.columns).transposed());
-    torch::stable::parallel_for(0, count, 4, [&](int64_t first, int64_t last) {
+    parallel_for(0, count, 4, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) body(i, tile.data() + i * columns, from, columns);
     });
   }

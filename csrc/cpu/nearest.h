@@ -12,15 +12,20 @@
 
 namespace ise_fast {
 
-// How far the library's inner products of a feature with centroids can be from the exact ones, for any order of
-// summation. The 8 covers the rounding of the exact one to T, so that values that round to a tie are both candidates;
-// the second terms: factors that the library may round first, and products lost below the smallest normal number.
+// |library's inner product - exact one| <= this x ||f|| ||c||, for any order of summation; the 8 covers the rounding of
+// the exact one to T, so that values that round to a tie are both candidates; the library may round the factors first.
+template <class T>
+double product_error(int64_t d) {
+  return (d + 8) * static_cast<double>(std::numeric_limits<T>::epsilon()) / 2 * 1.01 +
+         (sizeof(T) == 4 ? 2.02 * factor_rounding() : 0.0);
+}
+
+// The same for a feature of a given length, and with what is lost below the smallest normal number.
 template <class T>
 class ProductError {
 public:
   ProductError(int64_t d, double longest_centroid)
-      : relative_(longest_centroid * ((d + 8) * static_cast<double>(std::numeric_limits<T>::epsilon()) / 2 * 1.01 +
-                                      (sizeof(T) == 4 ? 2.02 * factor_rounding() : 0.0))),
+      : relative_(longest_centroid * product_error<T>(d)),
         absolute_(static_cast<double>(d) * std::numeric_limits<T>::min()) {}
   double operator()(double feature_length) const { return relative_ * feature_length + absolute_; }
 

@@ -23,7 +23,7 @@ std::tuple<Tensor, Tensor> nearest(const Tensor& features, const Tensor& centroi
   auto* out_index = indices.mutable_data_ptr<int64_t>();
 
   const double longest = head.longest_centroid();
-  head.check_products(longest);
+  check_products<T>(head.norm, longest);
   const ProductError<T> error(d, longest);
   const int64_t block = head.row_block();
   const std::unique_ptr<T[]> products(new T[block * clusters]);

@@ -77,7 +77,7 @@ public:
       const int64_t columns = std::min(width, end - from);
       const Matrix<const T> rows = table_.block(from, columns, 0, d);
       multiply<T>({tile.data(), count, columns, columns}, f, rows.transposed());
-      torch::stable::parallel_for(0, count, 4, [&](int64_t first, int64_t last) {
+      parallel_for(0, count, 4, [&](int64_t first, int64_t last) {
         for (int64_t s = first; s < last; ++s) {
           const int64_t i = chosen[s];
           const double shrink = add_tile(tile.data() + s * columns, from, columns, apart[i], next[s], sums[i], bad[s]);

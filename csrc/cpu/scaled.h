@@ -12,7 +12,7 @@ namespace ise_fast {
 
 template <class T>
 Tensor scalar(const Tensor& like, double value) {
-  Tensor result = torch::stable::new_empty(like, {});
+  Tensor result = new_tensor(like, {});
   *result.mutable_data_ptr<T>() = static_cast<T>(value);
   return result;
 }
@@ -25,11 +25,11 @@ inline double scalar_value(const Tensor& tensor) {
 // a x scale, row by row.
 template <class T>
 Tensor scaled(const Tensor& a, double scale) {
-  Tensor out = torch::stable::empty_like(a);
+  Tensor out = new_tensor(a, {a.size(0), a.size(1)});
   const int64_t d = a.size(1);
   const T* const from = a.const_data_ptr<T>();
   T* const to = out.mutable_data_ptr<T>();
-  torch::stable::parallel_for(0, a.size(0), 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, a.size(0), 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Term<T> term = {static_cast<T>(scale), from + i * d};
       combine(to + i * d, false, &term, 1, 0, d);

@@ -1,7 +1,5 @@
 // Contrast with several weighted targets, with its gradient. Against all rows of a range the softmax runs online over
 // tiles of the table; against the hardest negatives only these are looked at once they are found.
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -14,6 +12,7 @@
 #include "head.h"
 #include "largest.h"
 #include "online_softmax.h"
+#include "operator.h"
 #include "scaled.h"
 
 namespace ise_fast {
@@ -37,8 +36,8 @@ template <class T>
 class SoftNCE {
 public:
   SoftNCE(const Tensor& features, const Tensor& table, double tau)
-      : f_(torch::stable::contiguous(features)),
-        v_(torch::stable::contiguous(table)),
+      : f_(row_major(features)),
+        v_(row_major(table)),
         feature_(f_.const_data_ptr<T>()),
         row_(v_.const_data_ptr<T>()),
         rows_(f_.size(0)),
@@ -50,13 +49,13 @@ public:
 
   void read(const Tensor& columns, const Tensor& weights, const std::optional<Tensor>& smooth,
             const std::optional<Tensor>& ranges, const std::optional<Tensor>& excluded) {
-    const Tensor y = torch::stable::contiguous(columns), w = torch::stable::contiguous(weights);
+    const Tensor y = row_major(columns), w = row_major(weights);
     const int64_t s = y.size(1), e = excluded ? excluded->size(1) : 0;
     const auto* column = y.const_data_ptr<int64_t>();
     const T* const weight = w.const_data_ptr<T>();
-    const Tensor a = torch::stable::contiguous(smooth ? *smooth : w);
-    const Tensor bounds = torch::stable::contiguous(ranges ? *ranges : y);
-    const Tensor out = torch::stable::contiguous(excluded ? *excluded : y);
+    const Tensor a = row_major(smooth ? *smooth : w);
+    const Tensor bounds = row_major(ranges ? *ranges : y);
+    const Tensor out = row_major(excluded ? *excluded : y);
     for (int64_t i = 0; i < rows_; ++i) {
       Sample<T>& sample = samples_[i];
       sample.smooth = smooth ? a.const_data_ptr<T>()[i] : T{0};
@@ -130,7 +129,7 @@ private:
       if (!softmax.run(chosen, range.first, range.second, apart, sums, gradient)) refuse_products<T>(f_, v_, "table");
       const bool spread = std::any_of(chosen.begin(), chosen.end(), [&](int64_t i) { return samples_[i].smooth > 0; });
       const std::vector<T> column_sum = spread ? sum_of(range.first, range.second) : std::vector<T>();
-      torch::stable::parallel_for(0, static_cast<int64_t>(chosen.size()), 4, [&](int64_t first, int64_t last) {
+      parallel_for(0, static_cast<int64_t>(chosen.size()), 4, [&](int64_t first, int64_t last) {
         for (int64_t s = first; s < last; ++s) {
           const int64_t i = chosen[s];
           Sample<T>& sample = samples_[i];
@@ -145,10 +144,12 @@ private:
     const std::vector<double> lengths = row_lengths(feature_, rows_, d_, "features");
     const std::vector<double> table_lengths = row_lengths(row_, all_, d_, "table");
     const double longest = table_lengths.empty() ? 0 : *std::max_element(table_lengths.begin(), table_lengths.end());
+    check_products<T>(lengths, longest, "table");
+    const ProductError<T> error(d_, longest);
     std::vector<LargestOfRow<T>> search;
     std::vector<std::vector<int64_t>> barred(rows_);
     for (int64_t i = 0; i < rows_; ++i) {
-      search.emplace_back(std::min(negatives, all_), product_error<T>(d_) * lengths[i] * longest);
+      search.emplace_back(std::min(negatives, all_), error(lengths[i]));
       for (const Apart<T>& a : samples_[i].apart) barred[i].push_back(a.column);
     }
     for_tiles<T>({feature_, rows_, d_, d_}, {row_, all_, d_, d_},
@@ -159,7 +160,7 @@ private:
                      search[i].offer(similarity + (start - from), start, until - start);
                    });
                  });
-    torch::stable::parallel_for(0, rows_, 2, [&](int64_t first, int64_t last) {
+    parallel_for(0, rows_, 2, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
         const std::vector<Candidate<T>>& hardest = search[i].finish(feature_ + i * d_, row_, d_);
         T top = -std::numeric_limits<T>::infinity();
@@ -264,7 +265,7 @@ std::tuple<Tensor, Tensor> soft_nce_loss(const Tensor& features, const Tensor& t
   const auto run = [&]<class T>(T) -> std::tuple<Tensor, Tensor> {
     SoftNCE<T> loss(features, table, temperature);
     loss.read(columns, weights, smooth, ranges, excluded);
-    Tensor gradient = torch::stable::new_empty(features, {needs_gradient ? features.size(0) : 0, features.size(1)});
+    Tensor gradient = new_tensor(features, {needs_gradient ? features.size(0) : 0, features.size(1)});
     const double value = loss.run(negatives, needs_gradient ? gradient.mutable_data_ptr<T>() : nullptr);
     return {scalar<T>(features, value), gradient};
   };
@@ -274,7 +275,7 @@ std::tuple<Tensor, Tensor> soft_nce_loss(const Tensor& features, const Tensor& t
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("soft_nce_loss", TORCH_BOX(&soft_nce_loss));
+  m.impl("soft_nce_loss", OPERATOR(soft_nce_loss));
 }
 
 }  // namespace ise_fast
