@@ -143,7 +143,7 @@ CsrTensors assemble_rows(const Tensor& like_i64, const Tensor& like_f32, int64_t
       sink.indices.clear();
       sink.values.clear();
       const int64_t last = std::min(rows, (block + 1) * kRowsPerBlock);
-      for (int64_t r = block * kRowsPerBlock; r < last && !(limit && limit->passed()); ++r) {
+      for (int64_t r = block * kRowsPerBlock; r < last && next.proceed() && !(limit && limit->passed()); ++r) {
         const size_t before = sink.indices.size();
         append(begin + r, sink);
         offset[r + 1] = static_cast<int64_t>(sink.indices.size() - before);
