@@ -86,6 +86,7 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dic
     test = assemble.open_test_images(config.data, dataset, world, progress=config.run.progress)
     allow_tf32(config.optim.tf32)
     step, state = assemble.build_step_and_state(config, world)
+    assemble.check_image_size(state.model, training.images.size, world.device)
     state.images = training.signature
     if place.content is not None:
         content = place.content

@@ -279,11 +279,48 @@ def check_sizes(config: TrainConfig, images: int, world: World) -> None:
     optim = config.optim
     if config.cluster.k1 > images:
         raise UsageError(f"--k1: expected at most the number of training images, {images}, got {config.cluster.k1}")
+    if config.cluster.min_samples > images:
+        raise UsageError(
+            f"--min-samples: expected at most the number of training images, {images}, got {config.cluster.min_samples}"
+        )
+    if config.loss.supports >= images:
+        raise UsageError(
+            f"--supports: expected fewer than the training images, {images}, since each is of another cluster, got "
+            f"{config.loss.supports}"
+        )
+    if optim.batch_size // optim.num_instances > images:
+        raise UsageError(
+            f"--batch-size: expected at most {images} clusters in a batch, as many as training images, got "
+            f"{optim.batch_size // optim.num_instances}"
+        )
     if optim.batch_size % world.size:
         raise UsageError(f"--batch-size: expected a multiple of the {world.size} processes, got {optim.batch_size}")
     local, chunk = optim.batch_size // world.size, config.model.bn_chunk
+    if local < 2:
+        raise UsageError(
+            f"--batch-size: expected at least 2 images in each of the {world.size} processes, got {optim.batch_size}"
+        )
     if chunk and local > chunk and local % chunk:
         raise UsageError(f"--bn-chunk: expected a divisor of the {local} images of a process, got {chunk}")
+
+
+def check_image_size(model: nn.Module, size: tuple[int, int], device: torch.device) -> None:
+    """The network gives a feature for images as small as these.
+
+    Raises:
+        UsageError: if it does not.
+    """
+    if min(size) >= 64:  # tried when the network was built
+        return
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, *size, device=device))
+    except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(f"--height, --width: {size[0]} x {size[1]} is too small for the network ({why})") from error
+    finally:
+        model.train(training)
 
 
 def build_step_and_state(config: TrainConfig, world: World) -> tuple[TrainStep, TrainState]:

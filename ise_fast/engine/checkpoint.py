@@ -152,9 +152,9 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: if the file is missing, damaged (its digest is compared) or not one of ours.
     """
-    if not path.is_file():
-        raise UsageError(f"checkpoint {path}: there is no such file")
     try:
+        if not path.is_file():
+            raise UsageError(f"checkpoint {path}: there is no such file")
         damage = digest.damage(path)
     except OSError as error:
         raise UsageError(f"checkpoint {path}: cannot be read ({reason(error, path)})") from error

@@ -171,7 +171,8 @@ class TrainConfig:
             known = typing.get_type_hints(section)
             for key in values:
                 if key in known and not _is_kind(values[key], known[key]):
-                    raise UsageError(f"--{key.replace('_', '-')}: expected {known[key]}, got {values[key]!r}")
+                    hint = getattr(known[key], "__name__", known[key])
+                    raise UsageError(f"--{key.replace('_', '-')}: expected {hint}, got {values[key]!r}")
             sections[name] = section(**{key: values[key] for key in values if key in known})
         return cls(preset=values.get("preset", "synthetic"), **sections)
 
@@ -293,53 +294,9 @@ def validate(config: TrainConfig) -> None:
     Raises:
         UsageError: naming the flag, what was expected and what came.
     """
-    positive: tuple[str, ...] = (
-        "height",
-        "width",
-        "k1",
-        "k2",
-        "min_samples",
-        "supports",
-        "batch_size",
-        "num_instances",
-        "iters",
-        "epochs",
-    )
-    positive += ("step_size", "print_freq", "test_batch_size", "keep_checkpoints", "temp", "lp_temp", "lr")
-    not_negative: tuple[str, ...] = (
-        "workers",
-        "padding",
-        "features",
-        "bn_chunk",
-        "clip_grad",
-        "eval_step",
-        "checkpoint_step",
-        "seed",
-        "max_pairs",
-    )
-    not_negative += ("weight_decay", "base_degree", "lp_weight")
-    flat = config.flat()
-    for names, low, text in (
-        (positive, 0.0, "a positive number"),
-        (not_negative, -1e-300, "zero or a positive number"),
-    ):
-        for name in names:
-            if flat[name] is not None and not flat[name] > low:
-                raise UsageError(f"--{name.replace('_', '-')}: expected {text}, got {flat[name]}")
-    for name in ("flip", "erase", "momentum", "eps"):
-        if not 0.0 <= flat[name] <= 1.0:
-            raise UsageError(f"--{name}: expected a number from 0 to 1, got {flat[name]}")
-    if config.cluster.k2 > config.cluster.k1:
-        raise UsageError(f"--k2: expected at most --k1 = {config.cluster.k1}, got {config.cluster.k2}")
-    optim, chunk = config.optim, config.model.bn_chunk
-    if optim.batch_size % optim.num_instances:
-        raise UsageError(
-            f"--batch-size: expected a multiple of --num-instances = {optim.num_instances}, got {optim.batch_size}"
-        )
-    if optim.batch_size // optim.num_instances < 2:
-        raise UsageError("--batch-size: expected at least two clusters in a batch (2 x --num-instances)")
-    if chunk and optim.batch_size > chunk and optim.batch_size % chunk:
-        raise UsageError(f"--bn-chunk: expected a divisor of --batch-size = {optim.batch_size}, got {chunk}")
+    from ise_fast.engine import ranges
+
+    ranges.check(config.flat())
 
 
 def to_yaml(config: TrainConfig) -> str:

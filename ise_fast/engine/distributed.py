@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -137,14 +138,18 @@ def start(device: str = "auto") -> World:
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
 
     Raises:
-        ValueError: if a GPU is asked for and there is none.
+        ValueError: if the name is another one, or a GPU is asked for that is not there.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(f"expected auto, cpu, cuda or cuda:N, got {device!r}")
     size, rank, local = (int(os.environ.get(key, d)) for key, d in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu and not torch.cuda.is_available():
         raise ValueError(f"device: expected auto or cpu on a machine without a usable GPU, got {device!r}")
     if on_gpu:
         chosen = torch.device("cuda", local) if ":" not in device else torch.device(device)
+        if chosen.index >= torch.cuda.device_count():
+            raise ValueError(f"expected a GPU below {torch.cuda.device_count()}, got number {chosen.index}")
         torch.cuda.set_device(chosen)
     else:
         chosen = torch.device("cpu" if device == "auto" else device)

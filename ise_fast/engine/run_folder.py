@@ -56,6 +56,14 @@ def choose(config: TrainConfig, held: contextlib.ExitStack) -> RunPlace:
     Raises:
         UsageError: if the folder holds another run or is in use, or a checkpoint cannot be read.
     """
+    try:
+        return _choose(config, held)
+    except OSError as error:  # a name that is too long, a folder above that cannot be entered
+        where = Path(error.filename or config.run.logs_dir or LOGS)
+        raise UsageError(f"--logs-dir: cannot look into {where}: {checkpoint.reason(error, where)}") from error
+
+
+def _choose(config: TrainConfig, held: contextlib.ExitStack) -> RunPlace:
     resume, given = config.run.resume, config.run.logs_dir
     if given is not None and Path(given).exists() and not Path(given).is_dir():
         raise UsageError(f"--logs-dir: expected a folder, got the file {given}")

@@ -11,6 +11,19 @@ from ise_fast.engine.config import _SECTIONS, TrainConfig, parse, to_yaml
 from ise_fast.engine.errors import UsageError
 from ise_fast.train import main
 
+# The other side of each range: what works must go on working.
+BOUNDS = "--eps 0.999 --momentum 1 --clip-grad .inf --seed 9223372036854775807 --temp 1e-3 --lp-weight 0"
+
+
+def test_values_on_the_bounds_train(flags: list[str], tmp_path: Path) -> None:
+    short = ["--epochs", "1", "--iters", "2", "--eval-step", "0", "--logs-dir", str(tmp_path / "r")]
+    # On 80 images an eps near 1 gives one cluster, which fills no batch: that is not what is tried here.
+    bounds = [word if word != "0.999" else "0.7" for word in BOUNDS.split()]
+    assert main([*flags, *short, *bounds]) == 0
+    assert parse(BOUNDS.split()).cluster.eps == 0.999
+    assert main([*flags, *short, *bounds, "--resume", "auto", "--epochs", "2"]) == 0
+
+
 LONG = {"d": "dataset", "a": "arch", "b": "batch_size", "j": "workers"}
 
 
@@ -178,6 +191,26 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("-b 30 --num-instances 16", "--batch-size"),
         ("-b 16 --num-instances 16", "--batch-size"),
         ("-b 96 --bn-chunk 64", "--bn-chunk"),
+        ("--eps 1", "--eps"),
+        ("--eps 0.99999999", "--eps"),
+        ("--eps .nan", "--eps"),
+        ("--lr .nan", "--lr"),
+        ("--lr .inf", "--lr"),
+        ("--lr 0", "--lr"),
+        ("--temp 1e-30", "--temp"),
+        ("--lp-temp 1e39", "--lp-temp"),
+        ("--momentum .nan", "--momentum"),
+        ("--base-degree 1.5", "--base-degree"),
+        ("--lp-weight .inf", "--lp-weight"),
+        ("--weight-decay -1", "--weight-decay"),
+        ("--clip-grad .nan", "--clip-grad"),
+        ("--seed 9223372036854775808", "--seed"),
+        ("--seed -1", "--seed"),
+        ("--epochs 99999999999", "--epochs"),
+        ("--bn-chunk 1", "--bn-chunk"),
+        ("--height 0", "--height"),
+        ("--device cpu:3", "--device"),
+        ("--device meta", "--device"),
         ("--config /does/not/exist.yaml", "exist.yaml"),
         ("-d nope", "dataset"),
     ],

@@ -117,3 +117,69 @@ def test_an_error_of_the_first_process_ends_all(flags: list[str], tmp_path: Path
     done = launch_two([*flags, "--min-samples", "60", "--eval-step", "0", "--logs-dir", str(tmp_path / "r")])
     assert done.returncode != 0
     assert done.stderr.count("0 clusters, 4 needed") == 1
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from ise_fast.data import ImageStore, ReIDDataset, Split
+from ise_fast.engine import distributed, image_list
+from ise_fast.engine.errors import UsageError
+from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.precision import Precision
+
+world = distributed.start("cpu")
+network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5))
+network.load_state_dict({"1.weight": torch.arange(960.0).view(5, 192), "1.bias": torch.zeros(5)})
+extract = FeatureExtractor(network, world, Precision("fp32", world.device), 4)
+for count in (0, 1, 2, 3, 7):
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(count, 3, 8, 8).contiguous()
+    rows = extract(ImageStore([Path(str(i)) for i in range(count)], (8, 8), 1, images, {}))
+    assert rows.shape == (count, 5 if count else 0), rows.shape
+    assert len(set(rows.sum(1).tolist())) == count
+
+def dataset(train, gallery, ids):
+    split = lambda n, ids=None: Split(tuple(Path(f"/x/{i}.png") for i in range(n)), ids, None)
+    return ReIDDataset("folder", Path("/x"), split(train), split(2), split(gallery, ids), (8, 8))
+
+image_list.require_same_dataset(dataset(5, 3, np.arange(3)), world)
+for other in (dataset(4, 3, np.arange(3)), dataset(5, 2, np.arange(2)), dataset(5, 3, np.arange(3) + 1)):
+    try:
+        image_list.require_same_dataset(other if world.rank == 2 else dataset(5, 3, np.arange(3)), world)
+    except UsageError as error:
+        assert "process 2" in str(error)
+    else:
+        raise AssertionError
+
+def fails():
+    if world.rank == 1:
+        raise UsageError("no such folder")
+    return 1
+
+try:
+    world.together(fails)
+except UsageError as error:
+    assert "no such folder" in str(error)
+else:
+    raise AssertionError
+try:
+    image_list.require_same_choice(np.arange(3 + (world.rank == 0)), world)
+except UsageError as error:
+    assert "[4, 3, 3]" in str(error)
+else:
+    raise AssertionError
+print("done", flush=True)
+distributed.stop()
+"""
+
+
+def test_three_processes_with_few_images_or_other_ones(tmp_path: Path) -> None:
+    """Rows of fewer images than processes; lists, choices and errors that differ end on every process."""
+    (tmp_path / "together.py").write_text(TOGETHER)
+    command = [*TORCHRUN[:-1], "3", str(tmp_path / "together.py")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.stdout.count("done") == 3, done.stderr
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,74 @@
+"""Which values a setting may have: those that every operator and library behind it will take later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ise_fast.engine.errors import UsageError
+
+MOST = 2**31 - 1
+# Counts and their smallest and largest value.
+_COUNTS: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(("k1", "k2", "min_samples", "supports", "batch_size", "num_instances"), (1, MOST)),
+    **dict.fromkeys(("iters", "epochs", "step_size", "print_freq", "test_batch_size", "keep_checkpoints"), (1, MOST)),
+    **dict.fromkeys(("padding", "features", "bn_chunk", "eval_step", "checkpoint_step"), (0, MOST)),
+    **dict.fromkeys(("height", "width"), (1, 65535)),
+    "workers": (0, 1024),
+    "seed": (0, 2**63 - 1),  # torch's generators take 64 bits, other libraries 63
+}
+# Numbers and their smallest and largest value.
+_FLOAT32 = torch.finfo(torch.float32).max
+_NUMBERS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("flip", "erase", "momentum", "base_degree"), (0.0, 1.0)),
+    **dict.fromkeys(("weight_decay", "lp_weight"), (0.0, _FLOAT32)),
+    "lr": (math.ulp(0.0), _FLOAT32),
+    "clip_grad": (0.0, math.inf),
+    # The gradient has 1 / temperature, and Adam its square.
+    **dict.fromkeys(("temp", "lp_temp"), (_FLOAT32**-0.5, _FLOAT32)),
+    # Unrelated images are at distance 1 in float32: an eps of 1 means all pairs.
+    "eps": (0.0, 1.0 - 2.0**-24),
+}
+
+
+def check(flat: Mapping[str, Any]) -> None:
+    """Refuse settings that cannot work, whatever the images are.
+
+    Args:
+        flat: settings by name.
+
+    Raises:
+        UsageError: naming the flag, what was expected and what came.
+    """
+    for name, (low, high) in {**_COUNTS, **_NUMBERS}.items():
+        value = flat[name]
+        if value is not None and not low <= value <= high:  # also NaN
+            raise UsageError(f"--{name.replace('_', '-')}: expected {_range(name, low, high)}, got {value}")
+    if float(torch.tensor(flat["eps"], dtype=torch.float32)) >= 1.0:
+        raise UsageError(f"--eps: expected less than 1 in float32, got {flat['eps']}")
+    if flat["k2"] > flat["k1"]:
+        raise UsageError(f"--k2: expected at most --k1 = {flat['k1']}, got {flat['k2']}")
+    batch, instances, chunk = flat["batch_size"], flat["num_instances"], flat["bn_chunk"]
+    if batch % instances:
+        raise UsageError(f"--batch-size: expected a multiple of --num-instances = {instances}, got {batch}")
+    if batch // instances < 2:
+        raise UsageError("--batch-size: expected at least two clusters in a batch (2 x --num-instances)")
+    if chunk == 1:
+        raise UsageError("--bn-chunk: expected 0 or at least 2 images for a BatchNorm, got 1")
+    if chunk and batch > chunk and batch % chunk:
+        raise UsageError(f"--bn-chunk: expected a divisor of --batch-size = {batch}, got {chunk}")
+
+
+def _range(name: str, low: float, high: float) -> str:
+    if name == "eps":
+        return "a number from 0 to less than 1"
+    if name in _COUNTS:
+        return f"a whole number from {low} to {high}"
+    if low == math.ulp(0.0):
+        return "a positive finite number"
+    if high == 1.0:
+        return f"a number from {low:g} to {high:g}"
+    return f"a number from {low:.2g}" + (f" to {high:.2g}" if math.isfinite(high) else "")
