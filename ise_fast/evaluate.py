@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from ise_fast.engine import assemble, checkpoint, checkpoint_parts, distributed
+from ise_fast.engine import assemble, distributed
 from ise_fast.engine.config import TrainConfig, add_flags, expand_home, flag, normalise, run_parser
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.evaluator import evaluate
 from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.inference import open_checkpoint
 from ise_fast.engine.precision import Precision, allow_tf32
 from ise_fast.engine.run_log import start_console
 from ise_fast.models import EmbeddingNet, build_model
@@ -105,15 +106,7 @@ def _open_network(config: EvaluateConfig) -> Network:
             return Network(build_model(config.arch, pretrained=str(path), **embedding_options(path)), TrainConfig())
         except (ValueError, FileNotFoundError, ImportError) as error:
             raise UsageError(f"--checkpoint: {str(error).removeprefix('pretrained: ')}") from error
-    state = checkpoint.load(path)
-    checkpoint_parts.require(path, state, checkpoint_parts.FOR_EVALUATION)
-    trained = TrainConfig.from_flat(state["config"])
-    model = assemble.build_network(trained.model, weights=False)
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        why = " ".join(str(error).split())[:200]
-        raise UsageError(f"checkpoint {path}: its weights do not fit {trained.model.arch}: {why}") from error
+    model, trained, state = open_checkpoint(path)
     best = state["best"]
     return Network(model, trained, state["epoch"], best is not None and best["epoch"] == state["epoch"])
 

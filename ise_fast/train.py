@@ -81,6 +81,7 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dic
     place = world.on_main(lambda: run_folder.choose(config, held))
     dataset = assemble.check_test_images(assemble.open_dataset(config.data, world), config.run.eval_step)
     log.info("%s", dataset.table())
+    config = assemble.with_image_size(config, dataset)
     training = assemble.open_training_images(config.data, dataset, world, progress=config.run.progress)
     assemble.check_sizes(config, len(training.images), world)
     test = assemble.open_test_images(config.data, dataset, world, progress=config.run.progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import warnings
@@ -140,6 +141,12 @@ def _require_matches(query: Split, gallery: Split) -> None:
         why = "no query's identity is in the gallery"
         remedy = "give the same thing the same identity on both sides"
     raise UsageError(f"--dataset: none of {total} queries has a match in the gallery: {why}; {remedy}")
+
+
+def with_image_size(config: TrainConfig, dataset: ReIDDataset) -> TrainConfig:
+    """The settings with the size that images really get, so that a checkpoint tells it."""
+    height, width = config.data.height or dataset.image_size[0], config.data.width or dataset.image_size[1]
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, height=height, width=width))
 
 
 def open_training_images(

@@ -131,6 +131,24 @@ class World:
             dist.barrier()
 
 
+def choose_device(device: str = "auto") -> torch.device:
+    """auto (a GPU if there is one), cpu, cuda (the one of this process) or cuda:N.
+
+    Raises:
+        ValueError: if the name is another one, or a GPU is asked for that is not there.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(f"expected auto, cpu, cuda or cuda:N, got {device!r}")
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError(f"device: expected auto or cpu on a machine without a usable GPU, got {device!r}")
+    number = int(device.partition(":")[2] or os.environ.get("LOCAL_RANK", 0))
+    if number >= torch.cuda.device_count():
+        raise ValueError(f"expected a GPU below {torch.cuda.device_count()}, got number {number}")
+    return torch.device("cuda", number)
+
+
 def start(device: str = "auto") -> World:
     """Join the process group that `torchrun` announces in the environment, or stand alone.
 
@@ -140,22 +158,13 @@ def start(device: str = "auto") -> World:
     Raises:
         ValueError: if the name is another one, or a GPU is asked for that is not there.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ValueError(f"expected auto, cpu, cuda or cuda:N, got {device!r}")
-    size, rank, local = (int(os.environ.get(key, d)) for key, d in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
-    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if on_gpu and not torch.cuda.is_available():
-        raise ValueError(f"device: expected auto or cpu on a machine without a usable GPU, got {device!r}")
-    if on_gpu:
-        chosen = torch.device("cuda", local) if ":" not in device else torch.device(device)
-        if chosen.index >= torch.cuda.device_count():
-            raise ValueError(f"expected a GPU below {torch.cuda.device_count()}, got number {chosen.index}")
+    size, rank = (int(os.environ.get(key, default)) for key, default in (("WORLD_SIZE", 1), ("RANK", 0)))
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    else:
-        chosen = torch.device("cpu" if device == "auto" else device)
     if size > 1 and not dist.is_initialized():
         # The others wait for rank 0 while it clusters, however long that takes.
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=1))
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(days=1))
     return World(rank, size, chosen)
 
 

@@ -1,0 +1,1 @@
+"""The small commands of `ise-fast`: one module each, with `main(argv) -> exit status`."""

@@ -1,0 +1,129 @@
+"""Labels for a file of features: `ise-fast cluster FILE -o labels.csv`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ise_fast.commands.command import Parser, check_suffix, finish, user_path
+from ise_fast.commands.feature_file import SUFFIXES, read_features, write_columns
+
+PROG = "ise-fast cluster"
+OUTPUTS = (".csv", ".json", ".npz", ".npy", ".parquet")
+UNIT = 1e-3  # a row whose length differs by more is not of unit length
+
+
+def parser() -> Parser:
+    result = Parser(
+        prog=PROG,
+        description="Cluster features by DBSCAN, exactly and without an N x N matrix: on the k-reciprocal Jaccard "
+        "distance of unit rows, which suits embeddings, or on a plain distance.",
+    )
+    result.add_argument("file", type=user_path, help=f"[n, d] numbers: {', '.join(SUFFIXES)}")
+    result.add_argument(
+        "--distance", choices=["jaccard", "cosine", "euclidean"], default="jaccard",
+        help="jaccard and cosine bring the rows to unit length first; euclidean takes them as they are",
+    )  # fmt: skip
+    result.add_argument(
+        "--eps",
+        type=float,
+        nargs="+",
+        help="radius; several: all from one graph (default: 0.6 for jaccard; else advice)",
+    )
+    result.add_argument("--min-samples", type=int, default=4, help="neighbours that make a core point, self included")
+    result.add_argument("--k1", type=int, default=30, help="jaccard: neighbours of the encoding")
+    result.add_argument("--k2", type=int, default=6, help="jaccard: neighbours of the query expansion")
+    result.add_argument(
+        "--max-pairs", type=int, default=1000, help="refuse graphs of more pairs a row than this, on average"
+    )
+    result.add_argument("-o", "--output", type=user_path, help=f"labels, -1 is noise: {', '.join(OUTPUTS)}")
+    result.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 done, 2 wrong arguments or features."""
+    return finish(PROG, lambda: _run(parser().parse_args(argv)))
+
+
+def _run(options: Any) -> None:
+    if options.output is not None:
+        check_suffix("--output", options.output, OUTPUTS)
+        if len(options.eps or []) > 1 and options.output.suffix.lower() == ".npy":
+            raise ValueError("--output: .npy holds the labels of one --eps; several fit .csv, .npz, .json or .parquet")
+    check_suffix("FILE", options.file, SUFFIXES)
+    from ise_fast import ops
+
+    x, columns = _features(options)
+    if options.eps is None and options.distance != "jaccard":
+        print(_advice(x, options))
+        return
+    radii = sorted(options.eps or [0.6])
+    begin = time.perf_counter()
+    graph = _graph(x, radii[-1], options)
+    seconds = time.perf_counter() - begin
+    pairs = graph.indices.numel() / len(x)
+    print(
+        f"{len(x)} rows x {x.shape[1]}: {pairs:.1f} pairs a row within {radii[-1]:g}, {seconds:.1f} s", file=sys.stderr
+    )
+    print("    eps  clusters   largest     noise")
+    results = {}
+    for radius in radii:
+        labels = ops.dbscan(graph, radius, options.min_samples).labels.cpu()
+        results[f"{radius:g}"] = labels.numpy()
+        sizes = labels[labels >= 0].bincount()
+        largest = int(sizes.max()) if len(sizes) else 0
+        print(f"{radius:7g} {len(sizes):9d} {largest:9d} {int((labels < 0).sum()):9d}")
+    if options.output is not None:
+        names = ["label"] if len(radii) == 1 else [f"label_{radius}" for radius in results]
+        rows = columns if columns else {"row": list(range(len(x)))}
+        write_columns(options.output, {**rows, **dict(zip(names, results.values(), strict=True))})
+
+
+def _features(options: Any) -> tuple[Any, dict[str, Any]]:
+    """[n, d] float32 tensor on the device, of unit length where the distance needs it, and the other columns."""
+    import torch
+
+    from ise_fast._checks import check_features
+    from ise_fast.engine.distributed import choose_device
+
+    numbers, columns = read_features(options.file)
+    x = check_features(str(options.file), torch.tensor(numbers, dtype=torch.float32))
+    if options.distance != "euclidean":
+        lengths = x.norm(dim=1)
+        if not bool((lengths > 0).all()):
+            raise ValueError(f"{options.file}: row {int((lengths == 0).nonzero()[0])} is zero and has no direction")
+        if bool((lengths - 1).abs().max() > UNIT):
+            shortest, longest = float(lengths.min()), float(lengths.max())
+            print(f"rows have lengths {shortest:.3g} to {longest:.3g}: brought to unit length", file=sys.stderr)
+            x = torch.nn.functional.normalize(x)
+    return x.to(choose_device(options.device)), columns
+
+
+def _graph(x: Any, eps: float, options: Any) -> Any:
+    from ise_fast import ops
+
+    if options.distance == "jaccard":
+        k1 = min(options.k1, len(x))
+        return ops.jaccard_graph(x, k1, min(options.k2, k1), eps=eps)
+    return ops.radius_graph(x, eps, metric=options.distance)
+
+
+def _advice(x: Any, options: Any) -> str:
+    """Which eps to try: the distance to the neighbour that makes a row a core point, at a few quantiles."""
+    import torch
+
+    from ise_fast import ops
+
+    k = min(options.min_samples, len(x))
+    rows = x[torch.linspace(0, len(x) - 1, min(len(x), 2000)).long()]
+    reach = ops.knn(x, k, y=rows, metric=options.distance).distances[:, -1].cpu()
+    shares = (0.1, 0.25, 0.5, 0.75, 0.9)
+    quantiles = torch.quantile(reach, torch.tensor(shares)).tolist()
+    lines = [
+        f"  {share:4.0%} of rows are core points from eps = {q:.4g} on"
+        for share, q in zip(shares, quantiles, strict=True)
+    ]
+    return "\n".join([f"--eps: the {options.distance} distance has no usual radius. By {len(rows)} rows:", *lines])

@@ -1,0 +1,61 @@
+"""What the small commands share: a parser that speaks in one line, and the exit status of what goes wrong."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ise_fast.engine.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but errors are `UsageError`s, and an unknown flag is answered with the one that was meant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(" ".join(message.split()))
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        values, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            word = unknown[0].split("=")[0]
+            near = difflib.get_close_matches(word, flags, n=1) if word.startswith("-") else []
+            hint = f"; did you mean {near[0]}?" if near else "; --help lists the arguments"
+            self.error(f"there is no argument {word!r}{hint}")
+        return values
+
+
+def user_path(text: str) -> Path:
+    """A path of the command line; ~ is the home folder also where the shell does not say so."""
+    return Path(os.path.expanduser(text))
+
+
+def finish(prog: str, body: Callable[[], None]) -> int:
+    """Run a command: 0 done, 2 with one line for what the user can mend, 130 for Ctrl-C."""
+    try:
+        body()
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, TypeError, ImportError, MemoryError, OSError) as error:  # UsageError and DatasetError too
+        print(f"{prog}: error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted, nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def check_suffix(flag: str, path: Path, known: Sequence[str]) -> None:
+    """Raises:
+    UsageError: if a file of this name cannot be read or written, before any work is done.
+    """
+    if path.suffix.lower() not in known:
+        raise UsageError(f"{flag}: expected a name that ends in {', '.join(known)}, got {path}")

@@ -1,0 +1,122 @@
+"""Files of features: a table of numbers, one row an image, beside columns such as path, id and camera."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ise_fast.data.files import publish
+from ise_fast.engine.errors import UsageError
+
+SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
+Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
+
+
+def write_features(path: Path, features: NDArray[np.float32], columns: Columns) -> None:
+    """Write features [n, d] and further columns [n] as the suffix of `path` says; complete or not at all.
+
+    npz: arrays `features` and the columns. npy: the features alone. csv and parquet: the columns, then f0, f1, ....
+
+    Raises:
+        ImportError: parquet without pandas and pyarrow.
+        OSError: if the file cannot be written.
+    """
+    kind = path.suffix.lower()
+    with publish(path) as temporary, temporary.open("wb") as file:
+        if kind == ".npy":
+            np.save(file, features)
+        elif kind == ".npz":
+            arrays: dict[str, Any] = {name: np.asarray(values) for name, values in columns.items()}
+            np.savez(file, features=features, **arrays)
+        else:
+            table = _pandas(kind).DataFrame(dict(columns))
+            numbers = _pandas(kind).DataFrame(features, columns=[f"f{i}" for i in range(features.shape[1])])
+            table = _pandas(kind).concat([table, numbers], axis=1)
+            table.to_csv(file, index=False) if kind == ".csv" else table.to_parquet(file, index=False)
+
+
+def read_features(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """Features [n, d] and the other columns of a file; npy is mapped into memory, not read.
+
+    npz: the array called features, or the only one of two dimensions. csv and parquet: the columns of numbers called
+    f0, f1, ... or, if there are none, all columns of numbers, or one column of lists.
+
+    Raises:
+        UsageError: if the file has no such numbers.
+        ImportError: parquet without pandas and pyarrow.
+        OSError: if the file cannot be read.
+    """
+    kind = path.suffix.lower()
+    if kind == ".npy":
+        return _matrix(path, _load(path, mmap_mode="r")), {}
+    if kind == ".npz":
+        with _load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        wide = [name for name, array in arrays.items() if array.ndim == 2]
+        name = "features" if "features" in arrays else wide[0] if len(wide) == 1 else None
+        if name is None:
+            raise UsageError(f"{path}: expected an array 'features', got {_shapes(arrays)}")
+        features = _matrix(path, arrays.pop(name))
+        return features, {key: array for key, array in arrays.items() if array.shape == features.shape[:1]}
+    table = _pandas(kind).read_csv(path) if kind == ".csv" else _pandas(kind).read_parquet(path)
+    numbers = [name for name in table.columns if str(name)[:1] == "f" and str(name)[1:].isdigit()]
+    numbers = numbers or [name for name in table.columns if table[name].dtype.kind in "fiu"]
+    lists = [name for name in table.columns if len(table) and isinstance(table[name].iloc[0], (list, np.ndarray))]
+    if len(lists) == 1:
+        features, numbers = np.stack(table[lists[0]].to_list()), lists
+    else:
+        features = table[numbers].to_numpy(dtype=np.float64 if kind == ".csv" else None)
+    return _matrix(path, features), {str(n): table[n].to_numpy() for n in table.columns if n not in numbers}
+
+
+def write_columns(path: Path, columns: Columns) -> None:
+    """Write equally long columns as csv, json, npz or parquet; npy: the last column alone.
+
+    Raises:
+        ImportError, OSError: as `write_features`.
+    """
+    kind = path.suffix.lower()
+    plain: dict[str, Any] = {name: np.asarray(values) for name, values in columns.items()}
+    with publish(path) as temporary, temporary.open("wb") as file:
+        if kind == ".npy":
+            np.save(file, list(plain.values())[-1])
+        elif kind == ".npz":
+            np.savez(file, **plain)
+        elif kind == ".json":
+            file.write((json.dumps({name: values.tolist() for name, values in plain.items()}) + "\n").encode())
+        else:
+            table = _pandas(kind).DataFrame(plain)
+            table.to_csv(file, index=False) if kind == ".csv" else table.to_parquet(file, index=False)
+
+
+def _load(path: Path, **options: Any) -> Any:
+    try:
+        return np.load(path, allow_pickle=False, **options)
+    except (ValueError, EOFError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+
+
+def _matrix(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
+        raise UsageError(f"{path}: expected [n, d] numbers, got shape {array.shape} of {array.dtype}")
+    return array
+
+
+def _shapes(arrays: Mapping[str, NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "an empty archive"
+
+
+def _pandas(kind: str) -> Any:
+    try:
+        import pandas
+
+        if kind == ".parquet":
+            import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{kind} files need the package {error.name}: pip install {error.name}") from error
+    return pandas
