@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import pickle
 import random
 import re
 import shutil
@@ -160,15 +161,18 @@ def load(path: Path) -> dict[str, Any]:
         raise UsageError(f"checkpoint {path}: cannot be read ({reason(error, path)})") from error
     if damage is not None:
         raise UsageError(f"checkpoint {path}: cannot be read, it is damaged ({damage})")
+    foreign = UsageError(
+        f"checkpoint {path}: not a checkpoint of this program (format {FORMAT} expected; weights of another program: "
+        "--pretrained in training, --arch in evaluation)"
+    )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # it holds objects that ours never do, or is no such file at all
+        raise foreign from error
     except Exception as error:  # a damaged zip surfaces as one of a dozen types
         raise UsageError(f"checkpoint {path}: cannot be read ({_first_line(error)})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UsageError(
-            f"checkpoint {path}: not a checkpoint of this program (format {FORMAT} expected; "
-            "weights of another program: --pretrained in training, --arch in evaluation)"
-        )
+        raise foreign
     return state
 
 

@@ -100,3 +100,52 @@ def test_wrong_arguments(arguments: list[str], named: str, capsys: pytest.Captur
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert named in lines[0]
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_a_published_model_is_measured_as_its_own_program_does(
+    relu: bool, flags: list[str], data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = pytest.importorskip("torchvision").models
+    torch.manual_seed(0)
+    r = models.resnet18()
+    r.layer4[0].conv1.stride = r.layer4[0].conv2.stride = r.layer4[0].downsample[0].stride = (1, 1)
+    stem = (r.conv1, r.bn1, r.relu, r.maxpool) if relu else (r.conv1, r.bn1, r.maxpool)
+    base = torch.nn.Sequential(*stem, r.layer1, r.layer2, r.layer3, r.layer4).eval()
+    neck = torch.nn.BatchNorm1d(512).eval()
+    neck.running_mean.uniform_(0, 1)
+    names = {f"module.base.{k}": v for k, v in base.state_dict().items()}
+    names |= {f"module.feat_bn.{k}": v for k, v in neck.state_dict().items()} | {"module.gap.p": torch.tensor([3.0])}
+    path = tmp_path / "model_best.pth.tar"
+    torch.save({"state_dict": names, "epoch": 50, "best_mAP": np.float64(0.8)}, path)
+
+    output = tmp_path / "features.npz"
+    words = [
+        "--checkpoint",
+        str(path),
+        "--data-dir",
+        str(data_dir),
+        "--device",
+        "cpu",
+        "--height",
+        "32",
+        "--width",
+        "16",
+    ]
+    assert command.main([*words, "--arch", "resnet18", "--dataset", "market1501", "--features", str(output)]) == 0
+    assert "mAP" in capsys.readouterr().err
+    arrays = np.load(output)
+    from ise_fast.data import normalize, open_images
+
+    images = normalize(open_images([Path(p) for p in arrays["query_paths"]], (32, 16)).batch(range(12)))
+    with torch.no_grad():
+        pooled = base(images).clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)
+        expected = torch.nn.functional.normalize(neck(pooled))
+    torch.testing.assert_close(torch.from_numpy(arrays["query"]), expected, atol=1e-5, rtol=0)
+
+    for wrong, said in ((words, "--arch"), ([*words, "--arch", "resnet18"], "--dataset"),
+                        ([*words, "--arch", "resnet50", "--dataset", "market1501"], "does not fit")):  # fmt: skip
+        assert command.main(wrong) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert said in lines[0]
