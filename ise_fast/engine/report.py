@@ -56,7 +56,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
     )
     output = output or folder / PAGE
     with publish(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be UTF-8
     return output
 
 

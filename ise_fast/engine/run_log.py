@@ -85,7 +85,9 @@ class RunLog:
         """
         with self._writing("train.log"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            handler = LogFile(self.folder / "train.log", mode="a" if history else "w")
+            handler = LogFile(
+                self.folder / "train.log", mode="a" if history else "w", encoding="utf-8", errors="backslashreplace"
+            )
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger("ise_fast").addHandler(handler)
         self._files.callback(handler.close)

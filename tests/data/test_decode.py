@@ -126,7 +126,7 @@ def test_wide_grey_of_other_modes(tmp_path: Path, order: str) -> None:
 
 
 def test_eight_bits_in_a_wider_file_are_the_same_picture(tmp_path: Path) -> None:
-    grey = np.asarray(picture("L")) // 2 + 40  # no white, no black
+    grey = np.asarray(picture("L")) // 8 + 40  # few levels, no white, no black
     for name, values in (
         ("w.png", grey.astype(np.uint16) * 257),
         ("i.tif", grey.astype(np.int32)),
@@ -193,7 +193,10 @@ def make_loop(path: Path) -> None:
         (make_loop, "Too many levels"),
         (lambda path: path.symlink_to("nowhere"), "No such file"),
         (Path.touch, "no image format that can be decoded"),
-        (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "no image format that can be decoded"),
+        (
+            lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n"),
+            "no image format that can be decoded",
+        ),
     ],
 )
 def test_what_is_no_image_file_is_named_at_once(tmp_path: Path, make: Callable[[Path], object], reason: str) -> None:

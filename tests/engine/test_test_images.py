@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -150,3 +151,17 @@ def test_labels_of_training_are_not_those_of_other_images(
     assert "is ignored" not in capsys.readouterr().err
     assert command.main([*arguments, *market, "--labels-csv", str(table)]) == 0
     assert "--labels-csv is ignored: only --dataset folder takes it" in capsys.readouterr().err
+
+
+def test_names_that_are_no_utf8_go_through_a_whole_run(make: Make, tmp_path: Path) -> None:
+    old = os.fsdecode(b"M\xfcll")
+    root = make(query=["cam1/7_0.png"], gallery=[f"cam2/7_{old}.png", "cam2/8_1.png"])
+    folder = root.rename(root.with_name(old))
+    run = tmp_path / os.fsdecode(b"l\xfcg")
+    disk = ["--cache", "disk", "--cache-dir", str(tmp_path / "cache")]
+    assert main([*FLAGS, "--report", *disk, "--data-dir", str(folder), "--logs-dir", str(run)]) == 0
+    assert r"M\udcfcll" in (run / "report.html").read_text(encoding="utf-8")
+    assert r"l\udcfcg" in (run / "train.log").read_text(encoding="utf-8")
+    arguments = ["--checkpoint", str(run / "checkpoints/best.pt"), "--features", str(tmp_path / "f.npz")]
+    assert command.main([*arguments, "--device", "cpu"]) == 0
+    assert old in str(np.load(tmp_path / "f.npz")["gallery_paths"][1])
