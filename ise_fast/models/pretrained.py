@@ -59,6 +59,9 @@ def load(model: EmbeddingNet, path: str | Path) -> None:
             f"{len(model.backbone.state_dict())} tensors are missing or have another shape "
             f"({_some(list(found.wrong))}; it has {_some(shapes or found.left_out)})"
         )
+    broken = [name for name, value in found.tensors.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ValueError(f"pretrained: {path} holds NaN or infinity in {len(broken)} tensors ({_some(broken)})")
     if found.without_relu:
         model.leave_out_relu()
         log.info("%s: its network has no ReLU before the first pooling; this one has none either", path)

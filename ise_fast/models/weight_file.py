@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+DEEPEST = 8  # level at which weights are still looked for
 _UNKNOWN = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed")
 
 
@@ -74,16 +75,22 @@ def _reason(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _dictionaries(content: object) -> Iterator[dict[str, Tensor]]:
+def _dictionaries(content: object, depth: int = 0) -> Iterator[dict[str, Tensor]]:
+    if depth > DEEPEST:  # a container may hold itself
+        return
     if isinstance(content, (list, tuple)):
         for value in content:
-            yield from _dictionaries(value)
+            yield from _dictionaries(value, depth + 1)
     if isinstance(content, dict):
-        tensors = {name: value for name, value in content.items() if isinstance(name, str) and torch.is_tensor(value)}
+        tensors = {name: value for name, value in content.items() if isinstance(name, str) and _is_plain(value)}
         if tensors:
             yield tensors
         for value in content.values():
-            yield from _dictionaries(value)
+            yield from _dictionaries(value, depth + 1)
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
 
 
 def _check_sums(path: Path) -> None:

@@ -206,6 +206,23 @@ def test_one_whole_sentence_for_what_cannot_be_read(tmp_path: Path) -> None:
         assert path in text
 
 
+def test_odd_containers(tmp_path: Path) -> None:
+    weights = build_model("small").state_dict()
+    cycle: dict[str, Any] = {"weights": {"net": weights}}
+    cycle["self"] = cycle
+    first = build_model("small", pretrained=save(tmp_path / "cycle", cycle)).state_dict()
+    assert torch.equal(first["backbone.0.weight"], weights["backbone.0.weight"])
+    listed = build_model("small", pretrained=save(tmp_path / "list", [3, {"x": torch.ones(2)}, weights])).state_dict()
+    assert torch.equal(listed["backbone.0.weight"], weights["backbone.0.weight"])
+    for name, content, said in (
+        ("meta", {key: value.to("meta") for key, value in weights.items()}, "holds no weights"),
+        ("nan", {**weights, "backbone.0.weight": weights["backbone.0.weight"] / 0}, r"NaN or infinity in 1 tensors"),
+        ("numbers", {0: torch.ones(3)}, "holds no weights"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            build_model("small", pretrained=save(tmp_path / name, content))
+
+
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
 def test_a_flipped_bit_of_a_weight_file_is_found(place: float, tmp_path: Path) -> None:
     path = tmp_path / "w"
