@@ -65,6 +65,9 @@ def choose(config: TrainConfig, held: contextlib.ExitStack) -> RunPlace:
 
 def _choose(config: TrainConfig, held: contextlib.ExitStack) -> RunPlace:
     resume, given = config.run.resume, config.run.logs_dir
+    for flag, value in (("--logs-dir", given), ("--resume", resume)):
+        if value is not None and not value.strip():  # an unset variable of a shell
+            raise UsageError(f"{flag}: expected a path, got an empty one")
     if given is not None and Path(given).exists() and not Path(given).is_dir():
         raise UsageError(f"--logs-dir: expected a folder, got the file {given}")
     if resume not in (None, "auto"):
@@ -107,6 +110,8 @@ def claim(place: RunPlace, held: contextlib.ExitStack) -> Path:
         if not locked and place.name is not None:
             number += 1
             folder = _numbered(place.name, number)
+    if not _used(folder) and (folder / "config.yaml").exists() and _settings(folder) is None:
+        raise UsageError(f"--logs-dir: {folder} holds a config.yaml of another program; choose another folder")
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -137,14 +142,20 @@ def _is_run_of(folder: Path, content: Mapping[str, Any]) -> bool:
     """Whether the folder is that of the run which wrote the checkpoint: all its files, with the same settings."""
     if not all((folder / name).is_file() for name in RUN_FILES):
         return False
+    settings, saved = _settings(folder), content["config"]
+    return settings is not None and settings.keys() >= saved.keys() and not changed_settings(saved, settings)
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """What config.yaml says, if this program wrote it."""
     import yaml
 
     try:
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        return False
-    saved = content["config"]
-    return isinstance(settings, dict) and settings.keys() >= saved.keys() and not changed_settings(saved, settings)
+        return None
+    ours = isinstance(settings, dict) and {"preset", "dataset", "eps", "logs_dir", "resume"} <= settings.keys()
+    return settings if ours else None
 
 
 def _new(name: str, held: contextlib.ExitStack) -> RunPlace:

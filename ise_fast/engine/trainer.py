@@ -162,7 +162,11 @@ class Trainer:
         config, optim = self.config.cluster, self.config.optim
         where = f"features at the start of epoch {self.progress.epoch + 1}"
         pseudo_labels.check_features(features, where)
-        needed = max(optim.batch_size // optim.num_instances, self.config.loss.supports + 1)
+        in_batch, supports = optim.batch_size // optim.num_instances, self.config.loss.supports
+        needed = max(in_batch, supports + 1)
+        purpose, remedy = "to fill a batch", "lower --batch-size / raise --num-instances"
+        if needed > in_batch:
+            purpose, remedy = f"for --supports {supports}", "lower --supports"
         seconds: dict[str, float] = {}
         try:
             result = pseudo_labels.cluster(features, config)
@@ -171,12 +175,12 @@ class Trainer:
         else:
             if result.clusters >= needed:
                 return PseudoLabels(result.labels, result.centroids.cpu(), result.seconds)
-            found = f"epoch {self.progress.epoch + 1}: {result.clusters} clusters, {needed} needed to fill a batch"
+            found = f"epoch {self.progress.epoch + 1}: {result.clusters} clusters, {needed} needed {purpose}"
             seconds, collapsed = result.seconds, False
         advice = COLLAPSE_REMEDY if collapsed else str(pseudo_labels.advise_eps(features, config))
         previous = self.progress.labels
         if previous is None or config.on_few_clusters == "stop":
-            raise ClusteringError(f"{found}; {advice}; or lower --batch-size / raise --num-instances")
+            raise ClusteringError(f"{found}; {advice}; or {remedy}")
         log.warning("%s: going on with the labels of the epoch before; %s", found, advice)
         centroids = pseudo_labels.cluster_centroids(features, previous.to(features.device))
         return PseudoLabels(previous, centroids.cpu(), seconds)

@@ -59,6 +59,22 @@ def test_a_checkpoint_of_another_run_does_not_enter_a_run(
     assert contents(other) == before
 
 
+@pytest.mark.parametrize("text", ["mine\n", "seed: 7\neps: 0.5\n", "[1, 2]\n", "{"])
+def test_a_folder_of_another_program_stays_as_it_is(
+    text: str, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    assert main([*flags, "--logs-dir", str(tmp_path)]) == 2
+    assert "of another program" in error(capsys)
+    assert contents(tmp_path) == {"config.yaml": text.encode()}
+
+
+@pytest.mark.parametrize("flag", ["--logs-dir", "--resume"])
+def test_an_empty_path(flag: str, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*flags, flag, ""]) == 2
+    assert f"{flag}: expected a path" in error(capsys)
+
+
 HOLD = """
 import contextlib, sys, time
 from pathlib import Path
