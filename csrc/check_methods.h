@@ -107,6 +107,25 @@ inline void check_kmeans_step(const Tensor& x, const Tensor& centres) {
         "x: expected fewer than 2^31 rows, got shape ", shape_of(x));
 }
 
+inline void check_kmeans_start(const Tensor& x, const Tensor& draws) {
+  check_dim(x, "x", 2);
+  if (x.is_cuda() || x.scalar_type() != ScalarType::Double) check_dtype(x, "x", ScalarType::Float);
+  check(x.size(1) > 0, "x: expected at least one column, got shape ", shape_of(x));
+  check(x.size(0) < (int64_t{1} << 31), "x: expected fewer than 2^31 rows, got ", x.size(0));
+  check_dim(draws, "draws", 1);
+  check_dtype(draws, "draws", ScalarType::Double);
+  check_same_device(draws, "draws", x, "x");
+  check(draws.numel() >= 1 && draws.numel() <= x.size(0), "draws: expected 1 to ", x.size(0), " (rows of x), got ",
+        draws.numel());
+}
+
+inline void check_kmeans(const Tensor& x, const Tensor& centres, int64_t iterations) {
+  check_kmeans_step(x, centres);
+  check(centres.size(0) <= x.size(0), "centres: expected 1 to ", x.size(0), " rows (rows of x), got shape ",
+        shape_of(centres));
+  check(iterations >= 1, "iterations: expected at least 1, got ", iterations);
+}
+
 inline void check_merge_nearest(const Tensor& indptr, const Tensor& indices, const Tensor& values, const Tensor& labels,
                                 double penalty, int64_t merges) {
   check_csr_tensors(indptr, indices, values);
@@ -142,6 +161,26 @@ inline void check_multi_label_loss(const Tensor& features, const Tensor& table, 
   check_same_device(indices, "positives.indices", features, "features");
   check(delta >= 0 && std::isfinite(delta), "delta: expected a finite number of at least 0, got ", delta);
   check(0 < hard_share && hard_share <= 1, "hard_share: expected a number in (0, 1], got ", hard_share);
+}
+
+// Row i of the positives, whose tensors have `listed` columns in all; returns how many hard negatives it leaves.
+inline int64_t check_positives(const int64_t* indptr, const int32_t* indices, int64_t listed, int64_t i, int64_t rows,
+                               double hard_share) {
+  const int64_t begin = indptr[i], end = indptr[i + 1];
+  check(0 <= begin && begin <= end && end <= listed && (i > 0 || begin == 0),
+        "positives.indptr: expected offsets from 0 to ", listed, " that never fall, got ", begin, " and ", end,
+        " for row ", i);
+  check(begin < end, "positives: expected at least one column a row, got none in row ", i);
+  for (int64_t p = begin; p < end; ++p) {
+    check(0 <= indices[p] && indices[p] < rows, "positives.indices: expected 0 to ", rows - 1, ", got ", indices[p],
+          " in row ", i);
+    check(p == begin || indices[p - 1] < indices[p],
+          "positives.indices: expected ascending columns without repeats, got ", indices[p], " in row ", i);
+  }
+  const auto hard = static_cast<int64_t>(hard_share * static_cast<double>(rows - (end - begin)));
+  check(hard >= 1, "hard_share: expected at least one hard negative, got int(", hard_share, " * ", rows - (end - begin),
+        ") = 0 in row ", i);
+  return hard;
 }
 
 }  // namespace ise_fast

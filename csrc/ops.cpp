@@ -57,6 +57,25 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
   m.def("loss_backward(Tensor grad, Tensor features, Tensor gradient, str loss) -> Tensor");
   m.def("refresh_groups_(Tensor(a!) sums, Tensor table, Tensor indptr, Tensor rows, Tensor touched) -> ()");
 
+  m.def("kmeans_start(Tensor x, Tensor draws) -> Tensor");
+  m.def(
+      "kmeans_step(Tensor x, Tensor centres) -> (Tensor labels, Tensor sums, Tensor counts, Tensor inertia, Tensor "
+      "distances)");
+  m.def(
+      "kmeans(Tensor x, Tensor centres, int iterations) -> (Tensor labels, Tensor centres, Tensor inertia, Tensor "
+      "iterations)");
+  m.def(
+      "merge_nearest(Tensor indptr, Tensor indices, Tensor values, Tensor labels, float penalty, int merges) -> "
+      "(Tensor "
+      "labels, Tensor pairs, Tensor dissimilarity)");
+  m.def(
+      "cycle_positives(Tensor table, Tensor rows, float threshold, int least) -> (Tensor indptr, Tensor indices, "
+      "Tensor "
+      "values)");
+  m.def(
+      "multi_label_loss(Tensor features, Tensor table, Tensor indptr, Tensor indices, float delta, float hard_share, "
+      "bool needs_gradient) -> (Tensor loss, Tensor gradient)");
+
   // Evaluation
   m.def(
       "rank_metrics(Tensor distance, Tensor query_ids, Tensor gallery_ids, Tensor? query_cams, Tensor? gallery_cams, "

@@ -30,6 +30,12 @@ public:
     }
   }
 
+  // What may belong to the answer, by approximate similarity.
+  const std::vector<Candidate<T>>& kept() {
+    tighten();
+    return kept_;
+  }
+
   // The answer, at most `count` of them, the best first. The last call.
   const std::vector<Candidate<T>>& finish(const T* feature, const T* table, int64_t d) {
     tighten();

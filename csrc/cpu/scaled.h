@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <cstdint>
+#include <limits>
 
 #include "head.h"
 #include "rows.h"

@@ -7,7 +7,7 @@ The letters are the papers'.
 from ise_fast.reference.dbscan import dbscan
 from ise_fast.reference.groups import group_members, group_nce_loss, refresh_groups_
 from ise_fast.reference.k_reciprocal import jaccard_distance, jaccard_graph, k_reciprocal_encoding
-from ise_fast.reference.kmeans import kmeans, kmeans_step
+from ise_fast.reference.kmeans import kmeans, kmeans_start, kmeans_step
 from ise_fast.reference.losses import cluster_nce_loss, ise_loss
 from ise_fast.reference.memory import update_memory_
 from ise_fast.reference.merging import merge_nearest
@@ -30,6 +30,7 @@ __all__ = [
     "jaccard_graph",
     "k_reciprocal_encoding",
     "kmeans",
+    "kmeans_start",
     "kmeans_step",
     "knn",
     "merge_nearest",

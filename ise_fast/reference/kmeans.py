@@ -95,3 +95,31 @@ def _sum_in_order(rows: Tensor) -> Tensor:
     for row in rows:
         total += row
     return total
+
+
+def kmeans_start(x: Tensor, clusters: int, generator: torch.Generator | None = None) -> Tensor:
+    """Rows to start from, by k-means++: each drawn in proportion to its squared distance from those chosen.
+
+    Args:
+        x: [N, d] floating.
+        clusters: K, 1 to N.
+        generator: of the CPU; None for the global one.
+
+    Returns:
+        [K] int64, rows of x in the order in which they were chosen.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    rows = check_features("x", x).double()
+    k = check_int("clusters", clusters, 1, rows.shape[0], f"x has {rows.shape[0]} rows")
+    draws = torch.rand(k, generator=generator, dtype=torch.float64)
+    chosen = [int(draws[0] * rows.shape[0])]
+    for draw in draws[1:].tolist():
+        distances = (rows[:, None] - rows[chosen]).square().sum(2).min(dim=1).values
+        below = distances.cumsum(0)
+        if below[-1] == 0:
+            chosen.append(min(set(range(rows.shape[0])) - set(chosen)))
+        else:
+            chosen.append(int((below > draw * below[-1]).long().argmax()))
+    return torch.tensor(chosen, device=x.device)

@@ -93,7 +93,6 @@ def test_spcl_labels_from_features() -> None:
         assert out.labels.equal(g["refined_openunreid"][epoch])
 
 
-@pytest.mark.parametrize("api", [reference])
 def test_kmeans(api: ModuleType, device: torch.device) -> None:
     g = load("method_kmeans")
     x, centres = g["features"].to(device), g["centers_before"].to(device)
@@ -210,7 +209,6 @@ def test_pplr_camera_proxies(api: ModuleType, device: torch.device) -> None:
     assert_close(gradient(loss, raw), g["cam_grad"], GRADIENT)
 
 
-@pytest.mark.parametrize("api", [reference])
 @pytest.mark.parametrize("name", ["buc", "buc_penalty"])
 def test_buc(api: ModuleType, device: torch.device, name: str) -> None:
     """The same merges in the same order, and the repelled loss on a table that starts at zero."""
@@ -233,7 +231,6 @@ def test_buc(api: ModuleType, device: torch.device, name: str) -> None:
         assert_close(table, g["table_after"][step], MEMORY)
 
 
-@pytest.mark.parametrize("api", [reference])
 @pytest.mark.parametrize("name", ["mmcl", "mmcl_published"])
 def test_mmcl(api: ModuleType, device: torch.device, name: str) -> None:
     g = load(f"method_{name}")

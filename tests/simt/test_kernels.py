@@ -437,6 +437,102 @@ def test_neighbours_refuse_bad_rows(simt: Any) -> None:
         simt.radius_graph(x, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "n", "k", "d"),
+    [("random", 1, 1, 1), ("random", 60, 7, 33), ("integers", 45, 9, 3), ("copies", 20, 5, 4), ("huge", 9, 3, 2)],
+)
+def test_kmeans(simt: Any, kind: str, n: int, k: int, d: int) -> None:
+    """Ties, and centres that lose all their rows."""
+    x = neighbour_rows(kind, n, d) * (1e-20 if kind == "huge" else 1)
+    x = x.clamp(-1e37, 1e37)
+    cpu = torch.ops.ise_fast
+    draws = torch.rand(k, dtype=torch.float64, generator=torch.Generator().manual_seed(k))
+    assert_same([simt.kmeans_start(x, draws)], [cpu.kmeans_start(x, draws)])
+    centres = x[cpu.kmeans_start(x, draws)] + (0.1 if kind == "random" else 0)
+    assert_same(simt.kmeans_step(x, centres), cpu.kmeans_step(x, centres))
+    centres[-1] = 100 * centres[0].abs() + 1  # far from all
+    for iterations in (1, 2, 50):
+        assert_same(simt.kmeans(x, centres, iterations), cpu.kmeans(x, centres, iterations))
+
+
+def test_kmeans_refuses_what_the_cpu_refuses(simt: Any) -> None:
+    x = torch.ones(4, 3)
+    x[2, 1] = torch.inf
+    for operators in (simt, torch.ops.ise_fast):
+        calls = [
+            (operators.kmeans_step, torch.ones(2, 3)),
+            (operators.kmeans, torch.ones(2, 3), 5),
+            (operators.kmeans_start, torch.zeros(2, dtype=torch.float64)),
+        ]
+        for call, *arguments in calls:
+            with pytest.raises(ValueError, match=r"^x: expected finite values, got NaN or infinity in row 2"):
+                call(x, *arguments)
+        with pytest.raises(ValueError, match=r"^centres: expected finite values, got NaN or infinity in row 2"):
+            operators.kmeans_step(torch.ones(4, 3), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "clusters", "share"), [(1, 1, 1.0), (70, 30, 0.1), (40, 40, 0.5), (0, 1, 1.0)])
+def test_merge_nearest(simt: Any, n: int, clusters: int, share: float, dtype: torch.dtype) -> None:
+    """Distances on a grid: many ties."""
+    distance = random_graph(n, share, n).to(dtype)
+    stored = distance < 1
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), stored.sum(1).cumsum(0)])
+    columns = stored.nonzero()[:, 1].to(torch.int32 if dtype == torch.float32 else torch.int64)
+    labels = torch.arange(n) ** 2 % clusters * 3 + 2
+    for penalty, merges in ((0.0, 5), (0.02, 1000), (0.1, 0)):
+        arguments = (indptr, columns, distance[stored], labels, penalty, merges)
+        assert_same(simt.merge_nearest(*arguments), torch.ops.ise_fast.merge_nearest(*arguments))
+    if n > 1:
+        labels[3] = -1
+        with pytest.raises(ValueError, match=r"^labels: expected at least 0, got -1 at row 3"):
+            simt.merge_nearest(indptr, columns, distance[stored], labels, 0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "b", "d", "threshold", "least"),
+    [
+        ("random", 1, 1, 1, 0.5, 1),
+        ("random", 70, 9, 3, 0.6, 10),
+        ("random", 70, 9, 3, 0.6, 1),
+        ("random", 300, 4, 2, 0.3, 2),
+        ("copies", 40, 5, 4, 0.5, 3),
+        ("zeros", 33, 3, 2, 0.5, 3),
+        ("random", 20, 0, 3, 0.5, 3),
+    ],
+)
+def test_cycle_positives(simt: Any, kind: str, n: int, b: int, d: int, threshold: float, least: int) -> None:
+    table = torch.nn.functional.normalize(neighbour_rows(kind, n, d), dim=1)
+    rows = torch.arange(b) * 7 % n
+    arguments = (table, rows, threshold, least)
+    assert_same(simt.cycle_positives(*arguments), torch.ops.ise_fast.cycle_positives(*arguments))
+
+
+def test_cycle_positives_refuses_what_the_cpu_refuses(simt: Any) -> None:
+    for operators in (simt, torch.ops.ise_fast):
+        with pytest.raises(ValueError, match=r"^rows: expected 0 to 3, got 4 at row 1"):
+            operators.cycle_positives(torch.eye(4), torch.tensor([0, 4, -1]), 0.5, 1)
+        with pytest.raises(ValueError, match=r"^table: expected finite values, got NaN or infinity in row 0"):
+            operators.cycle_positives(torch.eye(4) / 0, torch.tensor([0]), 0.5, 1)
+
+
+@pytest.mark.parametrize(("rows", "n", "d", "share"), [(1, 3, 1, 1.0), (5, 70, 33, 0.1), (4, 301, 8, 1.0)])
+def test_multi_label_loss(simt: Any, unit_rows: Rows, rows: int, n: int, d: int, share: float) -> None:
+    table, features = unit_rows(n, d, seed=1), unit_rows(rows, d)
+    table[n // 2 :] = table[: n - n // 2].clone()  # ties
+    positives = [torch.tensor(sorted({i, 2 * i, n - 1})) for i in range(rows)]
+    indptr = torch.tensor([0, *(len(p) for p in positives)]).cumsum(0)
+    indices = torch.cat(positives).int()
+    arguments = (features, table, indptr, indices, 5.0, share, True)
+    expected = torch.ops.ise_fast.multi_label_loss(*arguments)
+    assert_close_losses(simt.multi_label_loss(*arguments), expected, 0.05)
+    for change in (indices.clone().fill_(n), indices.flip(0), -indices - 1):
+        assert simt.multi_label_loss(features, table, indptr, change, 5.0, share, True)[0].isnan()
+    assert simt.multi_label_loss(features, table, indptr + 1, indices, 5.0, share, True)[0].isnan()
+    assert simt.multi_label_loss(features, table, indptr * 2**40, indices, 5.0, share, True)[0].isnan()
+    assert simt.multi_label_loss(features, table, indptr, indices, 5.0, 1e-9, True)[0].isnan()
+
+
 def retrieval(queries: int, gallery: int, levels: int, dtype: torch.dtype, people: int = 6) -> tuple[Tensor, ...]:
     """Distances of both signs on a grid of `levels` values: few levels, many ties; identities and cameras."""
     generator = torch.Generator().manual_seed(queries + gallery + levels)

@@ -1,0 +1,376 @@
+// Lloyd's k-means with every tie decided: a float32 product proposes centres, float64 distances decide, and means are
+// float64 sums in row order. Between iterations lower bounds of the distances (Elkan, ICML 2003) leave most pairs of
+// row and centre out; what they leave is compared exactly, so the labels are those of the plain method.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "../check_methods.h"
+#include "../math/row_sum.h"
+#include "exact_distance.h"
+#include "head.h"
+#include "largest.h"
+#include "operator.h"
+#include "parallel.h"
+#include "scaled.h"
+
+namespace ise_fast {
+namespace {
+
+constexpr int64_t kBlock = 256;  // rows of one product
+
+template <class T>
+class Lloyd {
+public:
+  // `keep_bounds`: whether assign_moved will be called; more numbers than kMostBounds are not kept.
+  Lloyd(const Tensor& x, const Tensor& centres, bool keep_bounds)
+      : x_(row_major(x)),
+        row_(x_.const_data_ptr<T>()),
+        n_(x.size(0)),
+        d_(x.size(1)),
+        k_(centres.size(0)),
+        label_(n_, -1),
+        distance_(n_),
+        count_(k_, 0) {
+    const Tensor c = row_major(centres);
+    centre_.assign(c.const_data_ptr<T>(), c.const_data_ptr<T>() + k_ * d_);
+    length_ = row_lengths(row_, n_, d_, "x");
+    measure_centres();
+    if (keep_bounds && n_ * k_ <= kMostBounds) bound_.resize(n_ * k_);
+  }
+
+  // Every row against every centre.
+  void assign_all() {
+    const int64_t blocks = (n_ + kBlock - 1) / kBlock;
+    parallel_blocks(blocks, [&](Blocks& next) {
+      std::vector<T> product;
+      for (int64_t b = next(); b < blocks; b = next()) assign_block(b * kBlock, product);
+    });
+    count_labels();
+  }
+
+  // The same after the centres moved by at most `moved`.
+  void assign_moved(const std::vector<float>& moved) {
+    if (bound_.empty()) return assign_all();
+    const int64_t blocks = (n_ + kBlock - 1) / kBlock;
+    parallel_blocks(blocks, [&](Blocks& next) {
+      std::vector<T> product;
+      std::vector<int32_t> left;
+      std::vector<double> exact;
+      for (int64_t b = next(); b < blocks; b = next()) {
+        const int64_t begin = b * kBlock, end = std::min(n_, begin + kBlock);
+        int64_t open = 0;
+        for (int64_t i = begin; i < end; ++i) {
+          const auto own = static_cast<int32_t>(label_[i]);
+          squared_distances(row_ + i * d_, centre_.data(), d_, &own, 1, &distance_[i]);
+          open += lower_bounds(bound_.data() + i * k_, moved.data(), reach(i));
+        }
+        if (open * kScatteredCost > (end - begin) * k_) {
+          assign_block(begin, product);
+          continue;
+        }
+        for (int64_t i = begin; i < end; ++i) compare_left(i, left, exact);
+      }
+    });
+    count_labels();
+  }
+
+  // Empty centres, lowest first, take the row farthest from its own centre.
+  void fill_empty() {
+    std::vector<double> distance = distance_;
+    for (int64_t c = 0; c < k_; ++c) {
+      if (count_[c] > 0) continue;
+      int64_t farthest = -1;
+      for (int64_t i = 0; i < n_; ++i) {
+        if (count_[label_[i]] > 1 && (farthest < 0 || distance[i] > distance[farthest])) farthest = i;
+      }
+      --count_[label_[farthest]];
+      ++count_[c];
+      label_[farthest] = c;
+      distance[farthest] = 0;
+    }
+  }
+
+  // sums: [k, d] float64 of the clusters with wanted[c], in row order.
+  void sum_rows(const std::vector<uint8_t>& wanted, double* sums) const {
+    std::vector<int64_t> start(k_ + 1, 0), order(n_);
+    for (int64_t c = 0; c < k_; ++c) start[c + 1] = start[c] + count_[c];
+    std::vector<int64_t> at(start.begin(), start.end() - 1);
+    for (int64_t i = 0; i < n_; ++i) order[at[label_[i]]++] = i;
+    parallel_tasks(k_, [&](int64_t c) {
+      if (!wanted[c]) return;
+      std::fill_n(sums + c * d_, d_, 0.0);
+      for (int64_t r = start[c]; r < start[c + 1]; ++r) add_row(sums + c * d_, row_ + order[r] * d_, d_);
+    });
+  }
+
+  // Means of the clusters that gained or lost a row since `before`; returns how far each centre moved, rounded up.
+  std::vector<float> move_centres(const std::vector<int64_t>& before) {
+    std::vector<uint8_t> changed(k_, before.empty());
+    for (int64_t i = 0; !before.empty() && i < n_; ++i) {
+      if (label_[i] != before[i]) changed[label_[i]] = changed[before[i]] = 1;
+    }
+    std::vector<double> sums(k_ * d_);
+    sum_rows(changed, sums.data());
+    std::vector<float> moved(k_, 0);
+    parallel_for(0, k_, 4, [&](int64_t first, int64_t last) {
+      for (int64_t c = first; c < last; ++c) {
+        if (!changed[c]) continue;
+        double square = 0;
+        for (int64_t j = c * d_; j < (c + 1) * d_; ++j) {
+          const T mean = static_cast<T>(sums[j] / static_cast<double>(count_[c]));
+          const double step = static_cast<double>(mean) - static_cast<double>(centre_[j]);
+          square += step * step;
+          centre_[j] = mean;
+        }
+        moved[c] = std::nextafter(static_cast<float>(std::sqrt(square) * (1 + 1e-9)), kInfinity);
+      }
+    });
+    measure_centres();
+    return moved;
+  }
+
+  double inertia() const { return sum_of_rows(distance_.data(), n_); }
+  const std::vector<int64_t>& labels() const { return label_; }
+  const std::vector<int64_t>& counts() const { return count_; }
+  const std::vector<double>& distances() const { return distance_; }
+  const std::vector<T>& centres() const { return centre_; }
+
+private:
+  static constexpr int64_t kMostBounds = int64_t{1} << 27;
+  static constexpr int64_t kScatteredCost = 6;  // of a pair compared alone, in pairs of a product
+  static constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+  void measure_centres() {
+    const std::vector<double> lengths = row_lengths(centre_.data(), k_, d_, "centres");
+    longest_ = *std::max_element(lengths.begin(), lengths.end());
+    half_.resize(k_);
+    for (int64_t c = 0; c < k_; ++c) half_[c] = static_cast<T>(lengths[c] * lengths[c] / 2);
+  }
+
+  // How far x.c - |c|^2 / 2 in T can be from half of |x|^2 less the float64 squared distance.
+  double margin(int64_t i) const {
+    constexpr double u = std::numeric_limits<T>::epsilon() / 2, range = sizeof(T) == 4 ? 0x1p60 : 0x1p480;
+    const double x = length_[i], longest = std::max(x, longest_);
+    if (longest > range || (longest < 1 / range && longest > 0)) return std::numeric_limits<double>::infinity();
+    const auto d = static_cast<double>(d_);
+    return x * longest_ * (product_error<T>(d_) + 8 * u) + 4 * u * longest_ * longest_ +
+           (d + 32) * 0x1p-52 * (x + longest_) * (x + longest_) + d * 1e-37;
+  }
+
+  // A centre whose lower bound is above this is farther than the own one, whatever the rounding.
+  double reach(int64_t i) const { return std::sqrt(distance_[i]) * (1 + 1e-9); }
+
+  // Lowers a row's bounds by what the centres moved; returns how many are within reach.
+  int64_t lower_bounds(float* bound, const float* moved, double reach) const {
+    const float limit = std::nextafter(static_cast<float>(reach), kInfinity);
+    int64_t open = 0;
+    for (int64_t c = 0; c < k_; ++c) {
+      bound[c] = (bound[c] - moved[c]) * 0.9999998f;  // the factor pays for rounding
+      open += bound[c] <= limit;
+    }
+    return open;
+  }
+
+  // Centres within reach of row i, exactly.
+  void compare_left(int64_t i, std::vector<int32_t>& left, std::vector<double>& exact) {
+    float* const bound = bound_.data() + i * k_;
+    const float limit = std::nextafter(static_cast<float>(reach(i)), kInfinity);
+    left.clear();
+    for (int64_t c = 0; c < k_; ++c) {
+      if (bound[c] <= limit && c != label_[i]) left.push_back(static_cast<int32_t>(c));
+    }
+    if (left.empty()) return;
+    exact.resize(left.size());
+    squared_distances(row_ + i * d_, centre_.data(), d_, left.data(), static_cast<int64_t>(left.size()), exact.data());
+    bound[label_[i]] = below(distance_[i]);
+    for (size_t l = 0; l < left.size(); ++l) {
+      bound[left[l]] = below(exact[l]);
+      take(i, left[l], exact[l]);
+    }
+  }
+
+  void take(int64_t i, int64_t c, double distance) {
+    if (distance > distance_[i] || (distance == distance_[i] && c > label_[i])) return;
+    distance_[i] = distance;
+    label_[i] = c;
+  }
+
+  static float below(double squared) {
+    return std::max(0.0f, std::nextafter(static_cast<float>(std::sqrt(squared) * (1 - 1e-9)), -kInfinity));
+  }
+
+  void assign_block(int64_t begin, std::vector<T>& product) {
+    const int64_t rows = std::min(kBlock, n_ - begin);
+    const int64_t width = std::min<int64_t>(k_, 1024);
+    product.resize(rows * width);
+    std::vector<LargestOfRow<T>> search;
+    for (int64_t i = begin; i < begin + rows; ++i) search.emplace_back(1, margin(i));
+    for (int64_t from = 0; from < k_; from += width) {
+      const int64_t columns = std::min(width, k_ - from);
+      multiply_tile<T>({product.data(), rows, columns, columns}, {row_ + begin * d_, rows, d_, d_},
+                       Matrix<const T>{centre_.data() + from * d_, columns, d_, d_}.transposed(), false);
+      for (int64_t r = 0; r < rows; ++r) {
+        T* const score = product.data() + r * columns;
+        for (int64_t c = 0; c < columns; ++c) score[c] -= half_[from + c];
+        search[r].offer(score, from, columns);
+        if (!bound_.empty()) fill_bounds(begin + r, score, from, columns);
+      }
+    }
+    std::vector<int32_t> left;
+    std::vector<double> exact;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t i = begin + r;
+      left.clear();
+      if (!std::isfinite(margin(i))) {  // products of such numbers say nothing
+        for (int32_t c = 0; c < k_; ++c) left.push_back(c);
+      } else {
+        for (const Candidate<T>& candidate : search[r].kept()) left.push_back(static_cast<int32_t>(candidate.index));
+      }
+      exact.resize(left.size());
+      squared_distances(row_ + i * d_, centre_.data(), d_, left.data(), static_cast<int64_t>(left.size()),
+                        exact.data());
+      label_[i] = left[0];
+      distance_[i] = exact[0];
+      for (size_t l = 1; l < left.size(); ++l) take(i, left[l], exact[l]);
+    }
+  }
+
+  // |x - c|^2 >= |x|^2 - 2 (score + margin)
+  void fill_bounds(int64_t i, const T* score, int64_t from, int64_t columns) {
+    float* const bound = bound_.data() + i * k_ + from;
+    const double square = length_[i] * length_[i] * (1 - 1e-12), off = margin(i);
+    for (int64_t c = 0; c < columns; ++c) {
+      const double least = square - 2 * (static_cast<double>(score[c]) + off);
+      bound[c] = least > 0 ? static_cast<float>(std::sqrt(least)) * 0.9999998f : 0.0f;
+    }
+  }
+
+  void count_labels() {
+    std::fill(count_.begin(), count_.end(), 0);
+    for (const int64_t label : label_) ++count_[label];
+  }
+
+  const Tensor x_;
+  const T* const row_;
+  const int64_t n_, d_, k_;
+  std::vector<T> centre_, half_;
+  std::vector<double> length_;
+  double longest_ = 0;
+  std::vector<int64_t> label_;
+  std::vector<double> distance_;
+  std::vector<int64_t> count_;
+  std::vector<float> bound_;  // [n, k] or empty
+};
+
+template <class T>
+Tensor tensor_of(const std::vector<T>& numbers, const Tensor& like, std::initializer_list<int64_t> shape,
+                 ScalarType type) {
+  Tensor out = new_tensor(like, shape, type);
+  std::copy(numbers.begin(), numbers.end(), out.mutable_data_ptr<T>());
+  return out;
+}
+
+using Step = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+Step kmeans_step(const Tensor& x, const Tensor& centres) {
+  check_kmeans_step(x, centres);
+  const auto run = [&]<class T>(T) -> Step {
+    Lloyd<T> lloyd(x, centres, false);
+    lloyd.assign_all();
+    Tensor sums = new_tensor(x, {centres.size(0), x.size(1)}, ScalarType::Double);
+    lloyd.sum_rows(std::vector<uint8_t>(centres.size(0), 1), sums.mutable_data_ptr<double>());
+    return {tensor_of(lloyd.labels(), x, {x.size(0)}, ScalarType::Long), sums,
+            tensor_of(lloyd.counts(), x, {centres.size(0)}, ScalarType::Long),
+            tensor_of(std::vector<double>{lloyd.inertia()}, x, {}, ScalarType::Double),
+            tensor_of(lloyd.distances(), x, {x.size(0)}, ScalarType::Double)};
+  };
+  return x.scalar_type() == ScalarType::Double ? run(double{}) : run(float{});
+}
+
+// k-means++ (Arthur & Vassilvitskii, SODA 2007): the first row by the first draw, each further one with a probability
+// in proportion to its squared distance from the nearest one so far. Sums are taken in chunks of kChunk rows, rows and
+// chunks in order, on every device. If all rows are at distance 0, the lowest row not taken follows.
+template <class T>
+Tensor start(const Tensor& x_tensor, const Tensor& draws_tensor) {
+  const Tensor x = row_major(x_tensor), draws = row_major(draws_tensor);
+  const T* const row = x.const_data_ptr<T>();
+  const auto* draw = draws.const_data_ptr<double>();
+  const int64_t n = x.size(0), d = x.size(1), k = draws.numel(), chunks = (n + kStartChunk - 1) / kStartChunk;
+  row_lengths(row, n, d, "x");
+  for (int64_t c = 0; c < k; ++c) {
+    check(0 <= draw[c] && draw[c] < 1, "draws: expected numbers in [0, 1), got ", draw[c], " at ", c);
+  }
+  Tensor out = new_tensor(x, {k}, ScalarType::Long);
+  auto* chosen = out.mutable_data_ptr<int64_t>();
+  std::vector<double> distance(n, std::numeric_limits<double>::infinity()), sum(chunks);
+  std::vector<uint8_t> taken(n, 0);
+  for (int64_t c = 0; c < k; ++c) {
+    if (c == 0) {
+      chosen[0] = std::min(static_cast<int64_t>(draw[0] * static_cast<double>(n)), n - 1);
+    } else {
+      parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+        for (int64_t b = first; b < last; ++b) {
+          sum[b] = 0;
+          for (int64_t i = b * kStartChunk; i < std::min(n, (b + 1) * kStartChunk); ++i) sum[b] += distance[i];
+        }
+      });
+      chosen[c] = drawn_row(sum.data(), chunks, distance.data(), n, draw[c]);
+      if (chosen[c] < 0) chosen[c] = std::find(taken.begin(), taken.end(), 0) - taken.begin();
+    }
+    taken[chosen[c]] = 1;
+    parallel_for(0, n, 16, [&](int64_t first, int64_t last) {
+      const int32_t zero = 0;
+      for (int64_t i = first; i < last; ++i) {
+        double to_new = 0;
+        squared_distances(row + i * d, row + chosen[c] * d, d, &zero, 1, &to_new);
+        distance[i] = std::min(distance[i], to_new);
+      }
+    });
+  }
+  return out;
+}
+
+Tensor kmeans_start(const Tensor& x, const Tensor& draws) {
+  check_kmeans_start(x, draws);
+  return x.scalar_type() == ScalarType::Double ? start<double>(x, draws) : start<float>(x, draws);
+}
+
+using Result = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+Result kmeans(const Tensor& x, const Tensor& centres, int64_t iterations) {
+  check_kmeans(x, centres, iterations);
+  const auto run = [&]<class T>(T) -> Result {
+    Lloyd<T> lloyd(x, centres, iterations > 1);
+    std::vector<int64_t> before;
+    int64_t done = 1;
+    lloyd.assign_all();
+    while (lloyd.labels() != before) {
+      lloyd.fill_empty();
+      const std::vector<int64_t> last = std::move(before);
+      before = lloyd.labels();
+      const std::vector<float> moved = lloyd.move_centres(last);
+      lloyd.assign_moved(moved);
+      if (++done > iterations) break;
+    }
+    done = std::min(done, iterations);
+    return {tensor_of(lloyd.labels(), x, {x.size(0)}, ScalarType::Long),
+            tensor_of(lloyd.centres(), x, {centres.size(0), x.size(1)}, x.scalar_type()),
+            tensor_of(std::vector<double>{lloyd.inertia()}, x, {}, ScalarType::Double),
+            tensor_of(std::vector<int64_t>{done}, x, {}, ScalarType::Long)};
+  };
+  return x.scalar_type() == ScalarType::Double ? run(double{}) : run(float{});
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
+  m.impl("kmeans_start", OPERATOR(kmeans_start));
+  m.impl("kmeans_step", OPERATOR(kmeans_step));
+  m.impl("kmeans", OPERATOR(kmeans));
+}
+
+}  // namespace ise_fast

@@ -1,0 +1,135 @@
+"""k-means: every label, sum and mean equal to the plain method's, whatever the blocks, bounds and threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ise_fast import ops, reference
+
+
+def rows(n: int, d: int, kind: str, seed: int = 0) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    centres = torch.randn(max(2, n // 12), d, generator=g)
+    x = centres[torch.randint(len(centres), (n,), generator=g)] + 0.7 * torch.randn(n, d, generator=g)
+    return {
+        "clusters": torch.nn.functional.normalize(x, dim=1),
+        "integers": x.round(),  # ties
+        "copies": x[torch.arange(n) % 5],
+        "far": x + 1000,  # the product decides nothing
+        "huge": x * 1e25,
+        "zeros": x * 0,
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["clusters", "integers", "copies", "far", "huge", "zeros"])
+@pytest.mark.parametrize(("n", "k", "d"), [(1, 1, 1), (70, 9, 33), (90, 12, 17)])
+def test_step_and_run_equal_the_reference(device: torch.device, kind: str, n: int, k: int, d: int) -> None:
+    x = rows(n, d, kind)
+    centres = x[torch.randperm(n, generator=torch.Generator().manual_seed(1))[:k]].clone()
+    ours, expected = ops.kmeans_step(x.to(device), centres.to(device)), reference.kmeans_step(x, centres)
+    assert ours.labels.cpu().equal(expected.labels)
+    assert ours.counts.cpu().equal(expected.counts)
+    assert ours.sums.cpu().equal(expected.sums)
+    torch.testing.assert_close(ours.distances.cpu(), expected.distances, rtol=1e-12, atol=0)
+    torch.testing.assert_close(ours.inertia.cpu(), expected.inertia, rtol=1e-12, atol=0)
+    for iterations in (1, 3, 100):
+        run, truth = (
+            ops.kmeans(x.to(device), centres.to(device), iterations=iterations),
+            reference.kmeans(x, centres, iterations=iterations),
+        )
+        assert run.labels.cpu().equal(truth.labels)
+        assert run.centres.cpu().equal(truth.centres)
+        assert run.iterations == truth.iterations
+        assert run.inertia == pytest.approx(truth.inertia, rel=1e-12)
+
+
+def test_float64() -> None:
+    x = rows(200, 9, "clusters").double()
+    run, truth = (api.kmeans(x, x[:20]) for api in (ops, reference))
+    assert run.labels.equal(truth.labels)
+    assert run.centres.equal(truth.centres)
+    assert run.centres.dtype == torch.float64
+
+
+def test_bounds_leave_nothing_out_in_many_columns_of_centres() -> None:
+    """More centres than a tile of the product, several blocks of rows."""
+    x = rows(2600, 6, "clusters")
+    run = ops.kmeans(x, x[:1100], iterations=6)
+    c = x[:1100]
+    for _ in range(5):
+        step = ops.kmeans_step(x, c)
+        assert (step.counts > 0).all()
+        c = (step.sums / step.counts[:, None]).float()
+    c = (ops.kmeans_step(x, c).sums / ops.kmeans_step(x, c).counts[:, None]).float()
+    assert run.centres.equal(c)
+    assert run.labels.equal(ops.kmeans_step(x, c).labels)
+
+
+def test_empty_centres_take_the_farthest_rows() -> None:
+    x = torch.tensor([[0.0], [1.0], [2.0], [10.0]])
+    out = ops.kmeans(x, torch.tensor([[1.0], [100.0], [200.0]]), iterations=1)
+    assert out.centres.flatten().tolist() == [1.5, 10.0, 0.0]
+    assert out.labels.tolist() == [2, 0, 0, 1]
+    assert sorted(ops.kmeans(x, torch.full((4, 1), 50.0)).labels.tolist()) == [0, 1, 2, 3]  # K = N
+
+
+def test_threads_do_not_change_the_bits() -> None:
+    x = rows(700, 65, "clusters")
+    before = torch.get_num_threads()
+    try:
+        runs = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            chosen = ops.kmeans_start(x, 30, torch.Generator().manual_seed(3))
+            runs.append((chosen, *ops.kmeans(x, x[chosen])))
+    finally:
+        torch.set_num_threads(before)
+    assert all(a.equal(b) if isinstance(a, Tensor) else a == b for a, b in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["clusters", "integers", "copies", "zeros"])
+def test_start_is_k_means_plus_plus(device: torch.device, kind: str) -> None:
+    x = rows(60, 3, kind)
+    draws = [
+        api.kmeans_start(y, 20, torch.Generator().manual_seed(5)) for api, y in ((ops, x.to(device)), (reference, x))
+    ]
+    assert draws[0].cpu().equal(draws[1])
+    assert len(draws[1].unique()) == 20
+    assert ops.kmeans_start(x, 1).shape == (1,)
+
+
+def test_opcheck(device: torch.device) -> None:
+    x = rows(30, 5, "clusters").to(device)
+    draws = torch.rand(4, dtype=torch.float64, device=device)
+    operators = torch.ops.ise_fast
+    torch.library.opcheck(operators.kmeans_start.default, (x, draws))
+    torch.library.opcheck(operators.kmeans_step.default, (x, x[:4]))
+    torch.library.opcheck(operators.kmeans.default, (x, x[:4], 5))
+
+
+GOOD: dict[str, Any] = {"x": torch.eye(3), "centres": torch.eye(3)[:2]}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": torch.ones(3, 3, dtype=torch.int64)}, TypeError, "x: expected a floating dtype"),
+        ({"x": torch.eye(3) / 0}, ValueError, "x: expected finite values, .* in row 0"),
+        ({"centres": torch.eye(3) / 0}, ValueError, "centres: expected finite values, .* in row 0"),
+        ({"centres": torch.ones(2, 2)}, ValueError, "centres: expected size 3 in dimension 1"),
+        ({"centres": torch.eye(3).double()}, ValueError, "centres: expected float32, got float64"),
+        ({"centres": torch.ones(0, 3)}, ValueError, "centres: expected at least one row"),
+        ({"centres": torch.ones(4, 3)}, ValueError, "centres: expected 1 to 3 rows"),
+        ({"iterations": 0}, ValueError, "iterations: expected an integer of at least 1"),
+    ],
+)
+def test_bad_input(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    ops.kmeans(**GOOD)
+    with pytest.raises(error, match=f"^{message}"):
+        ops.kmeans(**GOOD | change)
+    with pytest.raises(ValueError, match=r"^clusters: expected an integer in"):
+        ops.kmeans_start(torch.eye(3), 4)
