@@ -22,8 +22,11 @@ from .base import DatasetError
 if TYPE_CHECKING:
     from PIL import Image
 
-# Ghostscript and Windows metafiles run programs of a kind; the others Pillow can name but not decode.
-NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF"})
+# Ghostscript and Windows metafiles run programs of a kind; some Pillow can name but not decode; icons and textures hold
+# another image, of any size, inside.
+NOT_DECODED = frozenset(
+    {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF", "ICO", "ICNS", "CUR", "IPTC", "BLP", "FTEX"}
+)
 WIDE_GREY = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
 

@@ -323,6 +323,13 @@ def test_names_need_not_be_utf8(tmp_path: Path, name: bytes) -> None:
         assert [skipped for skipped, _ in store.skipped] == [broken]
 
 
+def test_an_icon_does_not_bring_in_a_larger_image(tmp_path: Path) -> None:
+    inner = png((13_000, 13_000))
+    entry = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 8, 8, 0, 0, 1, 32, len(inner), 22)
+    (tmp_path / "x.png").write_bytes(entry + inner)
+    assert "no image format that can be decoded" in refusal(tmp_path / "x.png")[0]
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])
 def test_the_smallest_images(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "x.png")

@@ -153,7 +153,10 @@ def test_roles_in_other_spellings_and_places(
     assert f"{gallery} for gallery" in str(said[0].message)
 
 
-@pytest.mark.parametrize("folder", ["test", "Val", "validation", "galery", "set/Test", "Querry"])
+@pytest.mark.parametrize(
+    "folder",
+    ["test", "Val", "validation", "galery", "set/Test", "Querry", "query1", "test images", "QueryImages", "val2017"],
+)
 def test_folders_that_may_be_meant_for_a_test_are_named(tmp_path: Path, write_images: WriteImages, folder: str) -> None:
     write_images(tmp_path, ["train/1.jpg", f"{folder}/2.jpg"])
     with pytest.warns(DatasetWarning, match=rf"the images in {folder.split('/')[-1]} below .* are taken for training"):
