@@ -155,13 +155,14 @@ def _without_repeats(images: list[_Image]) -> list[_Image]:
     Raises:
         DatasetError: if it has two identities or two cameras.
     """
-    files = [os.path.realpath(i.path) if i.path.is_symlink() else os.path.normpath(i.path) for i in images]
-    listed = {file for file, image in zip(files, images, strict=True) if not image.path.is_symlink()}
+    files = [os.path.normpath(image.path) for image in images]
+    links = {file: os.path.realpath(file) for file in files if os.path.islink(file)}
+    listed = {file for file in files if file not in links}
     kept: dict[tuple[str, str], _Image] = {}
     roles: dict[str, set[str]] = {}
     for file, image in zip(files, images, strict=True):
         # Several names of one file elsewhere stay: stores of contents keep equal images once, whoever is on them.
-        file = file if file in listed else os.path.normpath(image.path)
+        file = links[file] if links.get(file) in listed else file
         first = kept.setdefault((image.role, file), image)
         if (first.identity, first.camera) != (image.identity, image.camera):
             raise DatasetError(f"folder: {image.place}: the image has another identity or camera in {first.place}")
