@@ -14,7 +14,15 @@ NAMES = {
     *("knn", "k_reciprocal_encoding", "jaccard_distance", "jaccard_graph", "radius_graph", "dbscan"),
     *("nearest_centroids", "support_samples", "ise_loss", "cluster_nce_loss", "update_memory_", "interpolation_degree"),
     *("re_ranking", "rank_metrics"),
-    *("group_members", "refresh_groups_", "group_nce_loss", "soft_nce_loss", "reliable_labels", "merge_nearest"),
+    *(
+        "group_members",
+        "refresh_groups_",
+        "group_nce_loss",
+        "soft_nce_loss",
+        "reliable_labels",
+        "merge_nearest",
+        "merge_rows",
+    ),
     *("kmeans_start", "kmeans_step", "kmeans", "cycle_positives", "multi_label_loss"),
 }
 

@@ -6,7 +6,7 @@ from ise_fast.ops.jaccard import jaccard_distance, jaccard_graph, k_reciprocal_e
 from ise_fast.ops.kmeans import kmeans, kmeans_start, kmeans_step
 from ise_fast.ops.losses import cluster_nce_loss, ise_loss
 from ise_fast.ops.memory import update_memory_
-from ise_fast.ops.merging import merge_nearest
+from ise_fast.ops.merging import merge_nearest, merge_rows
 from ise_fast.ops.multi_label import cycle_positives, multi_label_loss
 from ise_fast.ops.neighbors import knn, radius_graph
 from ise_fast.ops.rank import rank_metrics, re_ranking
@@ -31,6 +31,7 @@ __all__ = [
     "kmeans_step",
     "knn",
     "merge_nearest",
+    "merge_rows",
     "multi_label_loss",
     "nearest_centroids",
     "radius_graph",

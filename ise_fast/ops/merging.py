@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import check_int, check_number
+from ise_fast._checks import FLOATING, check_int, check_label_vector, check_number, check_tensor
+from ise_fast.ops.neighbors import knn, radius_graph
 from ise_fast.types import CSRGraph, Merges
 
 
@@ -46,6 +47,43 @@ def merge_nearest(graph: CSRGraph, labels: Tensor, penalty: float, merges: int) 
     penalty, merges = check_number("penalty", penalty, 0), check_int("merges", merges, 0)
     parts = graph.indptr, graph.indices, graph.values
     return Merges(*torch.ops.ise_fast.merge_nearest(*parts, labels, penalty, merges))
+
+
+def merge_rows(x: Tensor, labels: Tensor, penalty: float, merges: int) -> Merges:
+    """`merge_nearest` on all pairs of rows under the squared Euclidean distance, without an N x N matrix.
+
+    A radius graph holds the near pairs; the radius grows until a pair outside it could not have been taken.
+
+    Args:
+        x: [N, d] float32 or float64 (float16 and bfloat16 are converted to float32).
+        labels: [N] int64, cluster of each row, >= 0.
+        penalty: lambda >= 0.
+        merges: how many, >= 0; at most one less than there are clusters are made.
+
+    Returns:
+        Merges(labels, pairs, dissimilarity) as `merge_nearest`.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    Source: Lin et al., A Bottom-Up Clustering Approach to Unsupervised Person Re-identification, AAAI 2019.
+    """
+    penalty, merges = check_number("penalty", penalty, 0), check_int("merges", merges, 0)
+    rows = check_tensor("x", x, 2, FLOATING)
+    sizes = check_label_vector("labels", labels, len(rows), "x").unique(return_counts=True)[1]
+    wanted = min(merges, max(len(sizes) - 1, 0))
+    if wanted == 0:
+        return merge_nearest(radius_graph(rows, 0.0, metric="sqeuclidean"), labels, penalty, 0)
+    # Enough pairs if clusters were single rows: where they are not, the radius grows.
+    nearest = knn(rows.float(), 2).distances[:, 1].sort().values
+    radius = float(nearest[min(2 * wanted, len(nearest) - 1)]) * 1.0001
+    widest = 4.001 * float(rows.double().square().sum(1).max())
+    while True:
+        out = merge_nearest(radius_graph(rows, radius, metric="sqeuclidean"), labels, penalty, wanted)
+        enough = len(out.pairs) == wanted and float(out.dissimilarity[-1]) <= radius + 2 * penalty * int(sizes.min())
+        if enough or radius >= widest:
+            return out
+        radius = min(max(1.3 * radius, widest / 1000), widest)
 
 
 @torch.library.register_fake("ise_fast::merge_nearest")

@@ -10,7 +10,7 @@ from ise_fast.reference.k_reciprocal import jaccard_distance, jaccard_graph, k_r
 from ise_fast.reference.kmeans import kmeans, kmeans_start, kmeans_step
 from ise_fast.reference.losses import cluster_nce_loss, ise_loss
 from ise_fast.reference.memory import update_memory_
-from ise_fast.reference.merging import merge_nearest
+from ise_fast.reference.merging import merge_nearest, merge_rows
 from ise_fast.reference.multi_label import cycle_positives, multi_label_loss
 from ise_fast.reference.neighbors import knn, radius_graph
 from ise_fast.reference.rank import rank_metrics, re_ranking
@@ -34,6 +34,7 @@ __all__ = [
     "kmeans_step",
     "knn",
     "merge_nearest",
+    "merge_rows",
     "multi_label_loss",
     "nearest_centroids",
     "radius_graph",

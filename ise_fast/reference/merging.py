@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ise_fast._checks import check_device, check_graph, check_int, check_label_vector, check_number
+from ise_fast._checks import check_device, check_features, check_graph, check_int, check_label_vector, check_number
 from ise_fast.types import CSRGraph, Merges
 
 
@@ -63,3 +63,26 @@ def merge_nearest(graph: CSRGraph, labels: Tensor, penalty: float, merges: int) 
         torch.tensor([pair[1:] for pair in joined], dtype=torch.int64, device=device).reshape(-1, 2),
         torch.tensor([pair[0] for pair in joined], dtype=torch.float64, device=device),
     )
+
+
+def merge_rows(x: Tensor, labels: Tensor, penalty: float, merges: int) -> Merges:
+    """`merge_nearest` on all pairs of rows under the squared Euclidean distance.
+
+    Args:
+        x: [N, d] floating.
+        labels: [N] int64, cluster of each row, >= 0.
+        penalty: lambda >= 0.
+        merges: how many, >= 0; at most one less than there are clusters are made.
+
+    Returns:
+        Merges(labels, pairs, dissimilarity) as `merge_nearest`.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    rows = check_features("x", x).double()
+    distance = (rows[:, None] - rows[None]).square().sum(2).float()
+    n = len(rows)
+    indptr = torch.arange(n + 1, device=rows.device) * n
+    every = torch.arange(n, dtype=torch.int32, device=rows.device).repeat(n)
+    return merge_nearest(CSRGraph(indptr, every, distance.flatten()), labels, penalty, merges)

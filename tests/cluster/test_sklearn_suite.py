@@ -12,11 +12,12 @@ import sklearn.cluster.tests.test_dbscan as original
 from sklearn.base import BaseEstimator
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from ise_fast.cluster import DBSCAN, JaccardDBSCAN
+from ise_fast.cluster import DBSCAN, BottomUp, Infomap, JaccardDBSCAN, KMeans, SelfPacedDBSCAN
 
+infomap = [Infomap()] if importlib.util.find_spec("infomap") else []
 CHECKS = [
     pytest.param(estimator, check, id=f"{type(estimator).__name__}-{i}-{check.func.__name__}")
-    for default in (DBSCAN(), JaccardDBSCAN())
+    for default in (DBSCAN(), JaccardDBSCAN(), KMeans(), SelfPacedDBSCAN(), BottomUp(), *infomap)
     for i, (estimator, check) in enumerate(estimator_checks_generator(default))
 ]
 

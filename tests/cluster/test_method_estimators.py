@@ -1,0 +1,133 @@
+"""KMeans, SelfPacedDBSCAN, BottomUp and Infomap: what they compute, kinds of input, refusals."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_data import load
+
+from ise_fast import ops, reference
+from ise_fast.cluster import BottomUp, Infomap, KMeans, SelfPacedDBSCAN
+from ise_fast.cluster.infomap import neighbour_links, run_infomap
+
+
+def blobs(n: int = 90, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(6, 12))
+    x = centres[np.arange(n) % 6] + 0.2 * random.normal(size=(n, 12))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def same_partition(a: Any, b: Any) -> bool:
+    a, b = np.asarray(a), np.asarray(b)
+    return bool(((a[:, None] == a) == (b[:, None] == b)).all())
+
+
+@pytest.mark.parametrize(
+    "estimator", [KMeans(6, n_init=3, random_state=1), SelfPacedDBSCAN(0.5, 0.05, 4, 12, 3), BottomUp(6), Infomap()]
+)
+def test_finds_blobs_in_every_kind_of_input(estimator: Any) -> None:
+    x = blobs()
+    labels = estimator.fit_predict(x)
+    assert isinstance(labels, np.ndarray)
+    assert same_partition(labels, np.arange(90) % 6)
+    tensor = estimator.fit(torch.from_numpy(x)).labels_
+    assert isinstance(tensor, torch.Tensor)
+    assert tensor.tolist() == labels.tolist()
+    assert estimator.n_features_in_ == 12
+    with pytest.raises(ValueError, match=r"^X: expected at least one sample"):
+        estimator.fit(torch.ones(0, 3))
+
+
+def test_kmeans_is_the_operator() -> None:
+    x = torch.from_numpy(blobs())
+    start = x[:7]
+    ours, run = KMeans(7, init=start).fit(x), ops.kmeans(x, start)
+    assert ours.labels_.equal(run.labels)
+    assert ours.cluster_centers_.equal(run.centres)
+    assert (ours.inertia_, ours.n_iter_) == (run.inertia, run.iterations)
+    assert ours.predict(x).equal(run.labels)
+    best = KMeans(7, n_init=4, random_state=2).fit(x).inertia_
+    random = np.random.RandomState(2)
+    starts = [ops.kmeans_start(x, 7, torch.Generator().manual_seed(int(random.randint(2**31 - 1)))) for _ in range(4)]
+    assert best == min(ops.kmeans(x, x[s]).inertia for s in starts)
+
+
+def test_self_paced_is_the_published_rule() -> None:
+    g = load("method_spcl_reliability")
+    theta = None
+    for epoch, x in enumerate(g["features"]):
+        fitted = SelfPacedDBSCAN(g["eps"], g["eps_gap"], g["min_samples"], g["k1"], g["k2"], threshold=theta).fit(x)
+        theta = fitted.threshold_
+        assert fitted.groups_.equal(g["refined_openunreid"][epoch])
+        alone = fitted.groups_.bincount()[fitted.groups_] == 1
+        assert (fitted.labels_ == -1).equal(alone)
+        assert same_partition(fitted.labels_[~alone], fitted.groups_[~alone])
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.003, 0.05])
+def test_merge_rows_needs_no_pair_that_it_leaves_out(penalty: float) -> None:
+    x = torch.from_numpy(blobs(60, 3))
+    ours = expected = torch.arange(60)
+    for merges in (3, 20, 30, 40):
+        out, truth = ops.merge_rows(x, ours, penalty, merges), reference.merge_rows(x, expected, penalty, merges)
+        assert out.labels.equal(truth.labels)
+        assert out.pairs.equal(truth.pairs)
+        ours, expected = out.labels, truth.labels
+    assert ours.max() == 0
+
+
+def test_bottom_up_steps() -> None:
+    x = blobs(50)
+    fitted = BottomUp(17, penalty=0.01, merge_share=0.1).fit(x)
+    labels = torch.arange(50)
+    for merges in (5, 5, 5, 5, 5, 5, 3):
+        labels = ops.merge_rows(torch.from_numpy(x), labels, 0.01, merges).labels
+    assert fitted.labels_.tolist() == labels.tolist()
+    assert fitted.n_steps_ == 7
+
+
+@pytest.mark.parametrize("name", ["infomap", "infomap_mixed"])
+def test_infomap_golden(name: str) -> None:
+    g = load(f"method_{name}")
+    links, weights = neighbour_links(g["features"], g["k1"], g["min_similarity"])
+    assert links.equal(g["links"])
+    torch.testing.assert_close(weights, g["weights"], rtol=0, atol=1e-6)
+    pytest.importorskip("infomap")
+    fitted = Infomap(g["k1"], g["min_similarity"], g["largest_outlier_group"]).fit(g["features"])
+    assert fitted.codelength_ <= 1.02 * g["codelength"]
+    if g["stable"]:
+        assert same_partition(fitted.labels_, g["labels"])
+        assert (fitted.labels_ == -1).equal(g["labels"] == -1)
+
+
+def test_infomap_without_its_package_or_any_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    none = torch.empty(0, 2, dtype=torch.int64)
+    monkeypatch.setitem(sys.modules, "infomap", None)
+    with pytest.raises(ImportError, match=r"^Infomap: expected the package infomap, got none installed"):
+        run_infomap(none, torch.empty(0))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (KMeans(91), "n_clusters: n_samples=90 should be >= n_clusters=91"),
+        (KMeans(0), "n_clusters: expected an integer of at least 1"),
+        (KMeans(2, init="random"), r"init: expected k-means\+\+ or an array"),
+        (KMeans(2, init=np.ones((3, 12))), r"init: expected shape \(2, 12\), got \(3, 12\)"),
+        (BottomUp(91), "n_clusters: n_samples=90 should be >= n_clusters=91"),
+        (BottomUp(merge_share=0), "merge_share: expected a finite number"),
+        (BottomUp(penalty=-1), "penalty: expected a finite number"),
+        (SelfPacedDBSCAN(eps_gap=0.7), "eps_gap: expected a finite number"),
+        (SelfPacedDBSCAN(k2=31), "k2: expected an integer"),
+        (Infomap(min_similarity=2), "min_similarity: expected a finite number"),
+        (Infomap(max_noise_size=-1), "max_noise_size: expected an integer"),
+    ],
+)
+def test_refusals(estimator: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        estimator.fit(blobs())
