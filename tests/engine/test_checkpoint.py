@@ -117,7 +117,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
             assert len(str(error).splitlines()) == 1  # noqa: PT017 - which bytes are refused is not the point
     found = folder.load_newest()
     assert found is not None
-    newest.write_bytes(content[:700] + b"\0" + content[701:])
+    newest.write_bytes(content[:700] + bytes([content[700] ^ 1]) + content[701:])
     found = folder.load_newest()
     assert found is not None
     assert found[1]["epoch"] == 1
