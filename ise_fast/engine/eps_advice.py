@@ -27,7 +27,7 @@ WIDEST = 0.999
 SAMPLE, RANGES = 2_000, 40
 
 #: Pairs of a graph that is clustered again, at about 30 bytes each.
-MOST_PAIRS = 5_000_000
+MOST_PAIRS = 3_000_000
 
 COLLAPSE_REMEDY = "look at these images, lower --lr or start from other weights"
 

@@ -175,3 +175,13 @@ def test_bad_weights(weights: Any) -> None:
 def test_integer_tensor_is_refused() -> None:
     with pytest.raises(TypeError, match=r"X: expected dtype float32 .* got int64"):
         DBSCAN().fit(torch.zeros(3, 2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("weights", [[0, 0, 0], [0.0, -0.0, 0.0]])
+def test_weights_that_are_all_zero_are_refused(weights: list[float]) -> None:
+    """scikit-learn 1.9 wants it so; one weight is enough."""
+    x = np.eye(3, dtype=np.float32)
+    for estimator in (DBSCAN(), JaccardDBSCAN()):
+        with pytest.raises(ValueError, match=r"^sample_weight: expected at least one weight that is not zero"):
+            estimator.fit(x, sample_weight=weights)
+        assert 2 in estimator.fit(x, sample_weight=[0, 0, 9]).core_sample_indices_

@@ -94,7 +94,7 @@ def test_no_rows_have_no_length(rows: int) -> None:
         assert JaccardDBSCAN(min_samples=1).fit(np.eye(4)[: rows + 1]).labels_.max() >= 0
 
 
-def test_the_loss_still_traces_in_one_graph(unit_rows: UnitRows) -> None:
+def test_the_loss_still_compiles_in_one_graph(unit_rows: UnitRows) -> None:
     memory, labels = ClusterMemory(8), torch.arange(30) % 4
     memory.reset(unit_rows(4, 8))
     criterion: Any = ISELoss()

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "simt"
 SIMT = ROOT / "tests" / "simt"
 VARIANT = "ISE_FAST_SIMT_VARIANT"  # environment variable: which build the tests load
+LAUNCHED = "ISE_FAST_SIMT_LAUNCHED"  # environment variable: the file that receives the names of the kernels launched
 
 
 def tool_environment() -> dict[str, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from simt.build import VARIANT, build_library
+from simt.build import LAUNCHED, VARIANT, build_library
 from torch import Tensor
 
 import ise_fast.ops  # noqa: F401  registers torch.ops.ise_fast, the truth here
@@ -18,16 +19,23 @@ ON_GPU = os.environ.get(VARIANT) == "cuda"
 
 
 @pytest.fixture(scope="session")
-def set_schedule() -> Callable[[int], None]:
-    """Builds and loads the kernels for the host; gives the function that chooses the order of threads and blocks."""
+def set_schedule() -> Iterator[Callable[[int], None]]:
+    """Builds and loads the kernels for the host; gives the function that chooses the order of threads and blocks.
+
+    The names of the kernels that were launched go into the file that LAUNCHED names.
+    """
     if ON_GPU:
-        return lambda seed: None
-    library = build_library(os.environ.get(VARIANT, "race"))
-    torch.ops.load_library(str(library))
-    function = ctypes.CDLL(str(library)).simt_set_schedule
-    function.argtypes = [ctypes.c_uint64]
-    function.restype = None
-    return function
+        yield lambda seed: None
+        return
+    path = build_library(os.environ.get(VARIANT, "race"))
+    torch.ops.load_library(str(path))
+    library = ctypes.CDLL(str(path))
+    library.simt_set_schedule.argtypes = [ctypes.c_uint64]
+    library.simt_set_schedule.restype = None
+    yield library.simt_set_schedule
+    if LAUNCHED in os.environ:
+        library.simt_launched.restype = ctypes.c_char_p
+        Path(os.environ[LAUNCHED]).write_bytes(library.simt_launched())
 
 
 class OnGPU:

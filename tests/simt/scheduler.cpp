@@ -8,7 +8,9 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <set>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "machine.h"
@@ -30,6 +32,7 @@ constexpr std::size_t kGuardBytes = 16 * 1024;
 Context host;
 const std::function<void()>* body = nullptr;
 std::uint64_t schedule_seed = 0;
+std::set<std::string> launched;  // names of kernels
 std::uint64_t random_state = 0;
 [[maybe_unused]] thread_local char thread_local_anchor;  // makes sure that this library has a thread-local segment
 
@@ -204,6 +207,7 @@ void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_share
   static std::mutex one_at_a_time;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
   machine.kernel = kernel;
+  launched.insert(kernel);
   check_limits(grid, block, dynamic_shared_bytes);
   if (!machine.thread) machine.thread = new Thread[kMaxThreads];
   machine.grid_size = gridDim = grid;
@@ -252,7 +256,14 @@ void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_share
 
 }  // namespace simt
 
-// For the Python tests.
+// For the Python tests: the order of threads and blocks; the kernels launched so far, a line each.
 extern "C" __attribute__((visibility("default"))) void simt_set_schedule(std::uint64_t seed) {
   simt::set_schedule(seed);
+}
+
+extern "C" __attribute__((visibility("default"))) const char* simt_launched() {
+  static std::string lines;
+  lines.clear();
+  for (const std::string& name : simt::launched) lines += name + '\n';
+  return lines.c_str();
 }

@@ -1,7 +1,7 @@
 """Every CUDA kernel, run on the host, against the CPU operator: one function per operator, small odd sizes.
 
-`simt.X` is csrc/cuda/X.cu on CPU tensors; docs/kernels.md says how that works and what it cannot show. The last test
-runs all of this file again under AddressSanitizer and UndefinedBehaviorSanitizer.
+`simt.X` is csrc/cuda/X.cu on CPU tensors; docs/kernels.md says how that works and what it cannot show. The last tests
+run all of this file again under AddressSanitizer and UndefinedBehaviorSanitizer, and look for kernels never launched.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from simt.build import VARIANT, build_library
+from simt.build import LAUNCHED, VARIANT, build_library
 from torch import Tensor
 
 Rows = Callable[..., Tensor]
@@ -81,17 +81,49 @@ def test_jaccard(simt: Any, unit_rows: Rows, n: int, k1: int, k2: int) -> None:
         assert_same(simt.jaccard_graph(*arguments), torch.ops.ise_fast.jaccard_graph(*arguments))
 
 
-def test_jaccard_of_rows_beyond_the_hash_table_and_of_many_pairs(simt: Any) -> None:
-    """Ten rows share one feature with everybody, most rows hardly anything: the table is sized for these."""
-    weights = torch.eye(80)
-    weights[:10] = 1 / 80
-    weights[40:, 79] = 0.01
+@pytest.mark.parametrize(
+    ("n", "hubs", "begin", "end"), [(80, 2, 0, 80), (150, 9, 0, 150), (90, 1, 0, 40), (70, 3, 1, 70)]
+)
+def test_jaccard_of_rows_beyond_the_hash_table(simt: Any, n: int, hubs: int, begin: int, end: int) -> None:
+    """Hubs meet every row; the others meet hardly any, and the table is sized for these: the hubs' sums do not fit."""
+    weights = torch.diag(torch.linspace(0.3, 0.9, n))
+    weights[:hubs] = torch.linspace(0.5, 1.5, hubs * n).view(hubs, n) / n
     indptr = torch.cat([torch.zeros(1, dtype=torch.int64), weights.gt(0).sum(1).cumsum(0)])
     v = indptr, weights.nonzero()[:, 1].int(), weights[weights > 0]
-    assert_same(simt.jaccard_graph(*v, 0.999, 0, 80), torch.ops.ise_fast.jaccard_graph(*v, 0.999, 0, 80))
+    terms = (indptr.diff() * (hubs + 1))[begin:end].sum() // (end - begin) + 1  # every column has hubs + 1 entries
+    assert max(32, 2 ** int(terms - 1).bit_length()) < n  # the table's slots
+    for eps in (0.5, 0.999):
+        arguments = (*v, eps, begin, end)
+        assert_same(simt.jaccard_graph(*arguments), torch.ops.ise_fast.jaccard_graph(*arguments))
+
+
+def test_jaccard_of_more_rows_beyond_the_table_than_blocks(simt: Any) -> None:
+    """Ten groups of rows that share one feature each, and twenty rows that belong to two or three of them."""
+    weights = torch.zeros(200, 200)
+    for i in range(180):
+        weights[i, i % 10 * 3] = 0.2 + i / 250
+    for i in range(180, 200):
+        weights[i, [i % 10 * 3, (i + 3) % 10 * 3]] = 0.3
+    weights[195:, 27] = 0.25
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), weights.gt(0).sum(1).cumsum(0)])
+    arguments = (indptr, weights.nonzero()[:, 1].int(), weights[weights > 0], 0.9, 0, 200)
+    assert_same(simt.jaccard_graph(*arguments), torch.ops.ise_fast.jaccard_graph(*arguments))
+
+
+def test_jaccard_of_many_pairs(simt: Any) -> None:
     everything = torch.arange(0, 81) * 2, torch.tensor([0, 1] * 80, dtype=torch.int32), torch.full((160,), 0.5)
     assert torch.ops.ise_fast.jaccard_graph(*everything, 0.5, 0, 80)[1].numel() > 32 * 80  # the first guess
     assert_same(simt.jaccard_graph(*everything, 0.5, 0, 80), torch.ops.ise_fast.jaccard_graph(*everything, 0.5, 0, 80))
+    pairs = torch.ops.ise_fast.jaccard_graph(*everything, 0.5, 0, 80)[1].numel()
+    assert_same(
+        simt.jaccard_graph(*everything, 0.5, 0, 80, pairs), torch.ops.ise_fast.jaccard_graph(*everything, 0.5, 0, 80)
+    )
+    for bound in (pairs - 1, 7):
+        with pytest.raises(ValueError, match=r"^max_pairs: expected at most") as expected:
+            torch.ops.ise_fast.jaccard_graph(*everything, 0.5, 0, 80, bound)
+        with pytest.raises(ValueError, match=r"^max_pairs: expected at most") as found:
+            simt.jaccard_graph(*everything, 0.5, 0, 80, bound)
+        assert str(found.value) == str(expected.value)
 
 
 def random_graph(n: int, share: float, seed: int, symmetric: bool = True) -> Tensor:
@@ -640,23 +672,54 @@ def test_every_operator_has_a_kernel_and_a_test_here() -> None:
     assert [name for name in operators if f"simt.{name}(" not in tests] == []
 
 
-@pytest.mark.skipif(VARIANT in os.environ, reason="this is the run under AddressSanitizer, or one on a GPU")
-def test_address_sanitizer() -> None:
+class Sanitized(NamedTuple):
+    """A run of these tests under AddressSanitizer, and the kernels that it launched."""
+
+    run: subprocess.CompletedProcess[str]
+    launched: set[str]
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Sanitized:
     libraries = sanitizer_runtime()
     assert libraries, "g++ has no AddressSanitizer"
     build_library("asan")
+    launched = tmp_path_factory.mktemp("launched") / "kernels"
     environment = {
         **os.environ,
         VARIANT: "asan",
+        LAUNCHED: str(launched),
         "LD_PRELOAD": libraries,
         "ASAN_OPTIONS": "detect_leaks=0",  # Python itself leaks
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(
+    run = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", "test_kernels.py", "test_blocks.py"],
         cwd=Path(__file__).parent,
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    names = launched.read_text() if launched.exists() else ""
+    return Sanitized(run, set(re.findall(r"^\W*(\w+)", names, re.MULTILINE)))
+
+
+@pytest.mark.skipif(VARIANT in os.environ, reason="this is the run under AddressSanitizer, or one on a GPU")
+def test_address_sanitizer(sanitized: Sanitized) -> None:
+    assert sanitized.run.returncode == 0, sanitized.run.stdout + sanitized.run.stderr
+
+
+def entries() -> set[str]:
+    """The names of all kernels in csrc/cuda; one name for all instances of a template."""
+    sources = [path.read_text() for path in (Path(__file__).parents[2] / "csrc" / "cuda").glob("*.cu*")]
+    pattern = re.compile(r"__global__\s+(?:static\s+)?void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(")
+    found = [pattern.findall(text) for text in sources]
+    assert sum(map(len, found)) == sum(text.count("__global__") for text in sources)
+    return {name for names in found for name in names}
+
+
+@pytest.mark.skipif(VARIANT in os.environ, reason="this is the run under AddressSanitizer, or one on a GPU")
+def test_every_kernel_was_launched(sanitized: Sanitized) -> None:
+    """A kernel that no test launches may do anything."""
+    assert {"dense_rows", "hash_rows", "select_candidates"} <= entries()
+    assert entries() - sanitized.launched == set()
