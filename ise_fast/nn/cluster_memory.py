@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ise_fast._checks import check_choice, check_features, check_int, check_number
+from ise_fast._checks import check_choice, check_features, check_int, check_label_vector, check_number
+from ise_fast.ops.groups import group_members, refresh_groups_
 from ise_fast.ops.memory import _refresh_gram_, _update
 
 GRAM_LIMIT = 8192
@@ -26,7 +27,13 @@ class ClusterMemory(nn.Module):
     Args:
         num_features: d, the width of a feature.
         momentum: in [0, 1]: c <- momentum c + (1 - momentum) row, made unit again. 1 keeps the centroids.
-        mode: "hard" takes one row a label, the least similar one; "momentum" every row in the order of the batch.
+        mode: "hard" takes one row a label, the least similar one; "momentum" every row in the order of the batch;
+            "kalman" (experimental, ours) weighs the mean of a label's rows by how certain its centroid is.
+        process_noise: kalman only: what a step adds to every centroid's variance, >= 0.
+
+    In mode "kalman" each centroid has one variance p. At `reset` it is r / n for a cluster of n images, r = residual; a
+    step adds process_noise to all, and n rows of mean z move c <- unit(c + g (z - c)), p <- (1 - g) p with the gain
+    g = p / (p + r / n). A constant g would be the momentum 1 - g.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -40,13 +47,21 @@ class ClusterMemory(nn.Module):
     """
 
     centroids: Tensor
+    variances: Tensor  # [K] float64, mode "kalman" only
+    residual: Tensor  # scalar float64, mode "kalman" only
 
-    def __init__(self, num_features: int, momentum: float = 0.2, mode: str = "hard") -> None:
+    def __init__(
+        self, num_features: int, momentum: float = 0.2, mode: str = "hard", *, process_noise: float = 0.01
+    ) -> None:
         super().__init__()
         self.num_features = check_int("num_features", num_features, 1)
         self.momentum = check_number("momentum", momentum, 0, 1)
-        self.mode = check_choice("mode", mode, ("hard", "momentum"))
+        self.mode = check_choice("mode", mode, ("hard", "momentum", "kalman"))
+        self.process_noise = check_number("process_noise", process_noise, 0)
         self.register_buffer("centroids", torch.empty(0, self.num_features))
+        if mode == "kalman":
+            self.register_buffer("variances", torch.empty(0, dtype=torch.float64))
+            self.register_buffer("residual", torch.ones((), dtype=torch.float64))
         self._gram: Tensor | None = None
 
     @property
@@ -61,14 +76,16 @@ class ClusterMemory(nn.Module):
         return self._gram
 
     @torch.no_grad()
-    def reset(self, centroids: Tensor) -> None:
+    def reset(self, centroids: Tensor, *, counts: Tensor | None = None, residual: float | None = None) -> None:
         """Start with new clusters: a copy of `centroids`, each row made unit.
 
         Args:
             centroids: [K, d] floating, e.g. the mean feature of each cluster; K may differ from before.
+            counts: [K] int64, images of each cluster; mode "kalman" needs them.
+            residual: mean of 1 - f.c over the images, > 0; mode "kalman" needs it.
 
         Raises:
-            TypeError, ValueError: if it is no finite [K, num_features] matrix, or has a row of zeros.
+            TypeError, ValueError: naming the argument; if it is no finite [K, num_features] matrix, or has a zero row.
         """
         rows = check_features("centroids", centroids).to(self.centroids)
         if rows.shape[1] != self.num_features:
@@ -76,6 +93,14 @@ class ClusterMemory(nn.Module):
         norms = rows.norm(dim=1)
         if not norms.all():
             raise ValueError(f"centroids: expected rows with a direction, got zeros in row {int(norms.argmin())}")
+        if self.mode == "kalman":
+            if counts is None or residual is None:
+                raise ValueError("counts: expected counts and residual for mode 'kalman', got None")
+            images = check_label_vector("counts", counts, len(rows), "centroids").to(self.variances)
+            if not (images > 0).all():
+                raise ValueError(f"counts: expected at least 1, got {int(images.min())}")
+            self.residual.fill_(check_number("residual", residual, 0, above=True))
+            self.variances = self.residual / images
         self.centroids = normalize(rows, dim=1)
         self._gram = None
 
@@ -94,11 +119,30 @@ class ClusterMemory(nn.Module):
         if supports is not None and (supports.dim() != 3 or supports.shape[0] != features.shape[0]):
             expected = f"[{features.shape[0]}, k, {self.num_features}]"
             raise ValueError(f"supports: expected {expected}, got shape {tuple(supports.shape)}")
-        _update(self.centroids, features, labels, supports, self.momentum, self.mode)
+        if self.mode == "kalman":
+            self._filter(features, labels, supports)
+        else:
+            _update(self.centroids, features, labels, supports, self.momentum, self.mode)
         gram, self._gram = self._gram, None  # forgotten should an interrupt come before both agree again
         if gram is not None:
             _refresh_gram_(gram, self.centroids, labels)
         self._gram = gram
+
+    def _filter(self, features: Tensor, labels: Tensor, supports: Tensor | None) -> None:
+        rows, y = check_features("features", features), check_label_vector("labels", labels, len(features), "features")
+        if supports is not None:
+            y = torch.cat([y, y.repeat_interleave(supports.shape[1])])
+            rows = torch.cat([rows, check_features("supports", supports.flatten(0, 1))])
+        members = group_members(y, len(self.centroids))
+        sums = torch.zeros(self.centroids.shape, dtype=torch.float64, device=rows.device)
+        refresh_groups_(sums, rows, members, y)
+        n = members.indptr.diff()
+        moved = n > 0
+        variances = self.variances + self.process_noise
+        gain = variances / (variances + self.residual / n)  # 0 without rows
+        step = gain[:, None] * (sums / n.clamp_min(1)[:, None] - self.centroids)
+        self.centroids[moved] = normalize(self.centroids + step, dim=1)[moved].to(self.centroids)
+        self.variances = (1 - gain) * variances
 
     def _apply(self, fn: Any, recurse: bool = True) -> ClusterMemory:
         """Moved or converted: the Gram matrix belongs to the tensor as it was."""
@@ -110,6 +154,8 @@ class ClusterMemory(nn.Module):
         incoming = state_dict.get(prefix + "centroids")
         if isinstance(incoming, Tensor) and incoming.shape[1:] == self.centroids.shape[1:]:
             self.centroids = self.centroids.new_empty(incoming.shape)  # the number of clusters changes by epoch
+            if self.mode == "kalman":
+                self.variances = self.variances.new_empty(incoming.shape[0])
         state_dict.setdefault(prefix + "_extra_state", None)  # centroids alone are enough
         super()._load_from_state_dict(state_dict, prefix, *args)
 

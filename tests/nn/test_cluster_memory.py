@@ -121,7 +121,7 @@ def test_half_precision_rows(unit_rows: UnitRows, device: torch.device) -> None:
     [
         ((0,), ValueError, "num_features"),
         ((4, 1.5), ValueError, r"momentum: expected a finite number in \[0, 1\], got 1.5"),
-        ((4, 0.2, "soft"), ValueError, "mode: expected one of hard, momentum, got 'soft'"),
+        ((4, 0.2, "soft"), ValueError, "mode: expected one of hard, momentum, kalman, got 'soft'"),
     ],
 )
 def test_bad_constructor(arguments: tuple[object, ...], error: type[Exception], message: str) -> None:
