@@ -8,9 +8,13 @@
 #define ISE_FAST_SCHEMAS(library, m) STABLE_TORCH_LIBRARY(library, m)
 
 ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
-  // Neighbours; `block` (0: chosen) is for tests, the results do not depend on it
-  m.def("knn(Tensor x, int k, Tensor? y=None, str metric=\"sqeuclidean\", int block=0) -> (Tensor, Tensor, Tensor)");
-  m.def("radius_graph(Tensor x, float eps, str metric=\"euclidean\", int block=0) -> (Tensor, Tensor, Tensor)");
+  // Neighbours; `block` and `width` (0: chosen) are for tests, the results do not depend on them
+  m.def(
+      "knn(Tensor x, int k, Tensor? y=None, str metric=\"sqeuclidean\", int block=0, int width=0) -> (Tensor, Tensor, "
+      "Tensor)");
+  m.def(
+      "radius_graph(Tensor x, float eps, str metric=\"euclidean\", int block=0, int width=0) -> (Tensor, Tensor, "
+      "Tensor)");
 
   // Pseudo labels. A CSR graph is (indptr i64, indices, values); begin, end: the rows to compute;
   // more than max_pairs entries are refused before they are stored.

@@ -77,8 +77,8 @@ std::vector<double> furthest_squared(const PairFilter& filter, int64_t d, int64_
   for (float& value : half) value = -value;
 
   Furthest furthest(filter, d);
-  scan_pairs(base.rows, negative, true, tile_shape(n, n, true, block), half.data(), half.data(), furthest.limits(),
-             [&](int64_t i, int64_t j, float score) { furthest.add(i, j, score); });
+  scan_pairs(row_matrix(base.rows), row_matrix(negative), true, tile_shape(n, n, true, block), half.data(), half.data(),
+             furthest.limits(), [&](int64_t i, int64_t j, float score) { furthest.add(i, j, score); });
   return furthest.finish();
 }
 

@@ -1,8 +1,5 @@
 // The k nearest rows, ordered by (distance, index), exact: a certified filter over blocks of a float32 matrix product,
 // then float64 distances of the few candidates that it leaves (ALGORITHMS: docs/architecture.md).
-#include <atomic>
-#include <limits>
-#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -10,78 +7,17 @@
 #include <vector>
 
 #include "../check_neighbors.h"
-#include "../math/ordered_key.h"
+#include "candidates.h"
 #include "exact_distance.h"
 #include "nearby.h"
 #include "operator.h"
-#include "pair_filter.h"
 #include "parallel.h"
+#include "tree.h"
 
 namespace ise_fast {
 namespace {
 
 using Neighbour = std::pair<double, int32_t>;  // compares by (distance, index)
-
-// For every query the candidates that may be among its k nearest: all with score <= limit, where the limit follows the
-// k-th smallest score seen, plus twice the margin.
-class Candidates {
-public:
-  Candidates(const PairFilter& filter, int64_t queries, int64_t base, int64_t k)
-      : k_(k),
-        capacity_(std::min(base, k + std::max<int64_t>(k, 98))),
-        complete_(capacity_ == base),
-        keys_(new uint64_t[queries * capacity_]),
-        count_(queries),
-        limit_(queries, std::numeric_limits<float>::infinity()),
-        margin_(queries) {
-    for (int64_t i = 0; i < queries; ++i) margin_[i] = filter.margin(i);
-  }
-
-  const float* limits() const { return limit_.data(); }
-  bool overflowed(int64_t i) const { return limit_[i] == -std::numeric_limits<float>::infinity(); }
-
-  void add(int64_t i, int64_t j, float score) {
-    if (!(score <= limit_[i])) return;
-    row(i)[count_[i]++] = ascending_key(score, static_cast<uint32_t>(j));
-    if (count_[i] == capacity_ && !complete_) {
-      tighten(i);
-      // Too many stay within the margin (ties, duplicates): give the row up before it costs more than the exact redo.
-      if (count_[i] > capacity_ - capacity_ / 8) limit_[i] = -std::numeric_limits<float>::infinity();
-    }
-  }
-
-  // Drops what cannot be among the k nearest any more.
-  void tighten(int64_t i) {
-    uint64_t* keys = row(i);
-    std::nth_element(keys, keys + k_ - 1, keys + count_[i]);
-    limit_[i] = above(ascending_value(keys[k_ - 1]) + 2 * margin_[i]);
-    const uint64_t* end =
-        std::partition(keys + k_, keys + count_[i], [&](uint64_t key) { return ascending_value(key) <= limit_[i]; });
-    count_[i] = static_cast<int32_t>(end - keys);
-  }
-
-  // Calls visit(j) for every candidate of query i.
-  template <class Visit>
-  void each(int64_t i, const Visit& visit) const {
-    const uint64_t* keys = keys_.get() + i * capacity_;
-    for (int32_t c = 0; c < count_[i]; ++c) visit(key_index(keys[c]));
-  }
-
-  void take(int64_t i, std::vector<int32_t>& indices) const {
-    indices.resize(count_[i]);
-    std::transform(keys_.get() + i * capacity_, keys_.get() + i * capacity_ + count_[i], indices.begin(), key_index);
-  }
-
-private:
-  uint64_t* row(int64_t i) { return keys_.get() + i * capacity_; }
-
-  int64_t k_, capacity_;
-  bool complete_;  // a list has room for every base row
-  std::unique_ptr<uint64_t[]> keys_;
-  std::vector<int32_t> count_;
-  std::vector<float> limit_;
-  std::vector<double> margin_;
-};
 
 struct Output {
   float* distance;
@@ -97,34 +33,65 @@ struct Output {
   }
 };
 
-// Sorts the exact distances of all candidates. Returns the rows that had too many, with a distance that at least k
-// rows do not exceed.
+// Compares the candidates of one row exactly.
+class Settler {
+public:
+  Settler(Candidates& candidates, const ExactDistance<float>& exact, bool cascade, const Output& output)
+      : candidates_(candidates), exact_(exact), cascade_(cascade), output_(output) {}
+
+  // Writes the answer of row i. If it is not certain, returns a distance that at least k rows do not exceed instead.
+  std::optional<double> settle(int64_t i) {
+    const bool overflowed = candidates_.overflowed(i);
+    if (!overflowed) candidates_.finish(i);
+    if (overflowed || cascade_) {
+      candidates_.nearest_first(i);
+      candidates_.take(i, indices_);
+      indices_.resize(output_.k);
+      compare(i, 0);
+      const double furthest = *std::max_element(distances_.begin(), distances_.end());
+      if (overflowed) return furthest;
+      candidates_.drop_beyond(i, furthest);
+    }
+    candidates_.take(i, indices_);
+    compare(i, cascade_ ? output_.k : 0);
+    found_.resize(indices_.size());
+    for (size_t c = 0; c < found_.size(); ++c) found_[c] = {distances_[c], indices_[c]};
+    std::partial_sort(found_.begin(), found_.begin() + output_.k, found_.end());
+    const double last = found_[output_.k - 1].first;
+    if (cascade_ && !candidates_.certified(i, last)) return last;
+    output_.write(i, found_);
+    return std::nullopt;
+  }
+
+private:
+  // Fills the distances from position `first` on.
+  void compare(int64_t i, int64_t first) {
+    const auto total = static_cast<int64_t>(indices_.size());
+    distances_.resize(total);
+    exact_(i, indices_.data() + first, total - first, distances_.data() + first);
+  }
+
+  Candidates& candidates_;
+  const ExactDistance<float>& exact_;
+  bool cascade_;
+  const Output& output_;
+  std::vector<int32_t> indices_;
+  std::vector<double> distances_;
+  std::vector<Neighbour> found_;
+};
+
+// Settles all rows. Returns those that are not certain, with a distance that at least k rows do not exceed.
 std::vector<std::pair<int64_t, double>> settle(Candidates& candidates, const ExactDistance<float>& exact,
-                                               int64_t queries, bool self, const Output& output) {
+                                               int64_t queries, bool self, bool cascade, const Output& output) {
   std::vector<double> bound(queries, -1);
   const std::vector<int32_t> order = nearby_order(queries, [&](int64_t i, const auto& visit) {
     if (self) candidates.each(i, visit);
   });
   parallel_rows(queries, [&](const auto& for_rows) {
-    std::vector<int32_t> indices;
-    std::vector<double> distances;
-    std::vector<Neighbour> found;
+    Settler settler(candidates, exact, cascade, output);
     for_rows([&](int64_t position) {
-      const int64_t i = order[position];
-      const bool overflowed = candidates.overflowed(i);
-      if (!overflowed) candidates.tighten(i);
-      candidates.take(i, indices);
-      if (overflowed) indices.resize(output.k);
-      distances.resize(indices.size());
-      exact(i, indices.data(), static_cast<int64_t>(indices.size()), distances.data());
-      if (overflowed) {
-        bound[i] = *std::max_element(distances.begin(), distances.end());
-        return;
-      }
-      found.resize(indices.size());
-      for (size_t c = 0; c < found.size(); ++c) found[c] = {distances[c], indices[c]};
-      std::partial_sort(found.begin(), found.begin() + output.k, found.end());
-      output.write(i, found);
+      const std::optional<double> uncertain = settler.settle(order[position]);
+      if (uncertain) bound[order[position]] = *uncertain;
     });
   });
   std::vector<std::pair<int64_t, double>> failed;
@@ -171,7 +138,8 @@ void redo(const PairFilter& filter, const ExactDistance<float>& exact,
       if (static_cast<int64_t>(heap.size()) < output.k) return;
       limit[r] = std::min(limit[r], filter.score_limit(i, heap.front().first));
     };
-    scan_pairs(gathered, filter.base().rows, false, shape, nullptr, filter.base().half.data(), limit.data(), compare);
+    scan_pairs(row_matrix(gathered), row_matrix(filter.base().rows), false, shape, nullptr, filter.base().half.data(),
+               limit.data(), compare);
     for (int64_t r = 0; r < n; ++r) {
       std::sort_heap(nearest[r].begin(), nearest[r].end());
       output.write(failed[start + r].first, nearest[r]);
@@ -179,10 +147,11 @@ void redo(const PairFilter& filter, const ExactDistance<float>& exact,
   }
 }
 
-// (distances [M, k] f32, indices [M, k] i64, number of rows redone). `block`: rows of a tile, 0 chooses (for tests).
-// Which rows are redone depends on the order in which the threads find candidates, the answer does not.
+// (distances [M, k] f32, indices [M, k] i64, number of rows redone). `block`: rows of a tile, 0 chooses; `width`:
+// columns of the first prefix (cascade.h), 0 chooses, -1 for none, -2 for the tree. Both are for tests. Which rows are
+// redone depends on the order in which the threads find candidates, the answer does not.
 std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::optional<Tensor>& y,
-                                       std::string metric_name, int64_t block) {
+                                       std::string metric_name, int64_t block, int64_t width) {
   check_block(block);
   const Metric metric = check_knn(x, k, y ? &*y : nullptr, metric_name);
   const PairFilter filter(x, y ? &*y : nullptr, metric);
@@ -200,11 +169,22 @@ std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::op
                                    query.squared.data(),
                                    base.squared.data()};
 
-  Candidates candidates(filter, queries, n, k);
-  scan_pairs(query.rows, base.rows, filter.self(), tile_shape(queries, n, filter.self(), block), query.half.data(),
-             base.half.data(), candidates.limits(),
-             [&](int64_t i, int64_t j, float score) { candidates.add(i, j, score); });
-  const auto failed = settle(candidates, exact, queries, filter.self(), output);
+  if (tree_pays(filter, {k, 0}, metric, width)) {
+    tree_nearest(filter, k, metric, output.distance, output.index);
+    *redone.mutable_data_ptr<int64_t>() = 0;
+    return {distances, indices, redone};
+  }
+  const std::optional<Cascade> cascade = choose_cascade(filter, {k, 0}, width);
+  Candidates candidates(filter, cascade ? &*cascade : nullptr, queries, n, k);
+  scan_pairs(cascade ? cascade->query() : row_matrix(query.rows), cascade ? cascade->base() : row_matrix(base.rows),
+             filter.self(), tile_shape(queries, n, filter.self(), block), query.half.data(), base.half.data(),
+             candidates.limits(), [&](int64_t i, int64_t j, float score) { candidates.add(i, j, score); });
+  const auto failed = settle(candidates, exact, queries, filter.self(), cascade.has_value(), output);
+  if (getenv("NB_DEBUG")) {
+    long c = 0;
+    for (int64_t i = 0; i < queries; ++i) candidates.each(i, [&](int32_t) { ++c; });
+    fprintf(stderr, "exact %ld failed %zu\n", c / queries, failed.size());
+  }
   redo(filter, exact, failed, block, output);
   *redone.mutable_data_ptr<int64_t>() = static_cast<int64_t>(failed.size());
   return {distances, indices, redone};

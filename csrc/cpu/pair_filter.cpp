@@ -87,7 +87,7 @@ double longest_row(const FilterRows& side) {
 }  // namespace
 
 PairFilter::PairFilter(const Tensor& x, const Tensor* y, Metric metric)
-    : metric_(metric), self_(y == nullptr), base_(measured(x, "x")) {
+    : metric_(metric), self_(y == nullptr), base_(measured(x, "x")), factor_rounding_(ise_fast::factor_rounding()) {
   if (y != nullptr) query_ = measured(*y, "y");
   const double longest_base = longest_row(base_);
   const double longest_any = self_ ? longest_base : std::max(longest_base, longest_row(query_));
@@ -104,7 +104,7 @@ PairFilter::PairFilter(const Tensor& x, const Tensor* y, Metric metric)
   const double product = d * u < 0.5 ? d * u / (1 - d * u) : kInfinity;
   // 8 u: rounding of the scaled factors, of `half` and of the difference; the second terms: flushed denormals, and the
   // rounding of the exact distance itself.
-  relative_ = longest_ * (1.01 * product + 2.02 * factor_rounding() + 8 * u);
+  relative_ = 1.01 * product + 2.02 * factor_rounding_ + 8 * u;
   absolute_ = 2 * u * square(longest_) + d * 0x1p-100;
   rounding_ = (d + 32) * 0x1p-52;
   // float64 input so small that its squares underflow: compare everything exactly.
@@ -117,9 +117,18 @@ double PairFilter::length(int64_t i) const {
   return metric_ == Metric::kCosine ? 1 : std::sqrt(query().squared[i]) * scale_;
 }
 
+double PairFilter::filter_length(const FilterRows& side, int64_t i) const {
+  if (metric_ == Metric::kCosine) return side.squared[i] > 0 ? 1 : 0;
+  return std::sqrt(side.squared[i]) * scale_;
+}
+
+double PairFilter::exact_score(int64_t i, double distance) const {
+  if (metric_ == Metric::kCosine) return distance - 1;
+  return (distance * scale_ * scale_ - square(length(i))) / 2;
+}
+
 float PairFilter::score_limit(int64_t i, double distance) const {
-  if (metric_ == Metric::kCosine) return above(distance - 1 + margin(i));
-  return above((distance * scale_ * scale_ - square(length(i))) / 2 + margin(i));
+  return above(exact_score(i, distance) + margin(i));
 }
 
 float above(double value) {

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -40,14 +41,28 @@ public:
   const FilterRows& base() const { return base_; }
   bool self() const { return self_; }
   // How far the score of query i with any base row can be from the exact one; infinite where nothing is known.
-  double margin(int64_t i) const {
-    return relative_ * length(i) + absolute_ + rounding_ * square(length(i) + longest_);
+  double margin(int64_t i) const { return margin_of(i, relative_); }
+  // The same for scores that are wrong by at most `relative` times the lengths of both rows.
+  double margin_of(int64_t i, double relative) const {
+    return relative * longest_ * length(i) + absolute_ + rounding_ * square(length(i) + longest_);
   }
+  // The exact score that belongs to a compared distance.
+  double exact_score(int64_t i, double distance) const;
   // Every base row whose compared distance to query i is at most `distance` has a score of at most this.
   float score_limit(int64_t i, double distance) const;
 
+  // Length of row i of one side, in the units of `rows`; a zero row has none.
+  double filter_length(const FilterRows& side, int64_t i) const;
+  // margin(i) is margin_of(i, relative()).
+  double relative() const { return relative_; }
+  // Relative error of the factors of the library's product.
+  double factor_rounding() const { return factor_rounding_; }
+  // Whether the scores say anything.
+  bool bounded() const { return absolute_ < std::numeric_limits<double>::infinity(); }
+
 private:
   static double square(double value) { return value * value; }
+  // At least 1 under the cosine: a zero row counts as a unit row there.
   double length(int64_t i) const;
 
   Metric metric_;
@@ -55,6 +70,7 @@ private:
   FilterRows base_, query_;
   double scale_ = 1;    // rows = original * scale
   double longest_ = 0;  // length of the longest base row, in the units of `rows`
+  double factor_rounding_;
   double relative_, absolute_, rounding_;
 };
 
@@ -65,6 +81,10 @@ float above(double value);
 int64_t find_row_hits(const float* product, const float* half, float limit, int64_t n, int32_t* hits);
 // Positions j in [0, n) with half - product[j] <= limit[j].
 int64_t find_column_hits(const float* product, float half, const float* limit, int64_t n, int32_t* hits);
+
+inline Matrix<const float> row_matrix(const Tensor& rows) {
+  return {rows.const_data_ptr<float>(), rows.size(0), rows.size(1), rows.size(1)};
+}
 
 // One block of the product query . base^T.
 struct Tile {
@@ -123,12 +143,10 @@ TileShape tile_shape(int64_t rows, int64_t columns, bool self, int64_t block);
 // A thread takes a tile of the product, computes it alone and searches it while it is in its cache. What rows of one
 // block have found is guarded by a lock: the search takes a hundredth of the time of the product, so few wait.
 template <class Add>
-void scan_pairs(const Tensor& query, const Tensor& base, bool self, TileShape shape, const float* query_half,
+void scan_pairs(Matrix<const float> a, Matrix<const float> b, bool self, TileShape shape, const float* query_half,
                 const float* base_half, const float* limit, const Add& add) {
-  const int64_t rows = query.size(0), columns = base.size(0), d = query.size(1);
+  const int64_t rows = a.rows, columns = b.rows, d = a.columns;
   const int64_t down = (rows + shape.height - 1) / shape.height, across = (columns + shape.width - 1) / shape.width;
-  const Matrix<const float> a{query.const_data_ptr<float>(), rows, d, d};
-  const Matrix<const float> b{base.const_data_ptr<float>(), columns, d, d};
   std::vector<std::mutex> found(down);
   // Along diagonals or down columns: tiles that are computed at the same time lie in different rows.
   std::vector<std::pair<int64_t, int64_t>> tiles;

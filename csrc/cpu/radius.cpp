@@ -1,27 +1,65 @@
 // Every pair of rows within a radius, exact: the certified filter rules out what is surely farther, the rest is
 // compared in float64. Memory is proportional to the pairs that the filter leaves.
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "../check_neighbors.h"
+#include "cascade.h"
 #include "exact_distance.h"
 #include "operator.h"
-#include "pair_filter.h"
+#include "tree.h"
 
 namespace ise_fast {
 namespace {
 
-template <class T>
-std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double bound, Metric metric, int64_t block) {
+// For every row those that may be within `bound`, in no particular order.
+std::vector<std::vector<int32_t>> possible_pairs(const PairFilter& filter, double bound, int64_t block, int64_t width) {
+  constexpr int64_t kWaiting = 64;
   const FilterRows& rows = filter.base();
   const int64_t n = rows.rows.size(0);
-  std::vector<float> limit(n);
-  for (int64_t i = 0; i < n; ++i) limit[i] = filter.score_limit(i, bound);
+  const std::optional<Cascade> cascade = choose_cascade(filter, {0, bound}, width);
+  std::vector<float> limit(n), second_limit(cascade ? n : 0);
+  for (int64_t i = 0; i < n; ++i) {
+    limit[i] = filter.score_limit(i, bound);
+    if (!cascade) continue;
+    limit[i] = above(filter.exact_score(i, bound) + cascade->first_margin(i));
+    second_limit[i] = above(filter.exact_score(i, bound) + cascade->second_margin(i));
+  }
   std::vector<std::vector<int32_t>> columns(n);
-  scan_pairs(rows.rows, rows.rows, true, tile_shape(n, n, true, block), rows.half.data(), rows.half.data(),
-             limit.data(), [&](int64_t i, int64_t j, float) { columns[i].push_back(static_cast<int32_t>(j)); });
+  std::vector<int32_t> waiting(n);  // the last ones, which only the first prefix has seen
+  const auto settle = [&](int64_t i) {
+    std::vector<int32_t>& row = columns[i];
+    float low[kWaiting];
+    int32_t* to = row.data() + row.size() - waiting[i];
+    const int32_t* from = to;
+    cascade->second_scores(i, from, waiting[i], low);
+    for (int32_t c = 0; c < waiting[i]; ++c) {
+      if (low[c] <= second_limit[i]) *to++ = from[c];
+    }
+    row.resize(to - row.data());
+    waiting[i] = 0;
+  };
+  const Matrix<const float> matrix = cascade ? cascade->base() : row_matrix(rows.rows);
+  scan_pairs(matrix, matrix, true, tile_shape(n, n, true, block), rows.half.data(), rows.half.data(), limit.data(),
+             [&](int64_t i, int64_t j, float) {
+               columns[i].push_back(static_cast<int32_t>(j));
+               if (cascade && ++waiting[i] == kWaiting) settle(i);
+             });
+  if (cascade) {
+    parallel_rows(n, [&](const auto& for_rows) { for_rows([&](int64_t i) { settle(i); }); });
+  }
+  return columns;
+}
+
+template <class T>
+std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double bound, Metric metric, int64_t block,
+                                                int64_t width) {
+  const FilterRows& rows = filter.base();
+  const int64_t n = rows.rows.size(0);
+  std::vector<std::vector<int32_t>> columns = possible_pairs(filter, bound, block, width);
 
   const T* data = rows.original.const_data_ptr<T>();
   const ExactDistance<T> exact{data, data, rows.rows.size(1), metric, rows.squared.data(), rows.squared.data()};
@@ -68,15 +106,17 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double
   return {indptr, indices, distances};
 }
 
-// (indptr [N + 1] i64, indices i32, values f32). `block`: rows of a tile, 0 chooses (for tests).
-std::tuple<Tensor, Tensor, Tensor> radius_graph(const Tensor& x, double eps, std::string metric_name, int64_t block) {
+// (indptr [N + 1] i64, indices i32, values f32). `block`, `width`: as for knn, for tests.
+std::tuple<Tensor, Tensor, Tensor> radius_graph(const Tensor& x, double eps, std::string metric_name, int64_t block,
+                                                int64_t width) {
   check_block(block);
   const Metric metric = check_radius_graph(x, eps, metric_name);
   const bool single = x.scalar_type() == ScalarType::Float;
   const double bound = compared_bound(eps, metric, single);
   const PairFilter filter(x, nullptr, metric);
-  return single ? graph_within<float>(filter, bound, metric, block)
-                : graph_within<double>(filter, bound, metric, block);
+  if (tree_pays(filter, {0, bound}, metric, width)) return tree_graph(filter, bound, metric);
+  return single ? graph_within<float>(filter, bound, metric, block, width)
+                : graph_within<double>(filter, bound, metric, block, width);
 }
 
 }  // namespace

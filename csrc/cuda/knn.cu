@@ -109,7 +109,7 @@ __global__ void redo(FilterRows<float> query, FilterRows<float> base, FilterUnit
 
 // (distances [M, k] f32, indices [M, k] i64, number of rows redone). `block`: rows of a tile, 0 chooses (for tests).
 std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::optional<Tensor>& y,
-                                       std::string metric_name, int64_t block) {
+                                       std::string metric_name, int64_t block, int64_t /*width*/) {
   check_block(block);
   const Metric metric = check_knn(x, k, y ? &*y : nullptr, metric_name);
   const int64_t n = x.size(0), queries = y ? y->size(0) : n;

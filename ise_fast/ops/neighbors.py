@@ -22,6 +22,8 @@ def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidea
 
     A float32 matrix product (half of it when y is None) filters the pairs with a proven bound on its rounding; the few
     candidates that remain are compared exactly. Rows with more ties than the filter resolves are searched once more.
+    On the CPU a sample decides whether the product takes only the first principal axes, with bounds on what they leave,
+    or, in up to 16 dimensions, whether a k-d tree takes its place. Which of them ran does not show in the answer.
 
     Args:
         x: [N, d] float32 (float16 and bfloat16 are converted).
@@ -87,7 +89,7 @@ def _features(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...] = HALF_OR_SI
 
 @torch.library.register_fake("ise_fast::knn")
 def _(
-    x: Tensor, k: int, y: Tensor | None = None, metric: str = "sqeuclidean", block: int = 0
+    x: Tensor, k: int, y: Tensor | None = None, metric: str = "sqeuclidean", block: int = 0, width: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = ((x if y is None else y).shape[0], k)
     integers = x.new_empty(shape, dtype=torch.int64)
@@ -95,7 +97,9 @@ def _(
 
 
 @torch.library.register_fake("ise_fast::radius_graph")
-def _(x: Tensor, eps: float, metric: str = "euclidean", block: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    x: Tensor, eps: float, metric: str = "euclidean", block: int = 0, width: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     pairs = torch.library.get_ctx().new_dynamic_size()
     indptr = x.new_empty(x.shape[0] + 1, dtype=torch.int64)
     return indptr, x.new_empty(pairs, dtype=torch.int32), x.new_empty(pairs, dtype=torch.float32)
