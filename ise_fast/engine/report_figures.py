@@ -23,7 +23,7 @@ INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, TEAL, ORANGE, PINK = "#3d5afe", "#00a488", "#f08a24", "#d6409f"
 STAGES = ("#9db0ff", "#00a488", "#f5b83d", "#d6409f", "#3d5afe", "#b6c0cc", "#8c6d46")
 PALETTE = ("#3d5afe", "#f08a24", "#00a488", "#e5484d", "#8e4ec6", "#8c6d46", "#d6409f", "#5f6b7a", "#a6b727", "#0ea5d8")
-STYLE = {
+STYLE: Any = {  # matplotlib 3.11 spells out every key it knows
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
