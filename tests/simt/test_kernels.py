@@ -702,7 +702,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Sanitized:
         text=True,
     )
     names = launched.read_text() if launched.exists() else ""
-    return Sanitized(run, set(re.findall(r"^\W*(\w+)", names, re.MULTILINE)))
+    return Sanitized(run, set(re.findall(r"^\(?(?:\w+::)*(\w+)", names, re.MULTILINE)))
 
 
 @pytest.mark.skipif(VARIANT in os.environ, reason="this is the run under AddressSanitizer, or one on a GPU")
