@@ -3,6 +3,7 @@
 // that are more similar, settled by approximate products wherever these are certain.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -45,6 +46,7 @@ public:
     length_ = row_lengths(row_, n_, d_, "table");
     for (const double l : length_) longest_ = std::max(longest_, l);
     check_products<T>(length_, longest_, "table");
+    error_.emplace(d_, longest_);
   }
 
   void run(std::vector<Search<T>>& searches) {
@@ -62,7 +64,7 @@ public:
   }
 
 private:
-  double error(int64_t row) const { return ProductError<T>(d_, longest_)(length_[row]); }
+  double error(int64_t row) const { return error_->operator()(length_[row]); }
   T exact(int64_t a, int64_t b) const { return static_cast<T>(inner_product(row_ + a * d_, row_ + b * d_, d_)) + T{0}; }
 
   // body(i, products, first column, columns) of the given table rows with all.
@@ -148,6 +150,7 @@ private:
   const int64_t least_;
   std::vector<double> length_;
   double longest_ = 0;
+  std::optional<ProductError<T>> error_;  // asks the library: once
 };
 
 template <class T>
@@ -206,11 +209,12 @@ std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& table, 
   const double longest = longest_row(row, n, d, "table");
   check_products<T>(lengths, longest, "table");
   std::vector<std::vector<int32_t>> own(rows);
+  const ProductError<T> error(d, longest);
   std::vector<LargestOfRow<T>> largest;
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t hard = check_positives(offset, index, indices.numel(), i, n, hard_share);
     own[i].assign(index + offset[i], index + offset[i + 1]);
-    largest.emplace_back(hard, ProductError<T>(d, longest)(lengths[i]));
+    largest.emplace_back(hard, error(lengths[i]));
   }
   for_tiles<T>({feature, rows, d, d}, {row, n, d, d},
                [&](int64_t i, const T* similarity, int64_t from, int64_t columns) {
