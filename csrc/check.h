@@ -54,6 +54,7 @@ inline std::string shape_of(const Tensor& tensor) {
 
 // The memory of every element is there: a storage can be freed or made smaller under a tensor.
 inline void check_storage(const Tensor& tensor, const char* name) {
+  check(tensor.defined(), name, ": expected a tensor, got None");
   int64_t bytes = 0, last = tensor.storage_offset();
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
   for (int64_t dim = 0; dim < tensor.dim(); ++dim) {

@@ -27,6 +27,30 @@ def _names(dtypes: Sequence[torch.dtype]) -> str:
     return " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
+def check_dense(name: str, x: object) -> Tensor:
+    """A torch tensor with one number after the other (any strides): what the operators read.
+
+    Raises:
+        TypeError: if it is none, or sparse.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch tensor, got {type(x).__name__}")
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got layout {str(x.layout).removeprefix('torch.')}")
+    return x
+
+
+def check_all_dense(**tensors: object) -> None:
+    """The same for several arguments; None stands for one that was not given.
+
+    Raises:
+        TypeError: naming the first that is no dense tensor.
+    """
+    for name, x in tensors.items():
+        if x is not None:
+            check_dense(name, x)
+
+
 def check_tensor(name: str, x: object, dim: int, dtypes: Sequence[torch.dtype]) -> Tensor:
     """A tensor of `dim` dimensions and one of `dtypes`.
 
@@ -34,13 +58,12 @@ def check_tensor(name: str, x: object, dim: int, dtypes: Sequence[torch.dtype]) 
         TypeError: if it is no tensor or has another dtype.
         ValueError: if it has another number of dimensions.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a torch tensor, got {type(x).__name__}")
-    if x.dim() != dim:
-        raise ValueError(f"{name}: expected {dim} dimensions, got shape {tuple(x.shape)}")
-    if x.dtype not in dtypes:
-        raise TypeError(f"{name}: expected dtype {_names(dtypes)}, got {_names([x.dtype])}")
-    return x
+    tensor = check_dense(name, x)
+    if tensor.dim() != dim:
+        raise ValueError(f"{name}: expected {dim} dimensions, got shape {tuple(tensor.shape)}")
+    if tensor.dtype not in dtypes:
+        raise TypeError(f"{name}: expected dtype {_names(dtypes)}, got {_names([tensor.dtype])}")
+    return tensor
 
 
 def check_finite(name: str, x: Tensor) -> None:
@@ -157,6 +180,8 @@ def check_int(name: str, value: object, low: int, high: int | None = None, why: 
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     number = operator.index(value)
+    if abs(number) >= 1 << 63:
+        raise ValueError(f"{name}: expected an integer of 64 bits, got {number}")
     if high is not None and not low <= number <= high:
         reason = f" ({why})" if why else ""
         raise ValueError(f"{name}: expected an integer in [{low}, {high}]{reason}, got {number}")

@@ -123,6 +123,9 @@ class CSRGraph:
     shape: tuple[int, int]
 
     def __init__(self, indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int] | None = None) -> None:
+        for name, part in (("indptr", indptr), ("indices", indices), ("values", values)):
+            if not isinstance(part, Tensor):
+                raise TypeError(f"{name}: expected a torch tensor, got {type(part).__name__}")
         rows = indptr.numel() - 1
         object.__setattr__(self, "indptr", indptr)
         object.__setattr__(self, "indices", indices)

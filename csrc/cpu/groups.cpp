@@ -59,6 +59,8 @@ std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& sums, c
     combine(row.data(), false, terms, 2, 0, d);
     std::copy(row.begin(), row.end(), g + i * d);
   }
+  check_result<T>(loss, "temperature");
+  check_gradient<T>(gradient, "temperature");
   return {scalar<T>(f, loss / static_cast<double>(rows)), gradient};
 }
 
@@ -105,6 +107,11 @@ void refresh(Tensor& sums, const Tensor& table_tensor, const Tensor& indptr_tens
     for (int64_t r = offset[id]; r < offset[id + 1]; ++r) add_row(sum, from + row[r] * d + column, width);
     for (int64_t c = 0; c < width; ++c) made[g * d + column + c] = static_cast<S>(sum[c]);
   });
+  for (size_t g = 0; g < ids.size(); ++g) {
+    const bool finite =
+        std::all_of(made.begin() + g * d, made.begin() + (g + 1) * d, [](S s) { return std::isfinite(s); });
+    check(finite, "table: expected finite values with finite sums, got NaN or infinity in the sum of group ", ids[g]);
+  }
   const Uninterrupted writing;
   for (size_t g = 0; g < ids.size(); ++g) std::copy_n(made.data() + g * d, d, to + ids[g] * d);
 }

@@ -61,6 +61,22 @@ void check_products(const std::vector<double>& feature_lengths, double longest, 
   }
 }
 
+// A loss that T can hold; otherwise `name` is the argument that made it too large.
+template <class T>
+void check_result(double loss, const char* name) {
+  check(std::abs(loss) <= std::numeric_limits<T>::max(), name,
+        ": expected one for which the dtype can hold the loss, got ", loss);
+}
+
+template <class T>
+void check_gradient(const Tensor& gradient, const char* name) {
+  const auto* value = gradient.const_data_ptr<T>();
+  for (int64_t p = 0; p < gradient.numel(); ++p) {
+    check(std::isfinite(value[p]), name, ": expected one for which the dtype can hold the gradient, got ", value[p],
+          " in row ", p / gradient.size(1));
+  }
+}
+
 template <class T>
 struct Head {
   Head(const Tensor& features, const Tensor& centroids, const Tensor& labels)

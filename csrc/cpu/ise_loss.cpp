@@ -81,22 +81,6 @@ void add_similarities(const Head<T>& head, const Supports<T>& supports, LabelPre
   }
 }
 
-// A loss that T can hold; otherwise `name` is the argument that made it too large.
-template <class T>
-void check_result(double loss, const char* name) {
-  check(std::abs(loss) <= std::numeric_limits<T>::max(), name,
-        ": expected one for which the dtype can hold the loss, got ", loss);
-}
-
-template <class T>
-void check_gradient(const Tensor& gradient, const char* name) {
-  const auto* value = gradient.const_data_ptr<T>();
-  for (int64_t p = 0; p < gradient.numel(); ++p) {
-    check(std::isfinite(value[p]), name, ": expected one for which the dtype can hold the gradient, got ", value[p],
-          " in row ", p / gradient.size(1));
-  }
-}
-
 // k = 0: the contrastive term of the features alone. lp_weight = 0: without the label-preserving term, which is then 0.
 template <class T>
 Losses losses(const Head<T>& head, double degree_value, int64_t k, double temperature, double lp_temperature,

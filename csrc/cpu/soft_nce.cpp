@@ -267,6 +267,8 @@ std::tuple<Tensor, Tensor> soft_nce_loss(const Tensor& features, const Tensor& t
     loss.read(columns, weights, smooth, ranges, excluded);
     Tensor gradient = new_tensor(features, {needs_gradient ? features.size(0) : 0, features.size(1)});
     const double value = loss.run(negatives, needs_gradient ? gradient.mutable_data_ptr<T>() : nullptr);
+    check_result<T>(value, "temperature");
+    check_gradient<T>(gradient, "temperature");
     return {scalar<T>(features, value), gradient};
   };
   return features.scalar_type() == ScalarType::Double ? run(double{}) : run(float{});

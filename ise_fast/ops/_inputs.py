@@ -7,7 +7,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from ise_fast._checks import FLOATING
+from ise_fast._checks import FLOATING, check_dense
 
 
 def in_working_precision(name: str, x: Tensor) -> Tensor:
@@ -16,8 +16,7 @@ def in_working_precision(name: str, x: Tensor) -> Tensor:
     Raises:
         TypeError: if it is no floating tensor.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a torch tensor, got {type(x).__name__}")
+    check_dense(name, x)
     if x.dtype not in FLOATING:
         raise TypeError(f"{name}: expected a floating dtype, got {str(x.dtype).removeprefix('torch.')}")
     return x if x.dtype == torch.float64 else x.float()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops._inputs import refuse_second_derivative
 
 
@@ -38,7 +39,7 @@ def register_loss(name: str) -> None:
     torch.library.register_autograd(f"ise_fast::{name}", backward, setup_context=setup)
 
 
-@torch.library.register_fake("ise_fast::loss_backward")
+@register_fake("loss_backward")
 def _(grad: Tensor, features: Tensor, gradient: Tensor, loss: str) -> Tensor:
     return torch.empty_like(gradient)
 

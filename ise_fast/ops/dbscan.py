@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import check_int, check_number, check_tensor
+from ise_fast._checks import check_all_dense, check_int, check_number, check_tensor
+from ise_fast.ops._fake import register_fake
 from ise_fast.types import CSRGraph, DBSCANResult
 
 
@@ -48,6 +49,7 @@ def dbscan(graph: CSRGraph | Tensor, eps: float, min_samples: int = 4) -> DBSCAN
         if graph.indptr.numel() != rows + 1:
             raise ValueError(f"graph.indptr: expected {rows + 1} offsets for {rows} rows, got {graph.indptr.numel()}")
         parts = graph.indptr, graph.indices, graph.values
+        check_all_dense(**dict(zip(("graph.indptr", "graph.indices", "graph.values"), parts, strict=True)))
         return DBSCANResult(*torch.ops.ise_fast.dbscan(*parts, eps, min_samples))
     matrix = check_tensor("graph", graph, 2, (torch.float32, torch.float64))
     return DBSCANResult(*torch.ops.ise_fast.dbscan_dense(matrix, eps, min_samples))
@@ -57,11 +59,11 @@ def _fake_result(like: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return like.new_empty(rows, dtype=torch.int64), like.new_empty(rows, dtype=torch.bool)
 
 
-@torch.library.register_fake("ise_fast::dbscan")
+@register_fake("dbscan")
 def _(indptr: Tensor, indices: Tensor, values: Tensor, eps: float, min_samples: int) -> tuple[Tensor, Tensor]:
     return _fake_result(values, indptr.shape[0] - 1)
 
 
-@torch.library.register_fake("ise_fast::dbscan_dense")
+@register_fake("dbscan_dense")
 def _(graph: Tensor, eps: float, min_samples: int) -> tuple[Tensor, Tensor]:
     return _fake_result(graph, graph.shape[0])

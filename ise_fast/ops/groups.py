@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import check_int, check_number, check_tensor
+from ise_fast._checks import check_dense, check_int, check_number, check_tensor
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops._inputs import in_working_precision
 from ise_fast.ops._losses import fake_loss, register_loss, wants_gradient
 from ise_fast.types import Groups
@@ -56,6 +57,10 @@ def refresh_groups_(sums: Tensor, table: Tensor, members: Groups, touched: Tenso
         TypeError, ValueError: naming the argument; `sums` is then untouched.
     """
     rows = in_working_precision("table", table)
+    check_dense("sums", sums)
+    check_dense("touched", touched)
+    for part, tensor in zip(members._fields, members, strict=True):
+        check_dense(f"members.{part}", tensor)
     torch.ops.ise_fast.refresh_groups_(sums, rows, members.indptr, members.rows, touched)
 
 
@@ -97,11 +102,13 @@ def group_nce_loss(
     f, s = in_working_precision("features", features), in_working_precision("sums", sums)
     tau = check_number("temperature", temperature, 0, above=True)
     eps = check_number("eps", eps, 0)
+    check_dense("counts", counts)
+    check_dense("labels", labels)
     loss: Tensor = torch.ops.ise_fast.group_nce_loss(f, s.detach(), counts, labels, tau, eps, wants_gradient(f))[0]
     return loss
 
 
-@torch.library.register_fake("ise_fast::group_nce_loss")
+@register_fake("group_nce_loss")
 def _(
     features: Tensor,
     sums: Tensor,
@@ -114,7 +121,7 @@ def _(
     return fake_loss(features, needs_gradient)
 
 
-@torch.library.register_fake("ise_fast::refresh_groups_")
+@register_fake("refresh_groups_")
 def _(sums: Tensor, table: Tensor, indptr: Tensor, rows: Tensor, touched: Tensor) -> None:
     pass
 

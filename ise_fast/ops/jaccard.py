@@ -10,6 +10,7 @@ import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import HALF_OR_SINGLE, check_int, check_number, check_tensor, warn_unless_unit_rows
 from ise_fast._collapse import check_max_pairs, most_pairs, too_many_pairs
 from ise_fast.ops._copies import leave_out_copies
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops.neighbors import knn
 from ise_fast.reference.k_reciprocal import check_widths
 from ise_fast.types import CSRGraph
@@ -144,17 +145,17 @@ def _fake_csr(rows: int, indptr: Tensor, values: Tensor) -> _Csr:
     )
 
 
-@torch.library.register_fake("ise_fast::k_reciprocal_encoding")
+@register_fake("k_reciprocal_encoding")
 def _(x: Tensor, nn: Tensor, k2: int) -> _Csr:
     return _fake_csr(x.shape[0], nn, x)
 
 
-@torch.library.register_fake("ise_fast::jaccard_distance")
+@register_fake("jaccard_distance")
 def _(indptr: Tensor, indices: Tensor, values: Tensor) -> Tensor:
     rows = indptr.shape[0] - 1
     return values.new_empty(rows, rows)
 
 
-@torch.library.register_fake("ise_fast::jaccard_graph")
+@register_fake("jaccard_graph")
 def _(indptr: Tensor, indices: Tensor, values: Tensor, eps: float, begin: int, end: int, max_pairs: int = 0) -> _Csr:
     return _fake_csr(end - begin, indptr, values)

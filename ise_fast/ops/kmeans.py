@@ -7,6 +7,7 @@ from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import check_int
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops._inputs import in_working_precision
 from ise_fast.types import KMeansResult, KMeansStep
 
@@ -94,12 +95,12 @@ def kmeans(x: Tensor, centres: Tensor, *, iterations: int = 300) -> KMeansResult
     return KMeansResult(labels, means, float(inertia), int(done))
 
 
-@torch.library.register_fake("ise_fast::kmeans_start")
+@register_fake("kmeans_start")
 def _(x: Tensor, draws: Tensor) -> Tensor:
     return draws.new_empty(draws.shape, dtype=torch.int64)
 
 
-@torch.library.register_fake("ise_fast::kmeans_step")
+@register_fake("kmeans_step")
 def _(x: Tensor, centres: Tensor) -> tuple[Tensor, ...]:
     n, k = x.shape[0], centres.shape[0]
     return (
@@ -111,7 +112,7 @@ def _(x: Tensor, centres: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-@torch.library.register_fake("ise_fast::kmeans")
+@register_fake("kmeans")
 def _(x: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, ...]:
     return (
         x.new_empty(x.shape[0], dtype=torch.int64),

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import check_number
+from ise_fast._checks import check_all_dense, check_dense, check_int, check_number
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops._inputs import in_working_precision, refuse_second_derivative
 from ise_fast.types import ISELossOutput
 
@@ -68,6 +69,10 @@ def ise_loss(
         >>> out.loss.backward()
     """
     f, c = in_working_precision("features", features), in_working_precision("centroids", centroids)
+    check_dense("labels", labels)
+    check_all_dense(gram=gram)
+    if not torch.compiler.is_compiling():  # a traced number has no type to look at; the operator checks its range
+        k = check_int("k", k, 1)
     loss, contrastive, preserving, supports, _, _ = torch.ops.ise_fast.ise_loss(
         f,
         labels,
@@ -103,13 +108,14 @@ def cluster_nce_loss(features: Tensor, labels: Tensor, centroids: Tensor, temper
     Source: Dai et al., Cluster Contrast for Unsupervised Person Re-Identification, 2021.
     """
     f, c = in_working_precision("features", features), in_working_precision("centroids", centroids)
+    check_dense("labels", labels)
     tau = check_number("temperature", temperature, 0, above=True)
     needs_gradient = f.requires_grad and torch.is_grad_enabled()
     loss: Tensor = torch.ops.ise_fast.cluster_nce_loss(f, labels, c.detach(), tau, needs_gradient)[0]
     return loss
 
 
-@torch.library.register_fake("ise_fast::ise_loss")
+@register_fake("ise_loss")
 def _(
     features: Tensor,
     labels: Tensor,
@@ -129,7 +135,7 @@ def _(
     return tuple(features.new_empty(shape) for shape in shapes)
 
 
-@torch.library.register_fake("ise_fast::cluster_nce_loss")
+@register_fake("cluster_nce_loss")
 def _(
     features: Tensor, labels: Tensor, centroids: Tensor, temperature: float, needs_gradient: bool
 ) -> tuple[Tensor, Tensor]:
@@ -137,7 +143,7 @@ def _(
     return features.new_empty(()), features.new_empty((rows if needs_gradient else 0, d))
 
 
-@torch.library.register_fake("ise_fast::ise_loss_backward")
+@register_fake("ise_loss_backward")
 def _(
     grad_loss: Tensor,
     grad_contrastive: Tensor,
@@ -150,7 +156,7 @@ def _(
     return torch.empty_like(contrastive_gradient)
 
 
-@torch.library.register_fake("ise_fast::cluster_nce_loss_backward")
+@register_fake("cluster_nce_loss_backward")
 def _(grad: Tensor, features: Tensor, gradient: Tensor) -> Tensor:
     return torch.empty_like(gradient)
 

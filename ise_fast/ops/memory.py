@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import check_choice, check_number
+from ise_fast._checks import check_choice, check_dense, check_number
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops._inputs import in_working_precision
 
 
@@ -38,6 +39,8 @@ def _update(
     centroids: Tensor, rows: Tensor, labels: Tensor, supports: Tensor | None, momentum: float, mode: str
 ) -> None:
     """With supports [B, k, d] apart: taken after the rows, without a copy of both in one tensor."""
+    check_dense("centroids", centroids)
+    check_dense("labels", labels)
     rows = in_working_precision("rows", rows)
     if supports is not None:
         supports = in_working_precision("supports", supports)
@@ -52,11 +55,11 @@ def _refresh_gram_(gram: Tensor, centroids: Tensor, labels: Tensor | None = None
     torch.ops.ise_fast.refresh_gram_(gram, centroids, labels)
 
 
-@torch.library.register_fake("ise_fast::update_memory_")
+@register_fake("update_memory_")
 def _(centroids: Tensor, rows: Tensor, labels: Tensor, supports: Tensor | None, momentum: float, update: str) -> None:
     pass
 
 
-@torch.library.register_fake("ise_fast::refresh_gram_")
+@register_fake("refresh_gram_")
 def _(gram: Tensor, centroids: Tensor, labels: Tensor | None) -> None:
     pass

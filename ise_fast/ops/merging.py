@@ -7,6 +7,7 @@ from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import FLOATING, check_int, check_label_vector, check_number, check_tensor
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops.neighbors import knn, radius_graph
 from ise_fast.types import CSRGraph, Merges
 
@@ -86,7 +87,7 @@ def merge_rows(x: Tensor, labels: Tensor, penalty: float, merges: int) -> Merges
         radius = min(max(1.3 * radius, widest / 1000), widest)
 
 
-@torch.library.register_fake("ise_fast::merge_nearest")
+@register_fake("merge_nearest")
 def _(
     indptr: Tensor, indices: Tensor, values: Tensor, labels: Tensor, penalty: float, merges: int
 ) -> tuple[Tensor, Tensor, Tensor]:

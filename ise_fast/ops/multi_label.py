@@ -9,6 +9,7 @@ from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import check_int, check_number
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops._inputs import in_working_precision
 from ise_fast.ops._losses import fake_loss, register_loss, wants_gradient
 from ise_fast.types import CSRGraph
@@ -94,7 +95,7 @@ def multi_label_loss(
     return loss
 
 
-@torch.library.register_fake("ise_fast::cycle_positives")
+@register_fake("cycle_positives")
 def _(table: Tensor, rows: Tensor, threshold: float, least: int) -> tuple[Tensor, Tensor, Tensor]:
     count = torch.library.get_ctx().new_dynamic_size()
     return (
@@ -104,7 +105,7 @@ def _(table: Tensor, rows: Tensor, threshold: float, least: int) -> tuple[Tensor
     )
 
 
-@torch.library.register_fake("ise_fast::multi_label_loss")
+@register_fake("multi_label_loss")
 def _(
     features: Tensor,
     table: Tensor,

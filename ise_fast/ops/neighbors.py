@@ -7,6 +7,7 @@ from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import HALF_OR_SINGLE, check_choice, check_int, check_number, check_tensor
+from ise_fast.ops._fake import register_fake
 from ise_fast.types import KNN, CSRGraph
 
 METRICS = ("sqeuclidean", "euclidean", "cosine")
@@ -87,7 +88,7 @@ def _features(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...] = HALF_OR_SI
     return (matrix if matrix.dtype == torch.float64 else matrix.float()).detach()
 
 
-@torch.library.register_fake("ise_fast::knn")
+@register_fake("knn")
 def _(
     x: Tensor, k: int, y: Tensor | None = None, metric: str = "sqeuclidean", block: int = 0, width: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,7 +97,7 @@ def _(
     return x.new_empty(shape), integers, x.new_empty((), dtype=torch.int64)
 
 
-@torch.library.register_fake("ise_fast::radius_graph")
+@register_fake("radius_graph")
 def _(
     x: Tensor, eps: float, metric: str = "euclidean", block: int = 0, width: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:

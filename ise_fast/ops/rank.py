@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
+from ise_fast._checks import check_all_dense, check_int
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops.neighbors import knn
 from ise_fast.reference.rank import check_re_ranking
 from ise_fast.types import RankMetrics
@@ -87,18 +89,21 @@ def rank_metrics(
         >>> rank_metrics(distance, torch.tensor([7]), torch.tensor([7, 5, 7])).mAP
         0.8333333333333333
     """
+    check_all_dense(distance=distance, query_ids=query_ids, gallery_ids=gallery_ids)
+    check_all_dense(query_cams=query_cams, gallery_cams=gallery_cams)
+    max_rank = check_int("max_rank", max_rank, 1, 1 << 20)
     mean_ap, cmc, mean_inp, ap = torch.ops.ise_fast.rank_metrics(
         distance, query_ids, gallery_ids, query_cams, gallery_cams, max_rank
     )
     return RankMetrics(mean_ap.item(), cmc, mean_inp.item(), ap)
 
 
-@torch.library.register_fake("ise_fast::re_ranking")
+@register_fake("re_ranking")
 def _(x: Tensor, nn: Tensor, queries: int, k2: int, lambda_value: float, block: int = 0) -> Tensor:
     return x.new_empty(queries, x.shape[0] - queries)
 
 
-@torch.library.register_fake("ise_fast::rank_metrics")
+@register_fake("rank_metrics")
 def _(
     distance: Tensor,
     query_ids: Tensor,

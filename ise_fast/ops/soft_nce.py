@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import check_int, check_number
+from ise_fast._checks import check_all_dense, check_dense, check_int, check_number
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops._inputs import in_working_precision
 from ise_fast.ops._losses import fake_loss, register_loss, wants_gradient
 
@@ -72,6 +73,8 @@ def soft_nce_loss(
     f, v = in_working_precision("features", features), in_working_precision("table", table)
     w = in_working_precision("weights", weights).to(f.dtype)
     tau = check_number("temperature", temperature, 0, above=True)
+    check_dense("columns", columns)
+    check_all_dense(ranges=ranges, excluded=excluded)
     spread: Tensor | None
     if isinstance(smooth, Tensor):
         spread = in_working_precision("smooth", smooth).detach().to(f.dtype)
@@ -86,7 +89,7 @@ def soft_nce_loss(
     return loss
 
 
-@torch.library.register_fake("ise_fast::soft_nce_loss")
+@register_fake("soft_nce_loss")
 def _(
     features: Tensor,
     table: Tensor,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import check_int, check_number
+from ise_fast._checks import check_dense, check_int, check_number
+from ise_fast.ops._fake import register_fake
 from ise_fast.ops._inputs import in_working_precision, refuse_second_derivative
 from ise_fast.types import Nearest
 
@@ -41,6 +42,9 @@ def nearest_centroids(features: Tensor, centroids: Tensor, labels: Tensor, k: in
         tensor([[0]])
     """
     f, c = in_working_precision("features", features), in_working_precision("centroids", centroids)
+    check_dense("labels", labels)
+    if not torch.compiler.is_compiling():  # a traced number has no type to look at; the operator checks its range
+        k = check_int("k", k, 1)
     return Nearest(*torch.ops.ise_fast.nearest_centroids(f.detach(), c.detach(), labels, k))
 
 
@@ -67,24 +71,26 @@ def support_samples(features: Tensor, centroids: Tensor, labels: Tensor, nearest
     Source: Zhang et al., Implicit Sample Extension, CVPR 2022, equation 2.
     """
     f, c = in_working_precision("features", features), in_working_precision("centroids", centroids)
+    check_dense("labels", labels)
+    check_dense("nearest", nearest)
     degree = check_number("degree", degree, 0, 1)
     supports: Tensor = torch.ops.ise_fast.support_samples(f, c.detach(), labels, nearest, degree)[0]
     return supports
 
 
-@torch.library.register_fake("ise_fast::nearest_centroids")
+@register_fake("nearest_centroids")
 def _(features: Tensor, centroids: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
     check_int("k", k, 1)
     shape = (features.shape[0], k)
     return features.new_empty(shape), labels.new_empty(shape)
 
 
-@torch.library.register_fake("ise_fast::support_samples")
+@register_fake("support_samples")
 def _(features: Tensor, centroids: Tensor, labels: Tensor, nearest: Tensor, degree: float) -> tuple[Tensor, Tensor]:
     return features.new_empty((*nearest.shape, features.shape[1])), features.new_empty(nearest.shape)
 
 
-@torch.library.register_fake("ise_fast::support_samples_backward")
+@register_fake("support_samples_backward")
 def _(grad: Tensor, features: Tensor, supports: Tensor, norm: Tensor) -> Tensor:
     return torch.empty_like(features, memory_format=torch.contiguous_format)
 
