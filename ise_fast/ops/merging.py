@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import FLOATING, check_int, check_label_vector, check_number, check_tensor
+from ise_fast._checks import FLOATING, check_dense, check_int, check_label_vector, check_number, check_tensor
 from ise_fast.ops._fake import register_fake
 from ise_fast.ops.neighbors import knn, radius_graph
 from ise_fast.types import CSRGraph, Merges
@@ -47,6 +47,7 @@ def merge_nearest(graph: CSRGraph, labels: Tensor, penalty: float, merges: int) 
         raise ValueError(f"graph: expected a square graph, got shape {graph.shape}")
     penalty, merges = check_number("penalty", penalty, 0), check_int("merges", merges, 0)
     parts = graph.indptr, graph.indices, graph.values
+    check_dense("labels", labels)
     return Merges(*torch.ops.ise_fast.merge_nearest(*parts, labels, penalty, merges))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import check_int, check_number
+from ise_fast._checks import check_dense, check_int, check_number
 from ise_fast.ops._fake import register_fake
 from ise_fast.ops._inputs import in_working_precision
 from ise_fast.ops._losses import fake_loss, register_loss, wants_gradient
@@ -47,6 +47,7 @@ def cycle_positives(table: Tensor, rows: Tensor, threshold: float = 0.6, least: 
     v = in_working_precision("table", table).detach()
     threshold = check_number("threshold", threshold, -math.inf)
     least = check_int("least", least, 1)
+    check_dense("rows", rows)
     indptr, indices, values = torch.ops.ise_fast.cycle_positives(v, rows, threshold, least)
     return CSRGraph(indptr, indices, values, (rows.shape[0], v.shape[0]))
 
