@@ -28,8 +28,7 @@ public:
         degree_(degree),
         inverse_tau_(static_cast<T>(1 / tau)),
         gram_(gram),
-        // Half of float's range: neither e_c nor its quotient by their sum can leave it.
-        bounded_(2.002 * longest / tau <= 84),
+        bounded_(exponents_are_bounded(longest, tau)),
         scale_(1 / (tau * head.rows * (1 + supports.k))) {}
 
   // Samples [begin, begin + count). products: [count, K], their inner products with the centroids, overwritten.

@@ -87,16 +87,17 @@ __global__ void softmax_sums(Samples in, const float* direct, int64_t tile, int6
   const Cosines cosine(in, direct, tile, columns, blockIdx.x, state);
   const int64_t own = in.labels[blockIdx.x / (1 + in.k)] - tile;
   const float inverse_tau = static_cast<float>(1 / tau);
-  if (!(2.002 * length_of_bits(*longest) / tau <= 84)) {  // exp might overflow: the online form
+  if (!exponents_are_bounded(length_of_bits(*longest), tau)) {  // exp might overflow: the online form
     double top = state.top;
     for (int64_t c = threadIdx.x; c < columns; c += kHeadThreads) {
       if (c != own) top = Max{}(top, static_cast<double>(cosine(c) * inverse_tau));
     }
     top = block_reduce(top, Max{}, static_cast<double>(state.top), scratch);
-    const double shrink = exp(state.top - top);
+    const float rounded = static_cast<float>(top);  // what the terms to come are relative to
+    const double shrink = exp(static_cast<double>(state.top) - rounded);
     state.s *= shrink;
     state.t *= shrink;
-    state.top = static_cast<float>(top);
+    state.top = rounded;
   }
   constexpr int64_t kPiece = 64 * kHeadThreads;  // 64 float32 additions a thread, then float64
   double s = 0, t = 0;
@@ -140,7 +141,7 @@ __global__ void sample_losses(const RowState* states, double* losses, int64_t co
 // W = scale x sum over the sample's rows of (P - Y) / n, into `weights` (the products, in place); a thread a number.
 __global__ void fill_weights(Samples in, const float* direct, int64_t tile, int64_t columns, double tau, double scale,
                              const RowState* states, float* weights) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x, i = blockIdx.y;
+  const auto [i, c] = cell_of_thread(columns);
   if (c >= columns) return;
   const bool own = c == in.labels[i] - tile;
   const float inverse_tau = static_cast<float>(1 / tau);
@@ -166,7 +167,7 @@ __global__ void fill_weights(Samples in, const float* direct, int64_t tile, int6
 
 // A unit row takes no gradient along itself; a thread a number of the gradient.
 __global__ void project(Samples in, double scale, const RowState* states, float* gradient) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x, i = blockIdx.y;
+  const auto [i, c] = cell_of_thread(in.d);
   if (c >= in.d) return;
   float sum = gradient[i * in.d + c];
   for (int64_t r = 0; r < 1 + in.k; ++r) {

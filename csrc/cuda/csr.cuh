@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../check_graph.h"
+#include "allocate.h"
 #include "cub.h"
 #include "reduce.cuh"
 
@@ -39,8 +40,7 @@ template <class T>
 class Scratch {
 public:
   Scratch(int64_t n, const Tensor& like)
-      : memory_(torch::stable::new_empty(like, {std::max<int64_t>(n, 1) * static_cast<int64_t>(sizeof(T))},
-                                         ScalarType::Byte)),
+      : memory_(device_empty(like, {std::max<int64_t>(n, 1) * static_cast<int64_t>(sizeof(T))}, ScalarType::Byte)),
         bytes_(std::max<int64_t>(n, 1) * sizeof(T)) {}
   T* data() const { return reinterpret_cast<T*>(memory_.mutable_data_ptr<uint8_t>()); }
   void fill(int byte, cudaStream_t stream) const { fill_bytes(data(), byte, bytes_, stream); }
@@ -176,9 +176,9 @@ inline CsrTensors compress(const uint64_t* key, const uint32_t* value_bits, int6
   LAUNCH(csr::mark_heads, blocks_for(n + 1), kCsrThreads, 0, stream, key, n, position.data());
   exclusive_sum(position.data(), position.data(), n + 1, like, stream);
   const int64_t nnz = read_back(position.data() + n, stream);
-  Tensor indptr = torch::stable::new_empty(like, {rows + 1}, ScalarType::Long);
-  Tensor indices = torch::stable::new_empty(like, {nnz}, ScalarType::Int);
-  Tensor values = torch::stable::new_empty(like, {nnz}, ScalarType::Float);
+  Tensor indptr = device_empty(like, {rows + 1}, ScalarType::Long);
+  Tensor indices = device_empty(like, {nnz}, ScalarType::Int);
+  Tensor values = device_empty(like, {nnz}, ScalarType::Float);
   LAUNCH(csr::row_offsets, blocks_for(rows + 1), kCsrThreads, 0, stream, key, position.data(), n, rows, column_bits,
          indptr.mutable_data_ptr<int64_t>());
   if (n > 0) {
@@ -206,9 +206,10 @@ inline CsrTensors sort_and_compress(const Scratch<uint64_t>& key, const Scratch<
 }
 
 // How many unsorted entries to hold at once: key, value, their sorted copies, CUB's scratch and positions are about 64
-// bytes each; a small part of what is free keeps the peak low and is enough to fill the device.
+// bytes each; a small part of the device keeps the peak low and is enough to fill it.
+constexpr int64_t kFewestEntries = int64_t{1} << 14;
 inline int64_t entry_budget() {
-  return std::max<int64_t>(int64_t{1} << 14, free_bytes() / 64 / 64);
+  return std::max(kFewestEntries, device_bytes() / 64 / 64);
 }
 
 // Consecutive ranges of rows with at most `budget` entries (one row may have more): their bounds, from offsets
@@ -244,9 +245,8 @@ inline CsrTensors concatenate(const std::vector<CsrTensors>& parts, const Tensor
     rows += indptr.size(0) - 1;
     nnz += indices.size(0);
   }
-  CsrTensors whole{torch::stable::new_empty(like, {rows + 1}, ScalarType::Long),
-                   torch::stable::new_empty(like, {nnz}, ScalarType::Int),
-                   torch::stable::new_empty(like, {nnz}, ScalarType::Float)};
+  CsrTensors whole{device_empty(like, {rows + 1}, ScalarType::Long), device_empty(like, {nnz}, ScalarType::Int),
+                   device_empty(like, {nnz}, ScalarType::Float)};
   auto& [all_indptr, all_indices, all_values] = whole;
   fill_bytes(all_indptr.mutable_data_ptr<int64_t>(), 0, (rows + 1) * sizeof(int64_t), stream);
   int64_t row = 0, entry = 0;
@@ -261,6 +261,22 @@ inline CsrTensors concatenate(const std::vector<CsrTensors>& parts, const Tensor
     entry += indices.size(0);
   }
   return whole;
+}
+
+// Row by row from `entries` (begin, end, n) of ranges of rows with n entries each, which `offset` [rows + 1] tells.
+template <class Entries>
+CsrTensors in_ranges(const int64_t* offset, int64_t rows, const Tensor& like, cudaStream_t stream,
+                     const Entries& entries) {
+  return halve_on_failure(entry_budget(), kFewestEntries, [&](int64_t budget) {
+    const std::vector<int64_t> bounds = split_rows(offset, rows, budget, stream);
+    std::vector<CsrTensors> parts;
+    for (size_t part = 0; part + 1 < bounds.size(); ++part) {
+      const int64_t begin = bounds[part], end = bounds[part + 1];
+      const int64_t n = read_back(offset + end, stream) - read_back(offset + begin, stream);
+      parts.push_back(entries(begin, end, n));
+    }
+    return concatenate(parts, like, stream);
+  });
 }
 
 }  // namespace ise_fast

@@ -2,10 +2,10 @@
 
 #ifdef __CUDACC__
 
-#include <torch/csrc/stable/ops.h>
-
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
+
+#include "allocate.h"
 
 namespace ise_fast {
 namespace {
@@ -17,8 +17,7 @@ template <class Call>
 void with_scratch(const Tensor& like, Call call) {
   size_t bytes = 0;
   check_cuda(call(nullptr, bytes), "CUB");
-  const Tensor scratch =
-      torch::stable::new_empty(like, {static_cast<int64_t>(bytes)}, torch::headeronly::ScalarType::Byte);
+  const Tensor scratch = device_empty(like, {static_cast<int64_t>(bytes)}, torch::headeronly::ScalarType::Byte);
   check_cuda(call(scratch.mutable_data_ptr(), bytes), "CUB");
 }
 

@@ -129,8 +129,7 @@ bool cluster(const Graph& graph, int64_t rows, int64_t min_samples, bool* core, 
 using Result = std::tuple<Tensor, Tensor>;
 
 Result empty_result(const Tensor& like, int64_t rows) {
-  return {torch::stable::new_empty(like, {rows}, ScalarType::Long),
-          torch::stable::new_empty(like, {rows}, ScalarType::Bool)};
+  return {device_empty(like, {rows}, ScalarType::Long), device_empty(like, {rows}, ScalarType::Bool)};
 }
 
 // The CPU operator `name` on copies of the graph's tensors.
@@ -169,8 +168,8 @@ Result dbscan_csr(const Tensor& indptr, const Tensor& indices, const Tensor& val
 Result dbscan(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps, int64_t min_samples) {
   check_dbscan(indptr, indices, values, eps, min_samples);
   const DeviceScope device(values);
-  const Tensor offsets = torch::stable::contiguous(indptr), cols = torch::stable::contiguous(indices),
-               distances = torch::stable::contiguous(values);
+  const Tensor offsets = device_contiguous(indptr), cols = device_contiguous(indices),
+               distances = device_contiguous(values);
   const bool narrow = cols.scalar_type() == ScalarType::Int, single = distances.scalar_type() == ScalarType::Float;
   const auto run = narrow   ? single ? dbscan_csr<int32_t, float> : dbscan_csr<int32_t, double>
                    : single ? dbscan_csr<int64_t, float>
@@ -210,7 +209,7 @@ Result dbscan_matrix(const Tensor& distance, double eps, int64_t min_samples) {
 Result dbscan_dense(const Tensor& graph, double eps, int64_t min_samples) {
   check_dbscan_dense(graph, eps, min_samples);
   const DeviceScope device(graph);
-  const Tensor d = torch::stable::contiguous(graph);
+  const Tensor d = device_contiguous(graph);
   const auto run = d.scalar_type() == ScalarType::Float ? dbscan_matrix<float> : dbscan_matrix<double>;
   return run(d, eps, min_samples);
 }

@@ -1,5 +1,5 @@
 // The device that a tensor lives on: which one is current, its stream, what it offers. In the tests' host build the
-// device is the CPU, posing as a GPU with little memory and few multiprocessors.
+// device is the CPU, posing as a GPU that the tests describe (tests/simt/pretended.h).
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -53,11 +53,20 @@ inline int64_t shared_bytes_per_block() {
   return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
 }
 
-// What an operator may plan its scratch with: memory that nobody has, in bytes. PyTorch's cache counts as taken.
-inline int64_t free_bytes() {
+// All memory of the current device, in bytes. Scratch is planned with it: what is free says nothing, since PyTorch's
+// cache counts as taken.
+inline int64_t device_bytes() {
   size_t free = 0, total = 0;
   check_cuda(cudaMemGetInfo(&free, &total));
-  return static_cast<int64_t>(free);
+  return static_cast<int64_t>(total);
+}
+
+// For the tests, which let small allocations fail (allocate.h) and small inputs go in many tiles.
+inline bool may_allocate(int64_t) {
+  return true;
+}
+inline int64_t at_once(int64_t numbers) {
+  return numbers;
 }
 
 // A number that the host needs, such as the size of an output. Waits for the stream.
@@ -77,33 +86,54 @@ inline void fill_bytes(void* device_pointer, int byte, size_t bytes, cudaStream_
 
 #else
 
+#include <algorithm>
 #include <cstring>
 
+#include "pretended.h"
 #include "simt.h"
 
 namespace ise_fast {
 
-struct DeviceScope {
-  explicit DeviceScope(const torch::stable::Tensor&) {}
+class DeviceScope {
+public:
+  explicit DeviceScope(const torch::stable::Tensor&) : before_(simt::device.current) {
+    simt::device.current = simt::device.of_tensors;
+  }
+  ~DeviceScope() { simt::device.current = before_; }
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
+
+private:
+  const int before_;
 };
 
 inline cudaStream_t current_stream(const torch::stable::Tensor&) {
-  return nullptr;
+  return simt::stream_of_tensors();
 }
 inline int multiprocessors() {
-  return 4;
+  simt::check_device("multiprocessors");
+  return simt::device.multiprocessors;
 }
 inline int64_t shared_bytes_per_block() {
   return 99 * 1024;  // the least that a supported GPU offers
 }
-inline int64_t free_bytes() {
-  return 64 << 20;
+inline int64_t device_bytes() {
+  simt::check_device("device_bytes");
+  return simt::device.bytes;
+}
+inline bool may_allocate(int64_t bytes) {
+  return bytes <= simt::device.largest_allocation;
+}
+inline int64_t at_once(int64_t numbers) {
+  return std::min(numbers, simt::device.most_numbers);
 }
 template <class T>
-T read_back(const T* device_pointer, cudaStream_t) {
+T read_back(const T* device_pointer, cudaStream_t stream) {
+  simt::check_device("read_back", stream);
   return *device_pointer;
 }
-inline void fill_bytes(void* device_pointer, int byte, size_t bytes, cudaStream_t) {
+inline void fill_bytes(void* device_pointer, int byte, size_t bytes, cudaStream_t stream) {
+  simt::check_device("fill_bytes", stream);
   std::memset(device_pointer, byte, bytes);
 }
 

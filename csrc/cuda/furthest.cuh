@@ -40,8 +40,8 @@ void furthest_squared(const Tensor& x, double* furthest, int64_t block, cudaStre
   constexpr int64_t kMostRows = 4096;  // enough to fill a device: the tile stays far below n x n
   FilterSide side, none;
   const FilterUnits units = prepare_filter<float>(side, none, x, nullptr, Metric::kSquaredEuclidean, stream);
-  const int64_t n = x.size(0), height = std::min(kMostRows, tile_rows(n, n, block));
-  const Tensor buffer = torch::stable::new_empty(x, {height, n});
+  const int64_t n = x.size(0);
+  const auto [height, buffer] = new_tile(x, std::min(kMostRows, tile_rows(n, n, block)), n);
   for (int64_t first = 0; first < n; first += height) {
     const int64_t count = std::min(height, n - first);
     const Tensor product = multiply_tile(buffer, side.rounded, side.rounded, first, count);

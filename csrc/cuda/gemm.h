@@ -1,36 +1,104 @@
-// Matrix products by PyTorch's library, called through its dispatcher: cuBLAS on a GPU.
+// Matrix products by cuBLAS, called directly, with the handle that PyTorch keeps for the current device and stream.
+//
+// Not through aten::mm, which obeys settings of the user that our bounds and bits do not survive: with
+// torch.set_float32_matmul_precision("high") it rounds float32 to 11 bits, with allow_fp16_accumulation it refuses
+// float16 operands, with use_deterministic_algorithms(True) it wants an environment variable. Here a product is always
+// of the numbers as they are, accumulated in float32.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <array>
+#include <algorithm>
+#include <limits>
+#include <sstream>
+#include <stdexcept>
+
+#include "device.h"
+
+#ifdef __CUDACC__
+
+// All that we need of cublas_v2.h: nvcc may come without it. PyTorch has loaded the library.
+extern "C" {
+int cublasSetMathMode(void* handle, int mode);
+const char* cublasGetStatusString(int status);
+int cublasGemmEx(void* handle, int a_transposed, int b_transposed, int m, int n, int k, const void* alpha,
+                 const void* a, int a_type, int a_pitch, const void* b, int b_type, int b_pitch, const void* beta,
+                 void* c, int c_type, int c_pitch, int compute_type, int algorithm);
+}
+
+#else
+#include "cublas.h"  // of tests/simt
+#endif
 
 namespace ise_fast {
+namespace blas {
 
-// out [m, n] f32 = a [m, d] b [d, n], accumulated in f32. a and b are both f16, both bf16 or both f32, with any strides
-// (torch::stable::transpose makes b from rows); out may be a slice of a larger tensor.
-// Only the "out" overloads: autocast, which may be active around us, leaves those alone. f32 products follow
-// torch.backends.cuda.matmul.allow_tf32 (off by default); the bits of a result may differ between GPUs and libraries.
+constexpr int kDefaultMath = 0, kCompute32F = 68, kDefaultAlgorithm = -1;
+constexpr int kFloat = 0, kHalf = 2, kBFloat16 = 14;
+
+inline void* handle() {
+  void* found = nullptr;
+  TORCH_ERROR_CODE_CHECK(torch_get_current_cuda_blas_handle(&found));
+  return found;
+}
+
+// A matrix as cuBLAS sees it, column by column: so ours appear transposed, unless their rows are what is contiguous.
+struct Operand {
+  const void* data;
+  int type, pitch, transposed;
+
+  explicit Operand(const torch::stable::Tensor& matrix) : data(matrix.const_data_ptr()) {
+    using torch::headeronly::ScalarType;
+    const int64_t rows = matrix.size(0), columns = matrix.size(1), down = matrix.stride(0), across = matrix.stride(1);
+    const bool by_rows = (across == 1 || columns == 1) && (down >= columns || rows == 1);
+    const bool by_columns = (down == 1 || rows == 1) && (across >= rows || columns == 1);
+    if (!by_rows && !by_columns) throw std::logic_error("matmul: expected a matrix with contiguous rows or columns");
+    const int64_t wanted = std::max<int64_t>(by_rows ? std::max(down, columns) : std::max(across, rows), 1);
+    if (wanted > std::numeric_limits<int>::max()) throw std::logic_error("matmul: expected rows below 2^31 numbers");
+    pitch = static_cast<int>(wanted);
+    transposed = !by_rows;
+    type = matrix.scalar_type() == ScalarType::Float  ? kFloat
+           : matrix.scalar_type() == ScalarType::Half ? kHalf
+                                                      : kBFloat16;
+  }
+};
+
+}  // namespace blas
+
+// out [m, n] f32 = a [m, d] b [d, n], accumulated in f32. a and b are both f16, both bf16 or both f32, each contiguous
+// by rows or by columns (torch::stable::transpose makes b from rows); out may be a slice of a larger tensor, or have
+// padded rows. The bits of a result may differ between GPUs and libraries, not between two calls.
 inline void matmul(torch::stable::Tensor& out, const torch::stable::Tensor& a, const torch::stable::Tensor& b) {
-  using torch::headeronly::ScalarType;
-  using torch::stable::Tensor;
-  using torch::stable::detail::from;
-  const auto call = [](const char* overload, auto stack) {
-    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", overload, stack.data(), TORCH_ABI_VERSION));
-    torch::stable::detail::to<Tensor>(stack[0]);  // takes ownership of the returned handle
-  };
-  if (a.scalar_type() == ScalarType::Float) {
-    call("out", std::array<StableIValue, 3>{from(a), from(b), from(out)});
+  const int64_t m = out.size(0), n = out.size(1), d = a.size(1);
+  if (m == 0 || n == 0) return;
+  const blas::Operand left(a), right(b), result(out);
+  if (d == 0) {
+    fill_bytes(out.mutable_data_ptr(), 0, ((m - 1) * result.pitch + n) * sizeof(float), current_stream(out));
     return;
   }
-#ifdef __CUDACC__
-  call("dtype_out", std::array<StableIValue, 4>{from(a), from(b), from(ScalarType::Float), from(out)});
-#else  // a CPU has no such overload: products of two f16 or bf16 numbers are exact in f32, so converting first is the
-       // same
-  const Tensor wide_a = torch::stable::to(a, ScalarType::Float), wide_b = torch::stable::to(b, ScalarType::Float);
-  call("out", std::array<StableIValue, 3>{from(wide_a), from(wide_b), from(out)});
-#endif
+  const auto check_status = [&](int status, const char* call) {
+    if (status == 0) return;
+    std::ostringstream text;
+    text << call << ": " << cublasGetStatusString(status) << " ([" << m << ", " << d << "] x [" << d << ", " << n
+         << "])";
+    throw std::runtime_error(text.str());
+  };
+  void* const handle = blas::handle();
+  // PyTorch sets this to what the user asked for whenever it takes the handle, so nothing has to be put back.
+  check_status(cublasSetMathMode(handle, blas::kDefaultMath), "cublasSetMathMode");
+  const float one = 1, zero = 0;
+  check_status(cublasGemmEx(handle, right.transposed, left.transposed, static_cast<int>(n), static_cast<int>(m),
+                            static_cast<int>(d), &one, right.data, right.type, right.pitch, left.data, left.type,
+                            left.pitch, &zero, out.mutable_data_ptr(), blas::kFloat, result.pitch, blas::kCompute32F,
+                            blas::kDefaultAlgorithm),
+               "cublasGemmEx");
+}
+
+// |float32 product - exact one| <= this x ||a|| ||b||, for any order of summation, with rounding or truncation; the 16
+// covers the rounding of the exact one to float32, so that values that round to a tie are both candidates.
+inline double product_error(int64_t d) {
+  return (2 * d + 16) * 0x1p-24 * 1.01;
 }
 
 }  // namespace ise_fast

@@ -5,11 +5,11 @@
 // NaN; no kernel reads or writes out of bounds for it.
 #pragma once
 
-#include <cfloat>
 #include <cmath>
 
 #include "../math/dot.h"
 #include "../math/ordered_key.h"
+#include "allocate.h"
 #include "launch.h"
 #include "reduce.cuh"
 
@@ -22,6 +22,20 @@ constexpr double kShortestNorm = 1e-12;  // as torch.nn.functional.normalize
 
 inline unsigned blocks_for(int64_t count, int64_t per_block) {
   return static_cast<unsigned>((count + per_block - 1) / per_block);
+}
+
+// A number of a matrix, by a thread each; blocks do not reach over the end of a row. (The rows are not gridDim.y, which
+// ends at 65,535.)
+struct Cell {
+  int64_t row, column;  // the column may be one behind the end
+};
+
+__device__ inline Cell cell_of_thread(int64_t columns) {
+  const auto across = static_cast<unsigned>((columns + kHeadThreads - 1) / kHeadThreads);
+  return {blockIdx.x / across, static_cast<int64_t>(blockIdx.x % across) * kHeadThreads + threadIdx.x};
+}
+inline unsigned cell_blocks(int64_t rows, int64_t columns) {
+  return static_cast<unsigned>(rows * ((columns + kHeadThreads - 1) / kHeadThreads));
 }
 
 // The whole inner product, in every lane of a warp; bits as math/dot.h.
@@ -62,7 +76,9 @@ __device__ uint64_t next_key(int64_t count, uint64_t last, bool first, uint64_t*
 }
 
 // The k nearest centroids of one row a block, from its approximate products z: what may belong to the answer is
-// computed exactly (see csrc/cpu/nearest.h for the certificate). keys: scratch like z. similarity may be null.
+// computed exactly (see csrc/cpu/nearest.h for the certificate). keys: scratch like z. similarity may be null. With NaN
+// or infinity in the feature or in a centroid nothing is certain, and everything would be computed: the answer is then
+// 0 with similarity NaN.
 __global__ void nearest_of_rows(const float* z, const float* features, const float* centroids, const int64_t* labels,
                                 const unsigned* longest, uint64_t* keys, float* similarity, int64_t* nearest,
                                 int64_t clusters, int64_t d, int64_t k, double unit_error) {
@@ -80,9 +96,10 @@ __global__ void nearest_of_rows(const float* z, const float* features, const flo
   }
   const double error = unit_error * sqrt(warp_dot(feature, feature, d)) * length_of_bits(*longest);
   const double threshold = descending_value(last) - 2 * error;
-  const auto candidate = [&](int64_t j) { return j != own && !(row[j] < threshold); };
+  const bool finite = fabs(threshold) < INFINITY;  // for all threads the same
+  const auto candidate = [&](int64_t j) { return finite && j != own && !(row[j] < threshold); };
 
-  for (int64_t chunk = threadIdx.x / kWarpSize * kWarpSize; chunk < clusters; chunk += kHeadThreads) {
+  for (int64_t chunk = threadIdx.x / kWarpSize * kWarpSize; finite && chunk < clusters; chunk += kHeadThreads) {
     const int64_t j = chunk + threadIdx.x % kWarpSize;
     unsigned wanted = __ballot_sync(kWholeWarp, j < clusters && candidate(j));
     while (wanted) {
@@ -98,7 +115,7 @@ __global__ void nearest_of_rows(const float* z, const float* features, const flo
     if (threadIdx.x == 0) {
       const int64_t found = key_index(last);
       nearest[i * k + r] = found < clusters ? found : 0;
-      if (similarity) similarity[i * k + r] = valid ? descending_value(last) : NAN;
+      if (similarity) similarity[i * k + r] = valid && finite ? descending_value(last) : NAN;
     }
   }
 }

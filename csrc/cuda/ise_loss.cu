@@ -54,6 +54,8 @@ Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t count) {
   return torch::stable::narrow(all, 0, begin, count);
 }
 
+constexpr int64_t kMostRows = 256;  // of a block whose products do not all fit
+
 struct Options {
   double degree, temperature, lp_temperature, lp_weight;
   int64_t k;  // 0: the contrastive term of the features alone
@@ -65,35 +67,33 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   const int64_t rows = f.size(0), d = f.size(1), clusters = c.size(0), k = options.k;
   const cudaStream_t stream = current_stream(f);
   const Tensor c_transposed = torch::stable::transpose(c, 0, 1);
-  const auto words = [&](int64_t count) { return torch::stable::new_empty(y, {std::max<int64_t>(count, 1)}); };
-  Tensor supports = torch::stable::new_empty(f, {rows, k, d}), norms = torch::stable::new_empty(f, {rows, k});
-  Tensor contrastive_gradient = torch::stable::new_empty(f, {options.needs_gradient ? rows : 0, d});
+  const auto words = [&](int64_t count) { return device_empty(y, {std::max<int64_t>(count, 1)}); };
+  Tensor supports = device_empty(f, {rows, k, d}), norms = device_empty(f, {rows, k});
+  Tensor contrastive_gradient = device_empty(f, {options.needs_gradient ? rows : 0, d});
   const bool preserves = k > 0 && options.lp_weight > 0;  // a weight of 0 costs nothing
-  Tensor lp_gradient = torch::stable::new_empty(f, {options.needs_gradient && preserves ? rows : 0, d});
+  Tensor lp_gradient = device_empty(f, {options.needs_gradient && preserves ? rows : 0, d});
   const float *feature = f.const_data_ptr<float>(), *centroid = c.const_data_ptr<float>();
   const float* const gram_data = gram ? gram->const_data_ptr<float>() : nullptr;
   const int64_t* const label = y.const_data_ptr<int64_t>();
 
-  Tensor longest_word = torch::stable::new_zeros(y, {1});
+  Tensor longest_word = device_zeros(y, {1});
   auto* const longest = words_of<unsigned>(longest_word);
   LAUNCH(longest_centroid, blocks_for(clusters, kHeadWarps), kHeadThreads, 0, stream, centroid, gram_data, longest,
          clusters, d);
 
   // Rows whose products with all centroids are held at once: the batch if they fit, so that the label-preserving term
   // can use them.
-  constexpr int64_t kScratch = int64_t{1} << 25;
+  const int64_t most = at_once(int64_t{1} << 25);
   const int64_t block =
-      rows * clusters <= kScratch ? rows : std::min(rows, std::clamp<int64_t>(kScratch / clusters, 64, 256));
-  const int64_t width = gram || k == 0 ? clusters : std::clamp<int64_t>(kScratch / (block * k), 1, clusters);
-  Tensor products = torch::stable::new_empty(f, {block, clusters});
+      rows * clusters <= most ? rows : std::min(rows, std::clamp(most / clusters, at_once(64), kMostRows));
+  const int64_t width = gram || k == 0 ? clusters : std::clamp<int64_t>(most / (block * k), 1, clusters);
+  // Features whose choices of supports are held at once.
+  const int64_t users = preserves ? std::clamp<int64_t>(at_once(int64_t{1} << 22) / (rows * k), 1, rows) : 0;
+  Tensor products = device_empty(f, {block, clusters});
   Tensor keys = words(k > 0 ? block * clusters : 0), nearest = words(rows * k);
   Tensor state_words = words(block * (1 + k) * static_cast<int64_t>(sizeof(RowState) / 8));
   Tensor row_losses = words(rows), lp_row_losses = words(rows);
-  Tensor links = words(rows),
-         choice_words = words(preserves ? rows * rows * static_cast<int64_t>(sizeof(Choice) / 8) : 0);
   auto* const states = words_of<RowState>(state_words);
-  auto *leader = words_of<int>(links), *next = leader + rows;
-  auto* const choices = words_of<Choice>(choice_words);
   const double scale = 1 / (options.temperature * static_cast<double>(rows * (1 + k)));
   Similarities similarity = {nullptr,
                              nullptr,
@@ -105,8 +105,34 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
                              clusters,
                              k,
                              static_cast<float>(options.degree)};
-  if (preserves)
-    LAUNCH(link_labels, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, label, leader, next, rows);
+
+  // The label-preserving term, a part of the features after the other. products: null once they are gone, then the
+  // supports' own products are made.
+  Tensor link_words = words(2 * rows + 1), choice_words = words((3 * rows * users + 1) / 2);
+  auto* const link = words_of<int>(link_words);
+  const BatchLabels batch = {link, link + rows, link + 2 * rows, link + 3 * rows, link + 4 * rows};
+  const auto preserve_labels = [&](const float* all_products) {
+    LAUNCH(link_labels, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, label, batch, rows);
+    LAUNCH(number_labels, 1, kHeadThreads, 0, stream, batch, rows);
+    const Tensor others = all_products ? f : torch::stable::view(supports, {rows * k, d});
+    const Tensor met = device_empty(f, {users, others.size(0)});
+    (all_products ? similarity.square : similarity.direct) = met.const_data_ptr<float>();
+    for (int64_t begin = 0; begin < rows; begin += users) {
+      const int64_t count = std::min(users, rows - begin);
+      Tensor part = rows_of(met, 0, count);
+      matmul(part, rows_of(f, begin, count), torch::stable::transpose(others, 0, 1));
+      if (all_products) similarity.products = all_products + begin * clusters;
+      auto* const support = words_of<int>(choice_words);
+      auto* const numbers = reinterpret_cast<float*>(support + rows * count);
+      const Choices choices = {support, numbers, numbers + rows * count, begin, count};
+      LAUNCH(choose_supports, static_cast<unsigned>(count), kHeadThreads, 0, stream, similarity, batch,
+             options.lp_temperature, choices, words_of<double>(lp_row_losses));
+      if (!options.needs_gradient) continue;
+      LAUNCH(preserving_gradient, cell_blocks(rows, d), kHeadThreads, 0, stream, choices, batch, feature,
+             supports.const_data_ptr<float>(), norms.const_data_ptr<float>(), lp_gradient.mutable_data_ptr<float>(),
+             rows, d, k);
+    }
+  };
 
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
@@ -128,26 +154,20 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
     if (k > 0) {
       LAUNCH(nearest_of_rows, static_cast<unsigned>(count), kHeadThreads, 0, stream, in.products, in.features, centroid,
              in.labels, longest, words_of<uint64_t>(keys), nullptr, words_of<int64_t>(nearest) + begin * k, clusters, d,
-             k, (d + 8) * static_cast<double>(FLT_EPSILON) / 2 * 1.01);
+             k, product_error(d));
       LAUNCH(support_rows, blocks_for(count * k, kHeadWarps), kHeadThreads, 0, stream, in.features, centroid, in.labels,
              in.nearest, supports.mutable_data_ptr<float>() + begin * k * d,
              norms.mutable_data_ptr<float>() + begin * k, count, clusters, d, k, in.degree);
-      if (preserves && block == rows) {
-        Tensor square = torch::stable::new_empty(f, {rows, rows});
-        matmul(square, f, torch::stable::transpose(f, 0, 1));
-        similarity.square = square.const_data_ptr<float>();
-        LAUNCH(choose_supports, static_cast<unsigned>(rows), kHeadThreads, 0, stream, similarity, leader, next, 0,
-               options.lp_temperature, choices, words_of<double>(lp_row_losses));
-      }
+      if (preserves && block == rows) preserve_labels(in.products);
     }
     LAUNCH(row_states, blocks_for(count * (1 + k), kHeadWarps), kHeadThreads, 0, stream, in, states);
 
     // Products of the supports with a tile of centroids, where there is no Gram matrix to derive them from.
-    Tensor tile_products = torch::stable::new_empty(f, {gram ? 0 : count * k, width});
+    Tensor tile_products = device_empty(f, {gram ? 0 : count * k, width});
     const auto load_tile = [&](int64_t tile, int64_t columns) -> const float* {
       if (gram || k == 0) return nullptr;
       const Tensor s = torch::stable::view(supports, {rows * k, d});
-      if (columns < width) tile_products = torch::stable::new_empty(f, {count * k, columns});
+      if (columns < width) tile_products = device_empty(f, {count * k, columns});
       matmul(tile_products, rows_of(s, begin * k, count * k),
              torch::stable::transpose(rows_of(c, tile, columns), 0, 1));
       return tile_products.const_data_ptr<float>();
@@ -162,39 +182,21 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
     LAUNCH(sample_losses, blocks_for(count, kHeadThreads), kHeadThreads, 0, stream, states,
            words_of<double>(row_losses) + begin, count, k);
     if (!options.needs_gradient) continue;
-    if (width < clusters) tile_products = torch::stable::new_empty(f, {count * k, width});
+    if (width < clusters) tile_products = device_empty(f, {count * k, width});
     for (int64_t tile = 0; tile < clusters; tile += width) {
       const int64_t columns = std::min(width, clusters - tile);
       if (width < clusters) direct = load_tile(tile, columns);
-      const dim3 grid(blocks_for(columns, kHeadThreads), static_cast<unsigned>(count));
-      LAUNCH(fill_weights, grid, kHeadThreads, 0, stream, in, direct, tile, columns, options.temperature, scale, states,
-             products.mutable_data_ptr<float>());
+      LAUNCH(fill_weights, cell_blocks(count, columns), kHeadThreads, 0, stream, in, direct, tile, columns,
+             options.temperature, scale, states, products.mutable_data_ptr<float>());
     }
     Tensor gradient = rows_of(contrastive_gradient, begin, count);
     matmul(gradient, z, c);
-    LAUNCH(project, dim3(blocks_for(d, kHeadThreads), static_cast<unsigned>(count)), kHeadThreads, 0, stream, in, scale,
-           states, contrastive_gradient.mutable_data_ptr<float>() + begin * d);
+    LAUNCH(project, cell_blocks(count, d), kHeadThreads, 0, stream, in, scale, states,
+           contrastive_gradient.mutable_data_ptr<float>() + begin * d);
   }
 
-  if (preserves && block < rows) {  // the products are gone: similarities directly
-    const Tensor s_transposed = torch::stable::transpose(torch::stable::view(supports, {rows * k, d}), 0, 1);
-    Tensor direct = torch::stable::new_empty(f, {block, rows * k});
-    similarity.direct = direct.const_data_ptr<float>();
-    for (int64_t begin = 0; begin < rows; begin += block) {
-      const int64_t count = std::min(block, rows - begin);
-      Tensor part = rows_of(direct, 0, count);
-      matmul(part, rows_of(f, begin, count), s_transposed);
-      LAUNCH(choose_supports, static_cast<unsigned>(count), kHeadThreads, 0, stream, similarity, leader, next, begin,
-             options.lp_temperature, choices, words_of<double>(lp_row_losses));
-    }
-  }
-  if (preserves && options.needs_gradient) {
-    LAUNCH(preserving_gradient, dim3(blocks_for(d, kHeadThreads), static_cast<unsigned>(rows)), kHeadThreads, 0, stream,
-           choices, leader, feature, supports.const_data_ptr<float>(), norms.const_data_ptr<float>(),
-           lp_gradient.mutable_data_ptr<float>(), rows, d, k);
-  }
-  Tensor loss = torch::stable::new_empty(f, {}), contrastive = torch::stable::new_empty(f, {}),
-         preserving = torch::stable::new_empty(f, {});
+  if (preserves && block < rows) preserve_labels(nullptr);
+  Tensor loss = device_empty(f, {}), contrastive = device_empty(f, {}), preserving = device_empty(f, {});
   LAUNCH(reduce_losses, 1, kHeadThreads, 0, stream, words_of<double>(row_losses),
          preserves ? words_of<double>(lp_row_losses) : nullptr, loss.mutable_data_ptr<float>(),
          contrastive.mutable_data_ptr<float>(), preserving.mutable_data_ptr<float>(), rows, k, options.lp_weight);
@@ -207,9 +209,8 @@ Losses ise_loss(const Tensor& features, const Tensor& labels, const Tensor& cent
   check_ise_loss(features, labels, centroids, degree, k, temperature, lp_temperature, lp_weight, gram);
   check_matrix(features, "features");
   const DeviceScope device(features);
-  const std::optional<Tensor> g = gram ? std::optional(torch::stable::contiguous(*gram)) : std::nullopt;
-  return losses(torch::stable::contiguous(features), torch::stable::contiguous(labels),
-                torch::stable::contiguous(centroids), g,
+  const std::optional<Tensor> g = gram ? std::optional(device_contiguous(*gram)) : std::nullopt;
+  return losses(device_contiguous(features), device_contiguous(labels), device_contiguous(centroids), g,
                 {degree, temperature, lp_temperature, lp_weight, k, needs_gradient});
 }
 
@@ -219,7 +220,7 @@ Tensor ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive
   check_ise_loss_backward(grad_loss, grad_contrastive, grad_label_preserving, features, contrastive_gradient,
                           lp_gradient);
   const DeviceScope device(features);
-  Tensor out = torch::stable::empty_like(contrastive_gradient);
+  Tensor out = device_empty(contrastive_gradient, contrastive_gradient.sizes());
   LAUNCH(scaled_sum, blocks_for(out.numel(), kHeadThreads), kHeadThreads, 0, current_stream(features),
          contrastive_gradient.const_data_ptr<float>(),
          lp_gradient.size(0) ? lp_gradient.const_data_ptr<float>() : nullptr, grad_loss.const_data_ptr<float>(),
@@ -233,16 +234,15 @@ std::tuple<Tensor, Tensor> cluster_nce_loss(const Tensor& features, const Tensor
   check_cluster_nce_loss(features, labels, centroids, temperature);
   check_matrix(features, "features");
   const DeviceScope device(features);
-  const Losses all =
-      losses(torch::stable::contiguous(features), torch::stable::contiguous(labels),
-             torch::stable::contiguous(centroids), std::nullopt, {0, temperature, 1, 0, 0, needs_gradient});
+  const Losses all = losses(device_contiguous(features), device_contiguous(labels), device_contiguous(centroids),
+                            std::nullopt, {0, temperature, 1, 0, 0, needs_gradient});
   return {std::get<0>(all), std::get<4>(all)};
 }
 
 Tensor cluster_nce_loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient) {
   check_cluster_nce_loss_backward(grad, features, gradient);
   const DeviceScope device(features);
-  Tensor out = torch::stable::empty_like(gradient);
+  Tensor out = device_empty(gradient, gradient.sizes());
   LAUNCH(scaled_sum, blocks_for(out.numel(), kHeadThreads), kHeadThreads, 0, current_stream(features),
          gradient.const_data_ptr<float>(), nullptr, grad.const_data_ptr<float>(), nullptr, nullptr, 0.0,
          out.mutable_data_ptr<float>(), out.numel());

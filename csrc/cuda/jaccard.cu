@@ -159,9 +159,7 @@ struct Encoding {
   CsrTensors transposed;
 
   Encoding(const Tensor& offsets, const Tensor& cols, const Tensor& weights, cudaStream_t stream)
-      : indptr(torch::stable::contiguous(offsets)),
-        indices(torch::stable::contiguous(cols)),
-        values(torch::stable::contiguous(weights)) {
+      : indptr(device_contiguous(offsets)), indices(device_contiguous(cols)), values(device_contiguous(weights)) {
     const int64_t nnz = indices.size(0);
     check_csr(rows(), nnz, values, stream);
     transposed = transposed_rows(rows(), 0, nnz, values, stream);
@@ -207,13 +205,14 @@ CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tens
            v.rows(), v.columns(), static_cast<uint32_t>(slots), pairs, too_big.data(), too_big_count.data());
     if (const unsigned big = read_back(too_big_count.data(), stream)) {
       const int64_t row_bytes = n * static_cast<int64_t>(sizeof(float) + sizeof(int32_t));
-      const int64_t affordable = std::max<int64_t>(1, free_bytes() / 8 / row_bytes);
-      const int64_t blocks = std::min<int64_t>({big, affordable, 4 * multiprocessors()});
-      const Scratch<float> sums(blocks * n, v.values);
-      const Scratch<int32_t> touched(blocks * n, v.values);
-      sums.fill(0, stream);
-      LAUNCH(dense_rows, static_cast<unsigned>(blocks), kDenseThreads, 0, stream, v.rows(), v.columns(), too_big.data(),
-             big, pairs, sums.data(), touched.data());
+      const int64_t affordable = std::max<int64_t>(1, device_bytes() / 64 / row_bytes);
+      halve_on_failure(std::min<int64_t>({big, affordable, 4 * multiprocessors()}), 1, [&](int64_t blocks) {
+        const Scratch<float> sums(blocks * n, v.values);
+        const Scratch<int32_t> touched(blocks * n, v.values);
+        sums.fill(0, stream);
+        LAUNCH(dense_rows, static_cast<unsigned>(blocks), kDenseThreads, 0, stream, v.rows(), v.columns(),
+               too_big.data(), big, pairs, sums.data(), touched.data());
+      });
     }
     const auto found = static_cast<int64_t>(read_back(count.data(), stream));
     check_pair_count(found, max_pairs, eps);  // the first round counts them all and stores few
@@ -230,7 +229,7 @@ Tensor jaccard_distance(const Tensor& indptr, const Tensor& indices, const Tenso
   const cudaStream_t stream = current_stream(values);
   const Encoding v(indptr, indices, values, stream);
   const int64_t n = v.rows().rows;
-  Tensor distance = torch::stable::new_empty(v.values, {n, n});
+  Tensor distance = device_empty(v.values, {n, n});
   if (n > 0) {
     LAUNCH(distance_rows, static_cast<unsigned>(n), kMassThreads, 0, stream, v.rows(), v.columns(),
            distance.mutable_data_ptr<float>());

@@ -31,12 +31,12 @@ CsrTensors k_reciprocal_encoding(const Tensor& features, const Tensor& neighbour
   check_k_reciprocal_encoding(features, neighbours, k2);
   const DeviceScope device(features);
   const cudaStream_t stream = current_stream(features);
-  const Tensor x = torch::stable::contiguous(features), table = torch::stable::contiguous(neighbours);
+  const Tensor x = device_contiguous(features), table = device_contiguous(neighbours);
   const int64_t rows = table.size(0), k1 = table.size(1);
   if (rows == 0) {
-    Tensor indptr = torch::stable::new_empty(table, {1});
+    Tensor indptr = device_empty(table, {1});
     fill_bytes(indptr.mutable_data_ptr<int64_t>(), 0, sizeof(int64_t), stream);
-    return {indptr, torch::stable::new_empty(table, {0}, ScalarType::Int), torch::stable::new_empty(x, {0})};
+    return {indptr, device_empty(table, {0}, ScalarType::Int), device_empty(x, {0})};
   }
 
   const Scratch<int32_t> nn = narrowed(table, stream);

@@ -196,18 +196,13 @@ CsrTensors expanded_sets(const int32_t* nn, int64_t rows, int64_t k1, int64_t wi
   const Scratch<int64_t> offset(rows + 1, like);
   exclusive_sum(reinterpret_cast<const int64_t*>(count.data()), offset.data(), rows + 1, like, stream);
 
-  std::vector<CsrTensors> parts;
-  const std::vector<int64_t> bounds = split_rows(offset.data(), rows, entry_budget(), stream);
-  for (size_t part = 0; part + 1 < bounds.size(); ++part) {
-    const int64_t begin = bounds[part], end = bounds[part + 1];
-    const int64_t n = read_back(offset.data() + end, stream) - read_back(offset.data() + begin, stream);
+  return in_ranges(offset.data(), rows, like, stream, [&](int64_t begin, int64_t end, int64_t n) {
     const Scratch<uint64_t> key(n, like);
     LAUNCH(start_cursors, blocks_for(end - begin), kCsrThreads, 0, stream, offset.data(), begin, end, count.data());
     LAUNCH(write_star, blocks_for((end - begin) * k1), kCsrThreads, 0, stream, full, half, begin, end, k1,
            joined.data(), bits_for(rows), count.data(), key.data());
-    parts.push_back(sort_and_compress(key, nullptr, n, end - begin, bits_for(rows), 1.0f, like, stream));
-  }
-  return concatenate(parts, like, stream);
+    return sort_and_compress(key, nullptr, n, end - begin, bits_for(rows), 1.0f, like, stream);
+  });
 }
 
 // V'(i) = mean of V(nn[i][r]), r = 0 .. k2 - 1, added in that order; nn has k1 columns.
@@ -216,19 +211,13 @@ CsrTensors query_expansion(const int32_t* nn, int64_t k1, int64_t k2, const Csr&
   const Scratch<int64_t> offset(v.rows + 1, like);
   LAUNCH(expansion_counts, blocks_for(v.rows + 1), kCsrThreads, 0, stream, nn, k1, k2, v, offset.data());
   exclusive_sum(offset.data(), offset.data(), v.rows + 1, like, stream);
-  std::vector<CsrTensors> parts;
-  const std::vector<int64_t> bounds = split_rows(offset.data(), v.rows, entry_budget(), stream);
-  for (size_t part = 0; part + 1 < bounds.size(); ++part) {
-    const int64_t begin = bounds[part], end = bounds[part + 1];
-    const int64_t n = read_back(offset.data() + end, stream) - read_back(offset.data() + begin, stream);
+  return in_ranges(offset.data(), v.rows, like, stream, [&](int64_t begin, int64_t end, int64_t n) {
     const Scratch<uint64_t> key(n, like);
     const Scratch<uint32_t> value_bits(n, like);
     LAUNCH(write_expansion, blocks_for(end - begin, kCsrWarps), kCsrThreads, 0, stream, nn, begin, end, k1, k2, v,
            offset.data(), bits_for(v.rows), key.data(), value_bits.data());
-    parts.push_back(
-        sort_and_compress(key, &value_bits, n, end - begin, bits_for(v.rows), static_cast<float>(k2), like, stream));
-  }
-  return concatenate(parts, like, stream);
+    return sort_and_compress(key, &value_bits, n, end - begin, bits_for(v.rows), static_cast<float>(k2), like, stream);
+  });
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Kernels of the label-preserving term; mathematics in csrc/cpu/label_preserving.h.
 //
-// The first row of a label stands for the label; rows of one label form a list. No list of labels, no count: nothing
-// that the host would have to wait for.
+// The labels of the batch are numbered on the device, in order of their first rows, and nothing has the host wait for
+// how many there are. A feature chooses one support of each label; the choices of a part of the batch are held at once.
 #pragma once
 
 #include "head.cuh"
@@ -9,22 +9,64 @@
 namespace ise_fast {
 namespace {
 
-// leader: first row with the label of row r. next: the next one, or -1. A thread a row.
-__global__ void link_labels(const int64_t* labels, int* leader, int* next, int64_t rows) {
+// Rows of one label form a list that starts at the first of them.
+struct BatchLabels {
+  int *leader, *next;   // [rows] first row with the label of row r; the next one, or -1
+  int *number, *first;  // [rows] number of the label that row r leads; first row of label g
+  int* count;           // how many labels
+};
+
+// leader and next; a thread a row.
+__global__ void link_labels(const int64_t* labels, BatchLabels batch, int64_t rows) {
   const int64_t r = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x;
   if (r >= rows) return;
   int64_t first = 0, after = r + 1;
   while (labels[first] != labels[r]) ++first;
   while (after < rows && labels[after] != labels[r]) ++after;
-  leader[r] = static_cast<int>(first);
-  next[r] = after < rows ? static_cast<int>(after) : -1;
+  batch.leader[r] = static_cast<int>(first);
+  batch.next[r] = after < rows ? static_cast<int>(after) : -1;
 }
 
-// The similarities f_i . s: given, or from the products at hand, (f_i . f_r + lambda (Z_i,m - Z_i,o)) / n.
+// Items that threads bring, in the order of the threads: `place` is where this thread's goes. For all threads of the
+// block; ends with a barrier.
+__device__ inline int place_in_order(bool brings, int* scratch, int& all) {
+  const unsigned lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
+  const unsigned votes = __ballot_sync(kWholeWarp, brings);
+  if (lane == 0) scratch[warp] = __popc(votes);
+  __syncthreads();
+  int place = __popc(votes & ((1u << lane) - 1));
+  all = 0;
+  for (unsigned w = 0; w < kHeadWarps; ++w) {
+    if (w < warp) place += scratch[w];
+    all += scratch[w];
+  }
+  __syncthreads();  // nobody may overwrite `scratch` before every thread has read it
+  return place;
+}
+
+// number, first and count; one block.
+__global__ void number_labels(BatchLabels batch, int64_t rows) {
+  __shared__ int scratch[kHeadWarps];
+  int count = 0, found = 0;
+  for (int64_t start = 0; start < rows; start += kHeadThreads) {
+    const int64_t r = start + threadIdx.x;
+    const bool leads = r < rows && batch.leader[r] == r;
+    const int place = count + place_in_order(leads, scratch, found);
+    if (leads) {
+      batch.number[r] = place;
+      batch.first[place] = static_cast<int>(r);
+    }
+    count += found;
+  }
+  if (threadIdx.x == 0) *batch.count = count;
+}
+
+// The similarities f_i . s of the features of a part: given, or from the products at hand,
+// (f_i . f_r + lambda (Z_i,m - Z_i,o)) / n.
 struct Similarities {
-  const float* direct;    // [rows of the block, B k] or null
-  const float* square;    // [B, B] products of the features
-  const float* products;  // [B, K]
+  const float* direct;    // [users, B k] or null
+  const float* square;    // [users, B] products of the features
+  const float* products;  // [users, K]
   const int64_t *labels, *nearest;
   const float* norms;
   int64_t rows, clusters, k;
@@ -38,77 +80,106 @@ struct Similarities {
   }
 };
 
-// What feature i met of each label, at the label's leader; support -1 elsewhere.
-struct Choice {
-  int support;
-  float similarity, weight, unused;  // weight: derivative of the mean with respect to the similarity
+// What the features of rows [begin, begin + users) met of each label: [labels, users].
+struct Choices {
+  int* support;
+  float *similarity, *weight;  // weight: derivative of the mean with respect to the similarity
+  int64_t begin, users;
 };
 
-// A block a feature, a thread a label. Feature i of the block is row begin + i of the batch.
-__global__ void choose_supports(Similarities similarity, const int* leader, const int* next, int64_t begin, double tau,
-                                Choice* choices, double* losses) {
+// A block a feature, a thread a label.
+__global__ void choose_supports(Similarities similarity, BatchLabels batch, double tau, Choices choices,
+                                double* losses) {
   __shared__ double scratch[kHeadWarps];
   constexpr double kEpsilon = 1e-6;  // both constants of the published loss
-  const int64_t rows = similarity.rows, k = similarity.k, i = begin + blockIdx.x;
-  Choice* const choice = choices + i * rows;
+  const int64_t k = similarity.k;
+  const int count = *batch.count, own = batch.number[batch.leader[choices.begin + blockIdx.x]];
   double top = 0;
-  for (int64_t g = threadIdx.x; g < rows; g += kHeadThreads) {
-    Choice best = {-1, 0, 0, 0};
-    if (leader[g] == g) {
-      const bool own = g == leader[i];
-      for (int64_t r = g; r >= 0; r = next[r]) {
-        for (int64_t s = r * k; s < (r + 1) * k; ++s) {
-          const float value = similarity(blockIdx.x, r, s);
-          if (best.support < 0 || (own ? value < best.similarity : value > best.similarity)) {
-            best.support = static_cast<int>(s);
-            best.similarity = value;
-          }
+  for (int g = threadIdx.x; g < count; g += kHeadThreads) {
+    int support = -1;
+    float best = 0;
+    for (int64_t r = batch.first[g]; r >= 0; r = batch.next[r]) {
+      for (int64_t s = r * k; s < (r + 1) * k; ++s) {
+        const float value = similarity(blockIdx.x, r, s);
+        if (support < 0 || (g == own ? value < best : value > best)) {
+          support = static_cast<int>(s);
+          best = value;
         }
       }
-      top = Max{}(top, best.similarity / tau);
     }
-    choice[g] = best;
+    choices.support[g * choices.users + blockIdx.x] = support;
+    choices.similarity[g * choices.users + blockIdx.x] = best;
+    top = Max{}(top, best / tau);
   }
   // Everything is divided by exp(top), epsilon too: no overflow for a small temperature.
   top = block_reduce(top, Max{}, 0.0, scratch);
   double others = 0, positive = 0;
-  for (int64_t g = threadIdx.x; g < rows; g += kHeadThreads) {
-    if (choice[g].support < 0) continue;
-    const double e = exp(choice[g].similarity / tau - top);
-    (g == leader[i] ? positive : others) += e;
+  for (int g = threadIdx.x; g < count; g += kHeadThreads) {
+    const double e = exp(choices.similarity[g * choices.users + blockIdx.x] / tau - top);
+    (g == own ? positive : others) += e;
   }
   others = block_sum(others, scratch) + kEpsilon * exp(-top);
   positive = block_sum(positive, scratch);
   const double sum = positive + others, ratio = positive / sum;
-  const double scale = 1 / ((ratio + kEpsilon) * sum * sum * tau * static_cast<double>(rows));
-  for (int64_t g = threadIdx.x; g < rows; g += kHeadThreads) {
-    if (choice[g].support < 0) continue;
-    const double e = exp(choice[g].similarity / tau - top);
-    choice[g].weight = static_cast<float>(e * (g == leader[i] ? -scale * others : scale * positive));
+  const double scale = 1 / ((ratio + kEpsilon) * sum * sum * tau * static_cast<double>(similarity.rows));
+  for (int g = threadIdx.x; g < count; g += kHeadThreads) {
+    const double e = exp(choices.similarity[g * choices.users + blockIdx.x] / tau - top);
+    choices.weight[g * choices.users + blockIdx.x] =
+        static_cast<float>(e * (g == own ? -scale * others : scale * positive));
   }
-  if (threadIdx.x == 0) losses[i] = -log(ratio + kEpsilon);
+  if (threadIdx.x == 0) losses[choices.begin + blockIdx.x] = -log(ratio + kEpsilon);
 }
 
 // With g_is the derivative with respect to f_i . s:
 //   df_i += sum over s of g_is s,    df_own += sum over i of g_is (f_i - (f_i . s) s) / n_s.
-// A thread a number of the gradient, terms in ascending order.
-__global__ void preserving_gradient(const Choice* choices, const int* leader, const float* features,
-                                    const float* supports, const float* norms, float* gradient, int64_t rows, int64_t d,
-                                    int64_t k) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x, i = blockIdx.y;
-  if (c >= d) return;
-  float sum = 0;
-  for (int64_t g = 0; g < rows; ++g) {
-    const Choice choice = choices[i * rows + g];
-    if (choice.support >= 0) sum += choice.weight * supports[choice.support * d + c];
+// Row i of the batch, a thread a number of its gradient, terms in ascending order: what the part of the batch in
+// `choices` has to do with it. Parts come in ascending order and add to each other.
+//
+// A label has one choice of each feature, and few of them are supports of row i: the block collects these first, so
+// that the work grows with B x labels, not with B x B.
+__global__ void preserving_gradient(Choices choices, BatchLabels batch, const float* features, const float* supports,
+                                    const float* norms, float* gradient, int64_t rows, int64_t d, int64_t k) {
+  __shared__ int scratch[kHeadWarps];
+  __shared__ int chosen[kHeadThreads], user[kHeadThreads];
+  __shared__ float factor[kHeadThreads], similar[kHeadThreads];
+  const Cell cell = cell_of_thread(d);
+  const int64_t i = cell.row, c = cell.column < d ? cell.column : 0, mine = i - choices.begin;
+  float sum = choices.begin > 0 ? gradient[i * d + c] : 0.0f;
+  if (0 <= mine && mine < choices.users) {
+    const int count = *batch.count;
+    for (int start = 0; start < count; start += kHeadThreads) {
+      const int g = start + static_cast<int>(threadIdx.x),
+                end = count - start < kHeadThreads ? count - start : kHeadThreads;
+      if (g < count) {
+        chosen[threadIdx.x] = choices.support[g * choices.users + mine];
+        factor[threadIdx.x] = choices.weight[g * choices.users + mine];
+      }
+      __syncthreads();
+      for (int t = 0; t < end; ++t) sum += factor[t] * supports[chosen[t] * d + c];
+      __syncthreads();
+    }
   }
-  for (int64_t user = 0; user < rows; ++user) {
-    const Choice choice = choices[user * rows + leader[i]];
-    if (choice.support / k != i) continue;
-    const float towards = features[user * d + c] - choice.similarity * supports[choice.support * d + c];
-    sum += choice.weight / norms[choice.support] * towards;
+  const int64_t own = batch.number[batch.leader[i]] * choices.users;
+  for (int64_t start = 0; start < choices.users; start += kHeadThreads) {
+    const int64_t u = start + threadIdx.x;
+    const int s = u < choices.users ? choices.support[own + u] : -1;
+    const bool of_row = s >= i * k && s < (i + 1) * k;
+    int found = 0;
+    const int place = place_in_order(of_row, scratch, found);
+    if (of_row) {
+      chosen[place] = s;
+      user[place] = static_cast<int>(choices.begin + u);
+      factor[place] = choices.weight[own + u] / norms[s];
+      similar[place] = choices.similarity[own + u];
+    }
+    __syncthreads();
+    for (int t = 0; t < found; ++t) {
+      const float towards = features[user[t] * d + c] - similar[t] * supports[chosen[t] * d + c];
+      sum += factor[t] * towards;
+    }
+    __syncthreads();  // nobody may overwrite the list before every thread has read it
   }
-  gradient[i * d + c] = sum;
+  if (cell.column < d) gradient[i * d + c] = sum;
 }
 
 }  // namespace

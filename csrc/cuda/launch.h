@@ -45,8 +45,9 @@ __device__ __forceinline__ void store_relaxed(T* address, T value) {
 namespace ise_fast {
 
 template <class... Parameters, class... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
-            Arguments&&... arguments) {
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+            cudaStream_t stream, Arguments&&... arguments) {
+  simt::check_device(name, stream);
   simt::launch(name, kernel, grid, block, shared_bytes, arguments...);
 }
 

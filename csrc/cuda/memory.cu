@@ -64,14 +64,15 @@ __global__ void update_clusters(float* centroids, const float* rows, const float
   move(centroid, row(key_index(best)), keep, take, d, &norm);
 }
 
-// Rows and columns of the labels; block (tile of columns, row i), a warp a product. Two changed clusters meet twice and
-// compute the same bits.
+// Rows and columns of the labels; a block for a tile of columns of row i, a warp a product. Two changed clusters meet
+// twice and compute the same bits.
 __global__ void refresh_rows(float* gram, const float* centroids, const int64_t* labels, int64_t clusters, int64_t d) {
   __shared__ int flags[kHeadWarps];
-  const int64_t i = blockIdx.y, label = labels[i];
+  const auto [i, column] = cell_of_thread(clusters);
+  const int64_t label = labels[i], tile = column - threadIdx.x;
   if (!leads(labels, i, clusters, flags)) return;
   for (int t = threadIdx.x / kWarpSize; t < kHeadThreads; t += kHeadWarps) {
-    const int64_t j = static_cast<int64_t>(blockIdx.x) * kHeadThreads + t;
+    const int64_t j = tile + t;
     if (j >= clusters) continue;
     const float product = static_cast<float>(warp_dot(centroids + label * d, centroids + j * d, d));
     if (threadIdx.x % kWarpSize == 0) {
@@ -88,9 +89,9 @@ void update_memory_(Tensor centroids, const Tensor& rows, const Tensor& labels, 
   const int64_t count = rows.size(0), k = supports ? supports->size(1) : 0, clusters = centroids.size(0);
   if (count == 0) return;
   const DeviceScope device(centroids);
-  Tensor target = torch::stable::contiguous(centroids);
-  const Tensor x = torch::stable::contiguous(rows), y = torch::stable::contiguous(labels);
-  const Tensor more = supports ? torch::stable::contiguous(*supports) : x;
+  Tensor target = device_contiguous(centroids);
+  const Tensor x = device_contiguous(rows), y = device_contiguous(labels);
+  const Tensor more = supports ? device_contiguous(*supports) : x;
   LAUNCH(update_clusters, static_cast<unsigned>(count), kHeadThreads, 0, current_stream(x),
          target.mutable_data_ptr<float>(), x.const_data_ptr<float>(), more.const_data_ptr<float>(),
          y.const_data_ptr<int64_t>(), count, k, clusters, rows.size(1), static_cast<float>(momentum),
@@ -102,18 +103,17 @@ void refresh_gram_(Tensor gram, const Tensor& centroids, const std::optional<Ten
   check_refresh_gram(gram, centroids, labels);
   check_matrix(centroids, "centroids");
   const DeviceScope device(centroids);
-  const Tensor c = torch::stable::contiguous(centroids);
+  const Tensor c = device_contiguous(centroids);
   const int64_t clusters = c.size(0);
   if (clusters == 0) return;
   if (!labels) {
     matmul(gram, c, torch::stable::transpose(c, 0, 1));
     return;
   }
-  const Tensor y = torch::stable::contiguous(*labels);
+  const Tensor y = device_contiguous(*labels);
   if (y.numel() == 0) return;
-  const dim3 grid(blocks_for(clusters, kHeadThreads), static_cast<unsigned>(y.numel()));
-  LAUNCH(refresh_rows, grid, kHeadThreads, 0, current_stream(c), gram.mutable_data_ptr<float>(),
-         c.const_data_ptr<float>(), y.const_data_ptr<int64_t>(), clusters, c.size(1));
+  LAUNCH(refresh_rows, cell_blocks(y.numel(), clusters), kHeadThreads, 0, current_stream(c),
+         gram.mutable_data_ptr<float>(), c.const_data_ptr<float>(), y.const_data_ptr<int64_t>(), clusters, c.size(1));
 }
 
 }  // namespace

@@ -14,22 +14,21 @@ std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tenso
   check_nearest_centroids(features, centroids, labels, k);
   check_matrix(features, "features");
   const DeviceScope device(features);
-  const Tensor f = torch::stable::contiguous(features), c = torch::stable::contiguous(centroids),
-               y = torch::stable::contiguous(labels);
+  const Tensor f = device_contiguous(features), c = device_contiguous(centroids), y = device_contiguous(labels);
   const int64_t rows = f.size(0), d = f.size(1), clusters = c.size(0);
-  Tensor similarity = torch::stable::new_empty(f, {rows, k});
-  Tensor indices = torch::stable::new_empty(y, {rows, k});
+  Tensor similarity = device_empty(f, {rows, k});
+  Tensor indices = device_empty(y, {rows, k});
   if (rows == 0) return {similarity, indices};
 
   const cudaStream_t stream = current_stream(f);
-  Tensor longest = torch::stable::new_zeros(y, {1});
+  Tensor longest = device_zeros(y, {1});
   auto* const longest_bits = reinterpret_cast<unsigned*>(longest.mutable_data_ptr<int64_t>());
   LAUNCH(longest_centroid, blocks_for(clusters, kHeadWarps), kHeadThreads, 0, stream, c.const_data_ptr<float>(),
          nullptr, longest_bits, clusters, d);
   constexpr int64_t kScratch = int64_t{1} << 24;
   const int64_t block = std::min(rows, std::max<int64_t>(kScratch / clusters, 64));
-  Tensor products = torch::stable::new_empty(f, {block, clusters});
-  Tensor keys = torch::stable::new_empty(y, {block, clusters});
+  Tensor products = device_empty(f, {block, clusters});
+  Tensor keys = device_empty(y, {block, clusters});
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
     Tensor f_all = f, z = torch::stable::narrow(products, 0, 0, count);
@@ -39,7 +38,7 @@ std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tenso
            f_block.const_data_ptr<float>(), c.const_data_ptr<float>(), y.const_data_ptr<int64_t>() + begin,
            longest_bits, reinterpret_cast<uint64_t*>(keys.mutable_data_ptr<int64_t>()),
            similarity.mutable_data_ptr<float>() + begin * k, indices.mutable_data_ptr<int64_t>() + begin * k, clusters,
-           d, k, (d + 8) * static_cast<double>(FLT_EPSILON) / 2 * 1.01);
+           d, k, product_error(d));
   }
   return {similarity, indices};
 }

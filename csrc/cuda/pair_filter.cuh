@@ -4,8 +4,9 @@
 //
 // Each row is scaled by a power of two to a length in [1, 2) and rounded to float16; r = ||row - rounded row|| is
 // measured, not estimated. By Cauchy-Schwarz, with u = 2^-24,
-//   |q.b - q^.b^| <= r_q ||b|| + ||q^|| r_b + 2 d u ||q^|| ||b^||
-// where the last term is the accumulation of d products (tensor cores truncate, hence 2 u).
+//   |q.b - q^.b^| <= r_q ||b|| + ||q^|| r_b + 4 d u ||q^|| ||b^||
+// where the last term is the accumulation of d products. Tensor cores truncate, hence 2 u; how, NVIDIA does not say, so
+// that is taken twice (tests/simt/test_products.py has a model that comes near the first 2 u).
 #pragma once
 
 #include <cuda_fp16.h>
@@ -16,6 +17,7 @@
 #include <limits>
 
 #include "../check_neighbors.h"
+#include "allocate.h"
 #include "gemm.h"
 #include "launch.h"
 #include "reduce.cuh"
@@ -25,6 +27,7 @@ namespace ise_fast {
 constexpr int kFilterThreads = 256;
 constexpr int kFilterWarps = kFilterThreads / kWarpSize;
 constexpr unsigned long long kNoRow = ~0ull;
+constexpr int64_t kFewestTileRows = 16;
 
 // What all rows have in common, found by integer minima and maxima (float64 >= 0 sorts as its bits do).
 struct RowExtremes {
@@ -79,7 +82,7 @@ __device__ double score_margin(const FilterRows<T>& query, const FilterRows<T>& 
   const double base_residual = bits_double(base.extremes->residual);
   const double rounded = length + residual, base_rounded = units.longest + base_residual;
   const double d = static_cast<double>(base.d);
-  return 1.02 * (residual * units.longest + rounded * base_residual + (2 * d + 16) * 0x1p-24 * rounded * base_rounded) +
+  return 1.02 * (residual * units.longest + rounded * base_residual + (4 * d + 16) * 0x1p-24 * rounded * base_rounded) +
          units.absolute + (d + 32) * 0x1p-52 * (length + units.longest) * (length + units.longest);
 }
 
@@ -107,6 +110,12 @@ __device__ double exact_distance(const FilterRows<T>& query, const FilterRows<T>
   return cosine_distance(warp_sum(dot_lane(a, b, base.d, lane)), query.squared[i], base.squared[j]);
 }
 
+// *largest = max(*largest, value). A look first: most values change nothing, and atomics on one word wait for each
+// other.
+__device__ inline void raise(unsigned long long* largest, unsigned long long value) {
+  if (value > load_relaxed(largest)) atomicMax(largest, value);
+}
+
 // Squared lengths and their extremes; a warp a row.
 template <class T>
 __global__ void measure_rows(const T* rows, double* squared, RowExtremes* extremes, int64_t n, int64_t d) {
@@ -127,7 +136,7 @@ __global__ void measure_rows(const T* rows, double* squared, RowExtremes* extrem
   } else if (!(sum < kInfinity)) {
     atomicMin(&extremes->long_row, static_cast<unsigned long long>(i));
   } else {
-    atomicMax(&extremes->squared, double_bits(sum));
+    raise(&extremes->squared, double_bits(sum));
     if (0 < sum && sum < 1e-150) atomicMax(&extremes->tiny, 1ull);
   }
 }
@@ -156,7 +165,7 @@ __global__ void round_rows(const T* rows, const double* squared, __half* rounded
   factor[i] = static_cast<float>(unit);
   half[i] = cosine ? 0.0f : static_cast<float>(squared[i] * units.scale * units.scale / 2);
   residual[i] = sqrt(sum) * unit;
-  atomicMax(&extremes->residual, double_bits(residual[i]));
+  raise(&extremes->residual, double_bits(residual[i]));
 }
 
 // Rows of one tensor, prepared.
@@ -183,10 +192,10 @@ inline unsigned warps_grid(int64_t rows) {
 // Waits for the stream: only then is it known whether the features are finite.
 template <class T>
 RowExtremes measure_side(FilterSide& side, const Tensor& tensor, const char* name, cudaStream_t stream) {
-  side.original = torch::stable::contiguous(tensor);
+  side.original = device_contiguous(tensor);
   const int64_t n = tensor.size(0), d = tensor.size(1);
-  side.squared = torch::stable::new_empty(tensor, {n}, ScalarType::Double);
-  side.extremes = torch::stable::new_empty(tensor, {sizeof(RowExtremes) / 8}, ScalarType::Long);
+  side.squared = device_empty(tensor, {n}, ScalarType::Double);
+  side.extremes = device_empty(tensor, {sizeof(RowExtremes) / 8}, ScalarType::Long);
   auto* extremes = reinterpret_cast<RowExtremes*>(side.extremes.mutable_data_ptr<int64_t>());
   fill_bytes(extremes, 0xff, offsetof(RowExtremes, squared), stream);
   fill_bytes(&extremes->squared, 0, sizeof(RowExtremes) - offsetof(RowExtremes, squared), stream);
@@ -204,10 +213,10 @@ RowExtremes measure_side(FilterSide& side, const Tensor& tensor, const char* nam
 template <class T>
 void round_side(FilterSide& side, const FilterUnits& units, cudaStream_t stream) {
   const int64_t n = side.original.size(0), d = side.original.size(1);
-  side.rounded = torch::stable::new_empty(side.original, {n, d}, ScalarType::Half);
-  side.factor = torch::stable::new_empty(side.original, {n}, ScalarType::Float);
-  side.half = torch::stable::new_empty(side.original, {n}, ScalarType::Float);
-  side.residual = torch::stable::new_empty(side.original, {n}, ScalarType::Double);
+  side.rounded = device_empty(side.original, {n, d}, ScalarType::Half);
+  side.factor = device_empty(side.original, {n}, ScalarType::Float);
+  side.half = device_empty(side.original, {n}, ScalarType::Float);
+  side.residual = device_empty(side.original, {n}, ScalarType::Double);
   if (n == 0) return;
   LAUNCH(round_rows<T>, warps_grid(n), kFilterThreads, 0, stream, side.original.const_data_ptr<T>(),
          side.squared.const_data_ptr<double>(), static_cast<__half*>(side.rounded.mutable_data_ptr()),
@@ -246,12 +255,24 @@ FilterUnits prepare_filter(FilterSide& base, FilterSide& query, const Tensor& x,
   return units;
 }
 
-// Rows of a tile of the product with all n base rows: as many as 4 GiB and a quarter of the free memory hold, or
-// `block`. A million rows of 2,048 columns are to fit into 40 GB with their tile.
+// Rows of a tile of the product with all n base rows: `block`, or as many as 4 GiB and an eighth of the device hold, in
+// whole tiles of the library. A million rows of 2,048 columns are to fit into 40 GB with their tile.
 inline int64_t tile_rows(int64_t queries, int64_t n, int64_t block) {
-  constexpr int64_t kMostBytes = int64_t{1} << 32;
-  const int64_t fit = std::min(free_bytes() / 4, kMostBytes) / (4 * std::max<int64_t>(n, 1));
-  return std::min(queries, block > 0 ? block : std::clamp<int64_t>(fit, 16, 16384));
+  constexpr int64_t kMostBytes = int64_t{1} << 32, kLibraryRows = 256;
+  const int64_t fit = std::min(device_bytes() / 8, kMostBytes) / (4 * std::max<int64_t>(n, 1));
+  const int64_t whole = fit < kLibraryRows ? fit : fit / kLibraryRows * kLibraryRows;
+  return std::min(queries, block > 0 ? block : std::clamp<int64_t>(whole, kFewestTileRows, 16384));
+}
+
+// A tile's product; `height` rows of it are made at once.
+struct Tile {
+  int64_t height;
+  Tensor product;
+};
+
+inline Tile new_tile(const Tensor& like, int64_t height, int64_t n) {
+  return halve_on_failure(height, std::min(height, kFewestTileRows),
+                          [&](int64_t rows) { return Tile{rows, device_empty(like, {rows, n}, ScalarType::Float)}; });
 }
 
 // product [rows, n] = rounded rows [first, first + rows) of the queries . rounded base rows.

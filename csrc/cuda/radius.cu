@@ -57,13 +57,13 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const Tensor& x, double bound, M
   FilterSide side, none;
   const FilterUnits units = prepare_filter<T>(side, none, x, nullptr, metric, stream);
   const FilterRows<T> rows = side.template rows<T>();
-  const int64_t n = rows.n, height = tile_rows(n, n, block);
-  Tensor indptr = torch::stable::new_zeros(x, {n + 1}, ScalarType::Long);
+  const int64_t n = rows.n;
+  Tensor indptr = device_zeros(x, {n + 1}, ScalarType::Long);
 
   std::vector<std::pair<Tensor, Tensor>> tiles;
   int64_t total = 0;
-  const Tensor buffer = torch::stable::new_empty(x, {height, n}, ScalarType::Float);
-  const Tensor offsets = torch::stable::new_empty(x, {height + 1}, ScalarType::Long);
+  const auto [height, buffer] = new_tile(x, tile_rows(n, n, block), n);
+  const Tensor offsets = device_empty(x, {height + 1}, ScalarType::Long);
   auto* offset = offsets.mutable_data_ptr<int64_t>();
   for (int64_t first = 0; first < n; first += height) {
     const int64_t count = std::min(height, n - first);
@@ -78,16 +78,16 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const Tensor& x, double bound, M
     LAUNCH(place_offsets, static_cast<unsigned>(count / kFilterThreads + 1), kFilterThreads, 0, stream, offset,
            indptr.mutable_data_ptr<int64_t>() + first, total, count);
     const int64_t here = read_back(offset + count, stream);
-    Tensor indices = torch::stable::new_empty(x, {here}, ScalarType::Int);
-    Tensor values = torch::stable::new_empty(x, {here}, ScalarType::Float);
+    Tensor indices = device_empty(x, {here}, ScalarType::Int);
+    Tensor values = device_empty(x, {here}, ScalarType::Float);
     if (here > 0) pairs(indices.mutable_data_ptr<int32_t>(), values.mutable_data_ptr<float>());
     tiles.emplace_back(indices, values);
     total += here;
   }
   if (tiles.size() == 1) return {indptr, tiles[0].first, tiles[0].second};
 
-  Tensor indices = torch::stable::new_empty(x, {total}, ScalarType::Int);
-  Tensor values = torch::stable::new_empty(x, {total}, ScalarType::Float);
+  Tensor indices = device_empty(x, {total}, ScalarType::Int);
+  Tensor values = device_empty(x, {total}, ScalarType::Float);
   int64_t at = 0;
   for (auto& [tile_indices, tile_values] : tiles) {
     const int64_t size = tile_indices.size(0);

@@ -225,20 +225,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> evaluate(const Tensor& d, const Ident
   const auto room = static_cast<int64_t>(std::bit_ceil(all.most_matches));
   const int64_t room_bytes = room * static_cast<int64_t>(sizeof(uint64_t) + sizeof(unsigned));
   const bool fits = room <= kSharedRoom;
-  const int64_t affordable = fits ? queries : std::max<int64_t>(1, free_bytes() / 8 / room_bytes);
-  const int64_t blocks = std::min<int64_t>({queries, affordable, 8 * multiprocessors()});
-  const Scratch<uint64_t> keys(fits ? 0 : blocks * room, d);
-  const Scratch<unsigned> others(fits ? 0 : blocks * room, d);
+  const int64_t affordable = fits ? queries : std::max<int64_t>(1, device_bytes() / 64 / room_bytes);
   const Scratch<double> ap(queries, d), inp(queries, d);
   const Scratch<unsigned long long> first_at(max_rank + 1, d);
   first_at.fill(0, stream);
-  LAUNCH(score_queries<T>, static_cast<unsigned>(blocks), kThreads, fits ? room_bytes : 0, stream, distance, people,
-         queries, gallery, room, keys.data(), others.data(), Scores{ap.data(), inp.data(), first_at.data(), max_rank});
+  halve_on_failure(std::min<int64_t>({queries, affordable, 8 * multiprocessors()}), 1, [&](int64_t blocks) {
+    const Scratch<uint64_t> keys(fits ? 0 : blocks * room, d);
+    const Scratch<unsigned> others(fits ? 0 : blocks * room, d);
+    LAUNCH(score_queries<T>, static_cast<unsigned>(blocks), kThreads, fits ? room_bytes : 0, stream, distance, people,
+           queries, gallery, room, keys.data(), others.data(),
+           Scores{ap.data(), inp.data(), first_at.data(), max_rank});
+  });
 
-  Tensor mean_ap = torch::stable::new_empty(d, {}, ScalarType::Double);
-  Tensor cmc = torch::stable::new_empty(d, {max_rank}, ScalarType::Float);
-  Tensor mean_inp = torch::stable::new_empty(d, {}, ScalarType::Double);
-  Tensor single_ap = torch::stable::new_empty(d, {queries}, ScalarType::Float);
+  Tensor mean_ap = device_empty(d, {}, ScalarType::Double);
+  Tensor cmc = device_empty(d, {max_rank}, ScalarType::Float);
+  Tensor mean_inp = device_empty(d, {}, ScalarType::Double);
+  Tensor single_ap = device_empty(d, {queries}, ScalarType::Float);
   const Scratch<int64_t> valid(1, d), found_before(max_rank + 1, d);
   LAUNCH(average_queries, 1, kWarpSize, 0, stream, ap.data(), inp.data(), queries, mean_ap.mutable_data_ptr<double>(),
          mean_inp.mutable_data_ptr<double>(), valid.data(), single_ap.mutable_data_ptr<float>());
@@ -256,9 +258,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rank_metrics(const Tensor& distance, 
   check_rank_metrics(distance, query_ids, gallery_ids, query_cams ? &*query_cams : nullptr,
                      gallery_cams ? &*gallery_cams : nullptr, max_rank);
   const DeviceScope device(distance);
-  const Tensor d = torch::stable::contiguous(distance), qi = torch::stable::contiguous(query_ids),
-               gi = torch::stable::contiguous(gallery_ids), qc = cameras ? torch::stable::contiguous(*query_cams) : qi,
-               gc = cameras ? torch::stable::contiguous(*gallery_cams) : gi;
+  const Tensor d = device_contiguous(distance), qi = device_contiguous(query_ids), gi = device_contiguous(gallery_ids),
+               qc = cameras ? device_contiguous(*query_cams) : qi, gc = cameras ? device_contiguous(*gallery_cams) : gi;
   const Identities people{qi.const_data_ptr<int64_t>(), gi.const_data_ptr<int64_t>(),
                           cameras ? qc.const_data_ptr<int64_t>() : nullptr,
                           cameras ? gc.const_data_ptr<int64_t>() : nullptr};

@@ -93,9 +93,9 @@ Tensor re_ranking(const Tensor& features, const Tensor& neighbours, int64_t quer
   check_re_ranking(features, neighbours, queries, k2, lambda);
   const DeviceScope device(features);
   const cudaStream_t stream = current_stream(features);
-  const Tensor x = torch::stable::contiguous(features), table = torch::stable::contiguous(neighbours);
+  const Tensor x = device_contiguous(features), table = device_contiguous(neighbours);
   const int64_t n = x.size(0), d = x.size(1), columns = table.size(1), gallery = n - queries;
-  Tensor result = torch::stable::new_empty(x, {queries, gallery});
+  Tensor result = device_empty(x, {queries, gallery});
   if (n == 0) return result;
   const auto* rows = x.const_data_ptr<float>();
   auto* out = result.mutable_data_ptr<float>();

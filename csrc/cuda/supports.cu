@@ -28,11 +28,11 @@ std::tuple<Tensor, Tensor> support_samples(const Tensor& features, const Tensor&
   check_support_samples(features, centroids, labels, nearest, degree);
   check_matrix(features, "features");
   const DeviceScope device(features);
-  const Tensor f = torch::stable::contiguous(features), c = torch::stable::contiguous(centroids),
-               y = torch::stable::contiguous(labels), m = torch::stable::contiguous(nearest);
+  const Tensor f = device_contiguous(features), c = device_contiguous(centroids), y = device_contiguous(labels),
+               m = device_contiguous(nearest);
   const int64_t rows = f.size(0), d = f.size(1), clusters = c.size(0), k = m.size(1);
-  Tensor supports = torch::stable::new_empty(f, {rows, k, d});
-  Tensor norms = torch::stable::new_empty(f, {rows, k});
+  Tensor supports = device_empty(f, {rows, k, d});
+  Tensor norms = device_empty(f, {rows, k});
   if (rows * k == 0) return {supports, norms};
   LAUNCH(support_rows, blocks_for(rows * k, kHeadWarps), kHeadThreads, 0, current_stream(f), f.const_data_ptr<float>(),
          c.const_data_ptr<float>(), y.const_data_ptr<int64_t>(), m.const_data_ptr<int64_t>(),
@@ -45,9 +45,9 @@ Tensor support_samples_backward(const Tensor& grad, const Tensor& features, cons
                                 const Tensor& norm) {
   check_support_samples_backward(grad, features, supports, norm);
   const DeviceScope device(features);
-  const Tensor g = torch::stable::contiguous(grad);
+  const Tensor g = device_contiguous(grad);
   const int64_t rows = supports.size(0), k = supports.size(1), d = supports.size(2);
-  Tensor out = torch::stable::new_empty(supports, {rows, d});
+  Tensor out = device_empty(supports, {rows, d});
   if (rows == 0) return out;
   LAUNCH(support_gradient, blocks_for(rows, kHeadWarps), kHeadThreads, 0, current_stream(g), g.const_data_ptr<float>(),
          supports.const_data_ptr<float>(), norm.const_data_ptr<float>(), out.mutable_data_ptr<float>(), rows, d, k);

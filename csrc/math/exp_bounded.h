@@ -33,6 +33,13 @@ ISE_HOST_DEVICE float exp_bounded(float t) {
   return (1.0f + p) * power;
 }
 
+// Whether the softmax of rows can do without their largest logits: cosines are at most 2.002 times the longest centroid
+// apart, and up to 64 terms e and e (cosine - own) are added in float32: 64 x 4 e^83 and their quotients stay in its
+// range.
+ISE_HOST_DEVICE bool exponents_are_bounded(double longest, double tau) {
+  return 2.002 * longest <= 4 && 2.002 * longest / tau <= 83;
+}
+
 ISE_HOST_DEVICE double exp_bounded(double t) {
   return exp(t);
 }

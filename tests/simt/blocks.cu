@@ -95,6 +95,10 @@ Tensor product(const Tensor& a, const Tensor& b) {
   return out;
 }
 
+void product_into(Tensor out, const Tensor& a, const Tensor& b) {
+  matmul(out, a, b);
+}
+
 __global__ void round_kernel(const float* in, int n, float* as_half, float* as_bfloat16) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;
@@ -159,6 +163,7 @@ STABLE_TORCH_LIBRARY(ise_fast_blocks, m) {
   m.def("hash(Tensor keys, int slots) -> (Tensor, Tensor)");
   m.def("cub(Tensor keys, Tensor values, int first_bit, int last_bit) -> (Tensor, Tensor, Tensor)");
   m.def("product(Tensor a, Tensor b) -> Tensor");
+  m.def("product_into(Tensor(a!) out, Tensor a, Tensor b) -> ()");
   m.def("round_trip(Tensor values) -> (Tensor, Tensor)");
   m.def("collectives(Tensor values) -> Tensor");
   m.def("unite(Tensor edges, Tensor(a!) parent) -> ()");
@@ -170,6 +175,7 @@ STABLE_TORCH_LIBRARY_IMPL(ise_fast_blocks, CPU, m) {
   m.impl("hash", TORCH_BOX(&hash));
   m.impl("cub", TORCH_BOX(&cub));
   m.impl("product", TORCH_BOX(&product));
+  m.impl("product_into", TORCH_BOX(&product_into));
   m.impl("round_trip", TORCH_BOX(&round_trip));
   m.impl("collectives", TORCH_BOX(&collectives));
   m.impl("unite", TORCH_BOX(&unite));

@@ -19,23 +19,39 @@ ON_GPU = os.environ.get(VARIANT) == "cuda"
 
 
 @pytest.fixture(scope="session")
-def set_schedule() -> Iterator[Callable[[int], None]]:
-    """Builds and loads the kernels for the host; gives the function that chooses the order of threads and blocks.
-
-    The names of the kernels that were launched go into the file that LAUNCHED names.
+def library() -> Iterator[ctypes.CDLL]:
+    """The kernels for the host, built and loaded. In the end, the names of those that were launched go into the file
+    that LAUNCHED names.
     """
-    if ON_GPU:
-        yield lambda seed: None
-        return
-    path = build_library(os.environ.get(VARIANT, "race"))
-    torch.ops.load_library(str(path))
-    library = ctypes.CDLL(str(path))
-    library.simt_set_schedule.argtypes = [ctypes.c_uint64]
-    library.simt_set_schedule.restype = None
-    yield library.simt_set_schedule
+    path = str(build_library(os.environ.get(VARIANT, "race")))
+    torch.ops.load_library(path)
+    loaded = ctypes.CDLL(path)
+    yield loaded
     if LAUNCHED in os.environ:
-        library.simt_launched.restype = ctypes.c_char_p
-        Path(os.environ[LAUNCHED]).write_bytes(library.simt_launched())
+        loaded.simt_launched.restype = ctypes.c_char_p
+        Path(os.environ[LAUNCHED]).write_bytes(loaded.simt_launched())
+
+
+@pytest.fixture(scope="session")
+def set_schedule(request: pytest.FixtureRequest) -> Callable[[int], None]:
+    """The function that chooses the order of threads and blocks."""
+    if ON_GPU:
+        return lambda seed: None
+    function = request.getfixturevalue("library").simt_set_schedule
+    function.argtypes = [ctypes.c_uint64]
+    function.restype = None
+    return function
+
+
+@pytest.fixture
+def set_products(library: ctypes.CDLL) -> Iterator[Callable[..., None]]:
+    """set_products(...): the arithmetic of the library's products (cublas.h), until the test ends."""
+
+    def choose(tensor_float_32: bool = False, guard_bits: int = -1, failure: int = 0) -> None:
+        library.simt_set_products(tensor_float_32, guard_bits, failure)
+
+    yield choose
+    choose()
 
 
 class OnGPU:
@@ -66,3 +82,29 @@ def simt(request: pytest.FixtureRequest, set_schedule: Callable[[int], None]) ->
     """torch.ops.ise_fast_simt, the CUDA operators on CPU tensors, under several schedules (0: ascending order)."""
     set_schedule(request.param)
     return OnGPU() if ON_GPU else torch.ops.ise_fast_simt
+
+
+@pytest.fixture
+def pretend(library: ctypes.CDLL) -> Iterator[Callable[..., None]]:
+    """pretend(...): the GPU that the host poses as (pretended.h), until the test ends."""
+    unlimited = 2**62
+
+    def choose(
+        multiprocessors: int = 4,
+        memory: int = 64 << 20,
+        largest_allocation: int = unlimited,
+        most_numbers: int = unlimited,
+        most_blocks_across: int = 65535,
+        of_tensors: int = 0,
+    ) -> None:
+        library.simt_set_device(
+            multiprocessors,
+            ctypes.c_int64(memory),
+            ctypes.c_int64(largest_allocation),
+            ctypes.c_int64(most_numbers),
+            most_blocks_across,
+            of_tensors,
+        )
+
+    yield choose
+    choose()

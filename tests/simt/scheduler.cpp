@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "machine.h"
+#include "pretended.h"
 
 // Kernels see these as constants (intrinsics.h), which they are for a thread: the compiler may keep them in registers.
 // Only this file knows that they change from one thread to the next.
@@ -137,8 +138,11 @@ void check_limits(const dim3& grid, const dim3& block, std::size_t bytes) {
   const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
   if (threads == 0 || block.x > 1024 || block.y > 1024 || block.z > 64 || threads > kMaxThreads)
     refuse("a block of " + text(block) + " threads, allowed are 1 to 1024");
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
-    refuse("a grid of " + text(grid) + " blocks, allowed are 1 to (2147483647, 65535, 65535)");
+  const unsigned across = device.most_blocks_across;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > across || grid.z > across) {
+    const std::string most = std::to_string(across);
+    refuse("a grid of " + text(grid) + " blocks, allowed are 1 to (2147483647, " + most + ", " + most + ")");
+  }
   if (bytes > kMaxSharedBytes)
     refuse(std::to_string(bytes) + " bytes of dynamic shared memory, allowed are " + std::to_string(kMaxSharedBytes));
 }

@@ -1,0 +1,12 @@
+#include "allocate.h"
+
+namespace ise_fast {
+
+MemoryHook memory_hook = nullptr;
+
+}  // namespace ise_fast
+
+// ise_fast/_library.py hands over the address of a function of ise_fast._C.
+extern "C" __attribute__((visibility("default"))) void ise_fast_set_memory_hook(ise_fast::MemoryHook hook) {
+  ise_fast::memory_hook = hook;
+}

@@ -1,0 +1,73 @@
+"""What the answers owe to the library's products: nothing but time, whatever arithmetic the user's settings give it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+Rows = Callable[..., Tensor]
+Products = Callable[..., None]
+
+
+@pytest.fixture
+def simt(set_schedule: Callable[[int], None]) -> Any:
+    """torch.ops.ise_fast_simt under one schedule: here it is the library that varies."""
+    set_schedule(0)
+    return torch.ops.ise_fast_simt
+
+
+def crowded_head(unit_rows: Rows, rows: int, clusters: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, labels, and centroids so close to each other that 11 bits of a product do not tell them apart."""
+    centroids = torch.nn.functional.normalize(unit_rows(1, d) + 3e-4 * unit_rows(clusters, d, 1), dim=1)
+    centroids[clusters // 2] = centroids[0]  # a tie
+    return unit_rows(rows, d, 2), torch.arange(rows) % clusters, centroids
+
+
+def test_head_is_exact_under_tensor_float_32(simt: Any, unit_rows: Rows, set_products: Products) -> None:
+    features, labels, centroids = crowded_head(unit_rows, 6, 40, 65)
+    arguments = (features, centroids, labels, 3)
+    expected = torch.ops.ise_fast.nearest_centroids(*arguments)
+    set_products(tensor_float_32=True)
+    for found, right in zip(simt.nearest_centroids(*arguments), expected, strict=True):
+        assert found.equal(right)
+
+
+def test_losses_and_gram_are_accurate_under_tensor_float_32(simt: Any, unit_rows: Rows, set_products: Products) -> None:
+    features, labels, centroids = crowded_head(unit_rows, 7, 9, 65)
+    set_products(tensor_float_32=True)
+    gram = torch.empty(9, 9)
+    simt.refresh_gram_(gram, centroids, None)
+    truth = centroids.double()
+    assert (gram - truth @ truth.T).abs().max() < 3e-7
+    for known in (None, gram):
+        arguments = (features, labels, centroids, 0.25, 2, 0.05, 0.6, 0.1, known, True)
+        for ours, right in zip(simt.ise_loss(*arguments), torch.ops.ise_fast.ise_loss(*arguments), strict=True):
+            torch.testing.assert_close(ours, right, rtol=0, atol=4e-6 * (float(right.abs().max()) + 0.1))
+    nce = (features, labels, centroids, 0.05, True)
+    for ours, right in zip(simt.cluster_nce_loss(*nce), torch.ops.ise_fast.cluster_nce_loss(*nce), strict=True):
+        torch.testing.assert_close(ours, right, rtol=0, atol=4e-6)
+
+
+@pytest.mark.parametrize("shapes", [((5, 3), (3, 4)), ((1, 7), (7, 1)), ((4, 1), (1, 4)), ((3, 0), (0, 2))])
+def test_products_of_slices_and_transposes(simt: Any, shapes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    (m, d), (_, n) = shapes
+    blocks = torch.ops.ise_fast_blocks
+    big = torch.randn(2, 9, 9, generator=torch.Generator().manual_seed(0))
+    for a in (big[0, :m, :d], big[0, :d, :m].T, big[0, :m, :d].contiguous()):
+        for b in (big[1, :d, :n], big[1, :n, :d].T, big[1, :d, :n].contiguous()):
+            out = torch.full((m + 1, n + 2), 7.0)
+            blocks.product_into(out[:m, :n], a, b)
+            torch.testing.assert_close(out[:m, :n], a @ b, rtol=1e-6, atol=1e-6)
+            assert out[m].eq(7).all()
+            assert out[:, n:].eq(7).all() or d == 0
+
+
+def test_a_failed_product_says_what_the_library_says(simt: Any, unit_rows: Rows, set_products: Products) -> None:
+    x = unit_rows(20, 8)
+    set_products(failure=13)
+    with pytest.raises(RuntimeError, match=r"^cublasGemmEx: the function failed to launch on the GPU \(\[20, 8\] x"):
+        simt.knn(x, 3)
