@@ -93,11 +93,10 @@ __global__ void softmax_sums(Samples in, const float* direct, int64_t tile, int6
       if (c != own) top = Max{}(top, static_cast<double>(cosine(c) * inverse_tau));
     }
     top = block_reduce(top, Max{}, static_cast<double>(state.top), scratch);
-    const float rounded = static_cast<float>(top);  // what the terms to come are relative to
-    const double shrink = exp(static_cast<double>(state.top) - rounded);
+    const double shrink = exp(state.top - top);
     state.s *= shrink;
     state.t *= shrink;
-    state.top = rounded;
+    state.top = static_cast<float>(top);  // a float32 number: nothing is rounded here
   }
   constexpr int64_t kPiece = 64 * kHeadThreads;  // 64 float32 additions a thread, then float64
   double s = 0, t = 0;

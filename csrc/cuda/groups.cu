@@ -40,15 +40,15 @@ std::tuple<Tensor, Tensor> group_nce_loss(const Tensor& features, const Tensor& 
   check_group_nce_loss(features, sums, counts, labels, temperature, eps);
   check_matrix(features, "features");
   const DeviceScope device(features);
-  const Tensor f = torch::stable::contiguous(features), s = torch::stable::contiguous(sums);
-  const Tensor n = torch::stable::contiguous(counts), y = torch::stable::contiguous(labels);
+  const Tensor f = device_contiguous(features), s = device_contiguous(sums);
+  const Tensor n = device_contiguous(counts), y = device_contiguous(labels);
   const int64_t rows = f.size(0), d = f.size(1), groups = s.size(0);
   const cudaStream_t stream = current_stream(f);
   const Words<Slot> slots(rows, y);
   const Words<RowSums> states(rows, y);
   const Words<double> losses(rows, y), factor(rows, y), coefficient(rows, y);
-  Tensor scale = torch::stable::new_empty(f, {groups}), loss = torch::stable::new_empty(f, {});
-  Tensor gradient = torch::stable::new_empty(f, {needs_gradient ? rows : 0, d});
+  Tensor scale = device_empty(f, {groups}), loss = device_empty(f, {});
+  Tensor gradient = device_empty(f, {needs_gradient ? rows : 0, d});
   const SoftmaxBatch in = {f.const_data_ptr<float>(),
                            s.const_data_ptr<float>(),
                            scale.const_data_ptr<float>(),
@@ -69,8 +69,8 @@ std::tuple<Tensor, Tensor> group_nce_loss(const Tensor& features, const Tensor& 
   LAUNCH(finish_groups, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, in, eps, losses.data(), factor.data(),
          coefficient.data());
   if (needs_gradient) {
-    LAUNCH(slot_gradient, dim3(blocks_for(d, kHeadThreads), static_cast<unsigned>(rows)), kHeadThreads, 0, stream, in,
-           factor.data(), nullptr, nullptr, 0, coefficient.data(), gradient.mutable_data_ptr<float>());
+    LAUNCH(slot_gradient, cell_blocks(rows, d), kHeadThreads, 0, stream, in, factor.data(), nullptr, nullptr, 0,
+           coefficient.data(), gradient.mutable_data_ptr<float>());
   }
   LAUNCH(mean_loss, 1, kHeadThreads, 0, stream, losses.data(), loss.mutable_data_ptr<float>(), rows);
   return {loss, gradient};
@@ -84,23 +84,24 @@ __global__ void scaled(const float* gradient, const float* grad, float* out, int
 Tensor loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient, std::string) {
   check_loss_backward(grad, features, gradient);
   const DeviceScope device(features);
-  Tensor out = torch::stable::empty_like(gradient);
+  Tensor out = device_empty(gradient, gradient.sizes());
   LAUNCH(scaled, blocks_for(out.numel(), kHeadThreads), kHeadThreads, 0, current_stream(features),
          gradient.const_data_ptr<float>(), grad.const_data_ptr<float>(), out.mutable_data_ptr<float>(), out.numel());
   return out;
 }
 
-// Block (tile of columns, entry of touched): the group's rows in order, if no entry before names the same group.
+// A block for a tile of columns of an entry of touched: the group's rows in order, if no entry before names the same
+// group.
 template <class S>
 __global__ void sum_groups(S* sums, const float* table, const int64_t* indptr, const int64_t* members,
                            const int64_t* touched, int64_t groups, int64_t rows, int64_t listed, int64_t d) {
   __shared__ int scratch[kHeadWarps];
-  const int64_t i = blockIdx.y, g = touched[i];
+  const auto [i, c] = cell_of_thread(d);
+  const int64_t g = touched[i];
   int earlier = 0;
   for (int64_t r = threadIdx.x; r < i; r += kHeadThreads) earlier |= touched[r] == g;
   if (block_reduce(earlier, Max{}, 0, scratch) != 0 || g < 0 || g >= groups) return;
   const int64_t begin = indptr[g] < 0 ? 0 : indptr[g], end = indptr[g + 1] > listed ? listed : indptr[g + 1];
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x;
   if (c >= d) return;
   double sum = 0;
   for (int64_t p = begin; p < end; ++p) {
@@ -116,13 +117,12 @@ void refresh_groups_(Tensor sums, const Tensor& table, const Tensor& indptr, con
   const int64_t d = table.size(1), count = touched.numel();
   if (count == 0 || d == 0) return;
   const DeviceScope device(table);
-  const Tensor x = torch::stable::contiguous(table), offsets = torch::stable::contiguous(indptr);
-  const Tensor members = torch::stable::contiguous(rows), ids = torch::stable::contiguous(touched);
+  const Tensor x = device_contiguous(table), offsets = device_contiguous(indptr);
+  const Tensor members = device_contiguous(rows), ids = device_contiguous(touched);
   const auto launch_for = [&]<class S>(S*) {
-    LAUNCH(sum_groups<S>, dim3(blocks_for(d, kHeadThreads), static_cast<unsigned>(count)), kHeadThreads, 0,
-           current_stream(x), sums.mutable_data_ptr<S>(), x.const_data_ptr<float>(), offsets.const_data_ptr<int64_t>(),
-           members.const_data_ptr<int64_t>(), ids.const_data_ptr<int64_t>(), sums.size(0), x.size(0), members.numel(),
-           d);
+    LAUNCH(sum_groups<S>, cell_blocks(count, d), kHeadThreads, 0, current_stream(x), sums.mutable_data_ptr<S>(),
+           x.const_data_ptr<float>(), offsets.const_data_ptr<int64_t>(), members.const_data_ptr<int64_t>(),
+           ids.const_data_ptr<int64_t>(), sums.size(0), x.size(0), members.numel(), d);
   };
   if (sums.scalar_type() == ScalarType::Double) {
     launch_for(static_cast<double*>(nullptr));

@@ -14,14 +14,17 @@ class HashTable {
 public:
   static constexpr uint32_t kEmpty = 0xffffffffu;  // not a key
   static constexpr uint32_t kFull = 0xffffffffu;   // not a slot
+  // A table this crowded counts as full: the way to a free slot grows without bound, and a table that has none would be
+  // searched from end to end for every further key.
+  static constexpr uint32_t kMostTries = 32;
 
   // `keys` has `slots` entries, a power of two, all kEmpty.
   __device__ HashTable(uint32_t* keys, uint32_t slots) : keys_(keys), mask_(slots - 1) {}
 
-  // The slot of `key`, which is added if need be; kFull when there is no room. Safe against the same call by others.
+  // The slot of `key`, which is added if need be; kFull when there is none near. Safe against the same call by others.
   __device__ uint32_t insert(uint32_t key) {
     uint32_t slot = first_slot(key);
-    for (uint32_t tries = 0; tries <= mask_; ++tries) {
+    for (uint32_t tries = 0; tries <= mask_ && tries < kMostTries; ++tries) {
       uint32_t found = load_relaxed(keys_ + slot);
       if (found == kEmpty) found = atomicCAS(keys_ + slot, kEmpty, key);
       if (found == kEmpty || found == key) return slot;
@@ -33,7 +36,7 @@ public:
   // The slot of `key`, kFull if it is not there. Not while others insert.
   __device__ uint32_t find(uint32_t key) const {
     uint32_t slot = first_slot(key);
-    for (uint32_t tries = 0; tries <= mask_; ++tries) {
+    for (uint32_t tries = 0; tries <= mask_ && tries < kMostTries; ++tries) {
       if (keys_[slot] == key) return slot;
       if (keys_[slot] == kEmpty) return kFull;
       slot = (slot + 1) & mask_;

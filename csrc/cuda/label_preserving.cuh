@@ -4,7 +4,7 @@
 // how many there are. A feature chooses one support of each label; the choices of a part of the batch are held at once.
 #pragma once
 
-#include "head.cuh"
+#include "select.cuh"
 
 namespace ise_fast {
 namespace {
@@ -27,38 +27,16 @@ __global__ void link_labels(const int64_t* labels, BatchLabels batch, int64_t ro
   batch.next[r] = after < rows ? static_cast<int>(after) : -1;
 }
 
-// Items that threads bring, in the order of the threads: `place` is where this thread's goes. For all threads of the
-// block; ends with a barrier.
-__device__ inline int place_in_order(bool brings, int* scratch, int& all) {
-  const unsigned lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
-  const unsigned votes = __ballot_sync(kWholeWarp, brings);
-  if (lane == 0) scratch[warp] = __popc(votes);
-  __syncthreads();
-  int place = __popc(votes & ((1u << lane) - 1));
-  all = 0;
-  for (unsigned w = 0; w < kHeadWarps; ++w) {
-    if (w < warp) place += scratch[w];
-    all += scratch[w];
-  }
-  __syncthreads();  // nobody may overwrite `scratch` before every thread has read it
-  return place;
-}
-
 // number, first and count; one block.
 __global__ void number_labels(BatchLabels batch, int64_t rows) {
-  __shared__ int scratch[kHeadWarps];
-  int count = 0, found = 0;
-  for (int64_t start = 0; start < rows; start += kHeadThreads) {
-    const int64_t r = start + threadIdx.x;
-    const bool leads = r < rows && batch.leader[r] == r;
-    const int place = count + place_in_order(leads, scratch, found);
-    if (leads) {
-      batch.number[r] = place;
-      batch.first[place] = static_cast<int>(r);
-    }
-    count += found;
-  }
-  if (threadIdx.x == 0) *batch.count = count;
+  __shared__ unsigned counts[kHeadWarps];
+  const int64_t found = compact(
+      rows, counts, [&](int64_t r) { return batch.leader[r] == r; },
+      [&](int64_t r, int64_t g) {
+        batch.number[r] = static_cast<int>(g);
+        batch.first[g] = static_cast<int>(r);
+      });
+  if (threadIdx.x == 0) *batch.count = static_cast<int>(found);
 }
 
 // The similarities f_i . s of the features of a part: given, or from the products at hand,
@@ -139,7 +117,7 @@ __global__ void choose_supports(Similarities similarity, BatchLabels batch, doub
 // that the work grows with B x labels, not with B x B.
 __global__ void preserving_gradient(Choices choices, BatchLabels batch, const float* features, const float* supports,
                                     const float* norms, float* gradient, int64_t rows, int64_t d, int64_t k) {
-  __shared__ int scratch[kHeadWarps];
+  __shared__ unsigned counts[kHeadWarps];
   __shared__ int chosen[kHeadThreads], user[kHeadThreads];
   __shared__ float factor[kHeadThreads], similar[kHeadThreads];
   const Cell cell = cell_of_thread(d);
@@ -161,18 +139,20 @@ __global__ void preserving_gradient(Choices choices, BatchLabels batch, const fl
   }
   const int64_t own = batch.number[batch.leader[i]] * choices.users;
   for (int64_t start = 0; start < choices.users; start += kHeadThreads) {
-    const int64_t u = start + threadIdx.x;
-    const int s = u < choices.users ? choices.support[own + u] : -1;
-    const bool of_row = s >= i * k && s < (i + 1) * k;
-    int found = 0;
-    const int place = place_in_order(of_row, scratch, found);
-    if (of_row) {
-      chosen[place] = s;
-      user[place] = static_cast<int>(choices.begin + u);
-      factor[place] = choices.weight[own + u] / norms[s];
-      similar[place] = choices.similarity[own + u];
-    }
-    __syncthreads();
+    const int64_t tested = choices.users - start < kHeadThreads ? choices.users - start : kHeadThreads;
+    const int64_t found = compact(
+        tested, counts,
+        [&](int64_t t) {
+          const int s = choices.support[own + start + t];
+          return s >= i * k && s < (i + 1) * k;
+        },
+        [&](int64_t t, int64_t place) {
+          const int64_t u = start + t;
+          chosen[place] = choices.support[own + u];
+          user[place] = static_cast<int>(choices.begin + u);
+          factor[place] = choices.weight[own + u] / norms[chosen[place]];
+          similar[place] = choices.similarity[own + u];
+        });
     for (int t = 0; t < found; ++t) {
       const float towards = features[user[t] * d + c] - similar[t] * supports[chosen[t] * d + c];
       sum += factor[t] * towards;

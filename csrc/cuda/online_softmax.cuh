@@ -105,14 +105,14 @@ __global__ void add_tile(SoftmaxBatch in, float* tile, int64_t from, int64_t col
 
 // mean = mean x shrink + part; a thread a number.
 __global__ void add_part(const RowSums* sums, const float* part, float* mean, int64_t d, bool first) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x, i = blockIdx.y;
+  const auto [i, c] = cell_of_thread(d);
   if (c >= d) return;
   mean[i * d + c] = first ? part[i * d + c] : mean[i * d + c] * sums[i].shrink + part[i * d + c];
 }
 
 // 1 where a column is in the sample's range; `rows` of them.
 __global__ void fill_range(const RowSums* sums, float* mask, int64_t from, int64_t columns) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x, i = blockIdx.y;
+  const auto [i, c] = cell_of_thread(columns);
   if (c < columns) mask[i * columns + c] = from + c >= sums[i].begin && from + c < sums[i].end ? 1.0f : 0.0f;
 }
 
@@ -165,7 +165,7 @@ private:
 // gradient = factor[i] x mean + spread[i] x column sum + sum over slots of coefficient x table row; a thread a number.
 __global__ void slot_gradient(SoftmaxBatch in, const double* factor, const double* spread, const float* column_sum,
                               int64_t sum_rows, const double* coefficient, float* gradient) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x, i = blockIdx.y;
+  const auto [i, c] = cell_of_thread(in.d);
   if (c >= in.d) return;
   float sum = factor ? static_cast<float>(factor[i]) * gradient[i * in.d + c] : 0.0f;
   const Slot* const slots = in.slots + i * in.width;
@@ -191,8 +191,8 @@ template <class T>
 class Words {
 public:
   Words(int64_t n, const Tensor& like)
-      : memory_(torch::stable::new_empty(like, {std::max<int64_t>(n, 1) * static_cast<int64_t>(sizeof(T)) / 8 + 1},
-                                         ScalarType::Long)) {}
+      : memory_(device_empty(like, {std::max<int64_t>(n, 1) * static_cast<int64_t>(sizeof(T)) / 8 + 1},
+                             ScalarType::Long)) {}
   T* data() const { return reinterpret_cast<T*>(memory_.mutable_data_ptr<int64_t>()); }
 
 private:
@@ -209,20 +209,20 @@ inline int64_t softmax_tile_width(int64_t rows, int64_t all) {
 inline void run_online_softmax(const SoftmaxBatch& in, const Tensor& features, const Tensor& table, Tensor* mean,
                                cudaStream_t stream) {
   const int64_t width = softmax_tile_width(in.rows, in.all);
-  Tensor tile = torch::stable::new_empty(features, {in.rows, width});
-  Tensor part = torch::stable::new_empty(features, {mean ? in.rows : 0, in.d}), all_rows = table;
+  Tensor tile = device_empty(features, {in.rows, width});
+  Tensor part = device_empty(features, {mean ? in.rows : 0, in.d}), all_rows = table;
   if (mean && in.all == 0) fill_bytes(mean->mutable_data_ptr<float>(), 0, in.rows * in.d * sizeof(float), stream);
   for (int64_t from = 0; from < in.all; from += width) {
     const int64_t columns = std::min(width, in.all - from);
-    if (columns < width) tile = torch::stable::new_empty(features, {in.rows, columns});
+    if (columns < width) tile = device_empty(features, {in.rows, columns});
     const Tensor block = torch::stable::narrow(all_rows, 0, from, columns);
     matmul(tile, features, torch::stable::transpose(block, 0, 1));
     LAUNCH(add_tile, static_cast<unsigned>(in.rows), kHeadThreads, 0, stream, in, tile.mutable_data_ptr<float>(), from,
            columns);
     if (!mean) continue;
     matmul(part, tile, block);
-    LAUNCH(add_part, dim3(blocks_for(in.d, kHeadThreads), static_cast<unsigned>(in.rows)), kHeadThreads, 0, stream,
-           in.sums, part.const_data_ptr<float>(), mean->mutable_data_ptr<float>(), in.d, from == 0);
+    LAUNCH(add_part, cell_blocks(in.rows, in.d), kHeadThreads, 0, stream, in.sums, part.const_data_ptr<float>(),
+           mean->mutable_data_ptr<float>(), in.d, from == 0);
   }
 }
 

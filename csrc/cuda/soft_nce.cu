@@ -1,5 +1,4 @@
 // Contrast with several weighted targets, as in csrc/cpu/soft_nce.cpp. Nothing waits for the device.
-#include <cfloat>
 #include <optional>
 #include <tuple>
 
@@ -162,10 +161,10 @@ std::tuple<Tensor, Tensor> soft_nce_loss(const Tensor& features, const Tensor& t
   check_matrix(features, "features");
   const DeviceScope device(features);
   const auto contiguous = [](const std::optional<Tensor>& tensor) {
-    return tensor ? std::optional(torch::stable::contiguous(*tensor)) : std::nullopt;
+    return tensor ? std::optional(device_contiguous(*tensor)) : std::nullopt;
   };
-  const Tensor f = torch::stable::contiguous(features), v = torch::stable::contiguous(table);
-  const Tensor y = torch::stable::contiguous(columns), w = torch::stable::contiguous(weights);
+  const Tensor f = device_contiguous(features), v = device_contiguous(table);
+  const Tensor y = device_contiguous(columns), w = device_contiguous(weights);
   const auto a = contiguous(smooth), bounds = contiguous(ranges), out = contiguous(excluded);
   const int64_t rows = f.size(0), d = f.size(1), all = v.size(0), s = y.size(1), e = out ? out->size(1) : 0;
   const int64_t hard = std::min(negatives, all), width = s + e + hard;
@@ -173,7 +172,7 @@ std::tuple<Tensor, Tensor> soft_nce_loss(const Tensor& features, const Tensor& t
   const Words<Slot> slots(rows * width, y);
   const Words<RowSums> states(rows, y);
   const Words<double> losses(rows, y), factor(rows, y), spread(rows, y), coefficient(rows * width, y);
-  Tensor gradient = torch::stable::new_empty(f, {needs_gradient ? rows : 0, d});
+  Tensor gradient = device_empty(f, {needs_gradient ? rows : 0, d});
   const SoftmaxBatch in = {f.const_data_ptr<float>(),
                            v.const_data_ptr<float>(),
                            nullptr,
@@ -195,34 +194,33 @@ std::tuple<Tensor, Tensor> soft_nce_loss(const Tensor& features, const Tensor& t
 
   // Sum of the table over each sample's range, which smoothing needs; one row stands for all without ranges.
   const int64_t sum_rows = bounds ? rows : 1;
-  Tensor column_sum = torch::stable::new_zeros(f, {sum_rows, d});
+  Tensor column_sum = device_zeros(f, {sum_rows, d});
   const bool spreads = a && hard == 0;
   if (hard > 0) {
-    Tensor longest = torch::stable::new_zeros(y, {1});
+    Tensor longest = device_zeros(y, {1});
     auto* const bits = reinterpret_cast<unsigned*>(longest.mutable_data_ptr<int64_t>());
     LAUNCH(longest_centroid, blocks_for(all, kHeadWarps), kHeadThreads, 0, stream, v.const_data_ptr<float>(), nullptr,
            bits, all, d);
     constexpr int64_t kScratch = int64_t{1} << 24;
     const int64_t block = std::min(rows, std::max<int64_t>(kScratch / all, 16));
-    Tensor products = torch::stable::new_empty(f, {block, all}), every = f;
+    Tensor products = device_empty(f, {block, all}), every = f;
     const Words<uint64_t> keys(block * all, y);
     for (int64_t begin = 0; begin < rows; begin += block) {
       const int64_t count = std::min(block, rows - begin);
       Tensor z = torch::stable::narrow(products, 0, 0, count);
       matmul(z, torch::stable::narrow(every, 0, begin, count), torch::stable::transpose(v, 0, 1));
       LAUNCH(find_hardest, static_cast<unsigned>(count), kHeadThreads, 0, stream, in,
-             products.mutable_data_ptr<float>(), bits, keys.data(), begin, s + e, hard,
-             (d + 8) * static_cast<double>(FLT_EPSILON) / 2 * 1.01);
+             products.mutable_data_ptr<float>(), bits, keys.data(), begin, s + e, hard, product_error(d));
     }
   } else {
     run_online_softmax(in, f, v, needs_gradient ? &gradient : nullptr, stream);
     const int64_t tile = softmax_tile_width(sum_rows, all);
-    Tensor part = torch::stable::new_empty(f, {sum_rows, d}), every = v;
+    Tensor part = device_empty(f, {sum_rows, d}), every = v;
     for (int64_t begin = 0; spreads && begin < all; begin += tile) {
       const int64_t count = std::min(tile, all - begin);
-      Tensor mask = torch::stable::new_empty(f, {sum_rows, count});
-      LAUNCH(fill_range, dim3(blocks_for(count, kHeadThreads), static_cast<unsigned>(sum_rows)), kHeadThreads, 0,
-             stream, states.data(), mask.mutable_data_ptr<float>(), begin, count);
+      Tensor mask = device_empty(f, {sum_rows, count});
+      LAUNCH(fill_range, cell_blocks(sum_rows, count), kHeadThreads, 0, stream, states.data(),
+             mask.mutable_data_ptr<float>(), begin, count);
       matmul(part, mask, torch::stable::narrow(every, 0, begin, count));
       LAUNCH(add_numbers, blocks_for(sum_rows * d, kHeadThreads), kHeadThreads, 0, stream, part.const_data_ptr<float>(),
              column_sum.mutable_data_ptr<float>(), sum_rows * d);
@@ -232,11 +230,10 @@ std::tuple<Tensor, Tensor> soft_nce_loss(const Tensor& features, const Tensor& t
   LAUNCH(finish_soft, static_cast<unsigned>(rows), kHeadThreads, 0, stream, in, sums, sum_rows, hard > 0, losses.data(),
          factor.data(), spread.data(), coefficient.data());
   if (needs_gradient) {
-    LAUNCH(slot_gradient, dim3(blocks_for(d, kHeadThreads), static_cast<unsigned>(rows)), kHeadThreads, 0, stream, in,
-           hard > 0 ? nullptr : factor.data(), spread.data(), sums, sum_rows, coefficient.data(),
-           gradient.mutable_data_ptr<float>());
+    LAUNCH(slot_gradient, cell_blocks(rows, d), kHeadThreads, 0, stream, in, hard > 0 ? nullptr : factor.data(),
+           spread.data(), sums, sum_rows, coefficient.data(), gradient.mutable_data_ptr<float>());
   }
-  Tensor loss = torch::stable::new_empty(f, {});
+  Tensor loss = device_empty(f, {});
   LAUNCH(mean_loss, 1, kHeadThreads, 0, stream, losses.data(), loss.mutable_data_ptr<float>(), rows);
   return {loss, gradient};
 }

@@ -4,6 +4,7 @@
 #include "../../csrc/cuda/cub.h"
 #include "../../csrc/cuda/gemm.h"
 #include "../../csrc/cuda/hash.cuh"
+#include "../../csrc/cuda/pair_filter.cuh"
 #include "../../csrc/cuda/reduce.cuh"
 #include "../../csrc/cuda/topk.cuh"
 #include "cuda_bf16.h"
@@ -95,6 +96,31 @@ Tensor product(const Tensor& a, const Tensor& b) {
   return out;
 }
 
+// How far each score is from the exact one, and how far it may be; a warp a pair.
+__global__ void filter_errors_kernel(const float* product, FilterRows<float> rows, FilterUnits units, double* error,
+                                     double* margin) {
+  const int64_t i = blockIdx.x, j = blockIdx.y;
+  const double exact = exact_score(rows, units, i, exact_distance(rows, rows, units.metric, i, j));
+  if (threadIdx.x > 0) return;
+  error[i * rows.n + j] = fabs(approximate_score(rows, rows, product[i * rows.n + j], i, j) - exact);
+  margin[i * rows.n + j] = score_margin(rows, rows, units, i);
+}
+
+std::tuple<Tensor, Tensor> filter_errors(const Tensor& x) {
+  FilterSide side, none;
+  const cudaStream_t stream = current_stream(x);
+  const FilterUnits units = prepare_filter<float>(side, none, x, nullptr, Metric::kSquaredEuclidean, stream);
+  const int64_t n = x.size(0);
+  Tensor error = torch::stable::new_empty(x, {n, n}, ScalarType::Double);
+  Tensor margin = torch::stable::new_empty(x, {n, n}, ScalarType::Double);
+  const Tensor all = torch::stable::new_empty(x, {n, n}),
+               product = multiply_tile(all, side.rounded, side.rounded, 0, n);
+  LAUNCH(filter_errors_kernel, dim3(static_cast<unsigned>(n), static_cast<unsigned>(n)), kWarpSize, 0, stream,
+         product.const_data_ptr<float>(), side.rows<float>(), units, error.mutable_data_ptr<double>(),
+         margin.mutable_data_ptr<double>());
+  return {error, margin};
+}
+
 void product_into(Tensor out, const Tensor& a, const Tensor& b) {
   matmul(out, a, b);
 }
@@ -163,6 +189,7 @@ STABLE_TORCH_LIBRARY(ise_fast_blocks, m) {
   m.def("hash(Tensor keys, int slots) -> (Tensor, Tensor)");
   m.def("cub(Tensor keys, Tensor values, int first_bit, int last_bit) -> (Tensor, Tensor, Tensor)");
   m.def("product(Tensor a, Tensor b) -> Tensor");
+  m.def("filter_errors(Tensor x) -> (Tensor, Tensor)");
   m.def("product_into(Tensor(a!) out, Tensor a, Tensor b) -> ()");
   m.def("round_trip(Tensor values) -> (Tensor, Tensor)");
   m.def("collectives(Tensor values) -> Tensor");
@@ -175,6 +202,7 @@ STABLE_TORCH_LIBRARY_IMPL(ise_fast_blocks, CPU, m) {
   m.impl("hash", TORCH_BOX(&hash));
   m.impl("cub", TORCH_BOX(&cub));
   m.impl("product", TORCH_BOX(&product));
+  m.impl("filter_errors", TORCH_BOX(&filter_errors));
   m.impl("product_into", TORCH_BOX(&product_into));
   m.impl("round_trip", TORCH_BOX(&round_trip));
   m.impl("collectives", TORCH_BOX(&collectives));

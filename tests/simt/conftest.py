@@ -73,6 +73,14 @@ class OnGPU:
         return call
 
 
+# Devices that the host poses as, one a schedule: tensors elsewhere than on the current device, many multiprocessors, no
+# second dimension of blocks (it ends at 65,535, and nobody tests so many rows).
+DEVICES: dict[int, dict[str, int]] = {
+    1: {"of_tensors": 1, "multiprocessors": 1},
+    2: {"multiprocessors": 132},
+    3: {"most_blocks_across": 1},
+}
+
 # Orders are what the race detector needs many of; addresses hardly depend on them.
 SCHEDULES = [0] if ON_GPU else [0, 3] if os.environ.get(VARIANT) == "asan" else [0, 1, 2, 3]
 
@@ -81,7 +89,10 @@ SCHEDULES = [0] if ON_GPU else [0, 3] if os.environ.get(VARIANT) == "asan" else 
 def simt(request: pytest.FixtureRequest, set_schedule: Callable[[int], None]) -> Any:
     """torch.ops.ise_fast_simt, the CUDA operators on CPU tensors, under several schedules (0: ascending order)."""
     set_schedule(request.param)
-    return OnGPU() if ON_GPU else torch.ops.ise_fast_simt
+    if ON_GPU:
+        return OnGPU()
+    request.getfixturevalue("pretend")(**DEVICES.get(request.param, {}))
+    return torch.ops.ise_fast_simt
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ WARP = 32
 
 
 @pytest.fixture
-def blocks(simt: Any) -> Any:
+def blocks(simt: Any, pretend: Callable[..., None]) -> Any:
     """torch.ops.ise_fast_blocks (blocks.cu), under several schedules."""
+    pretend()  # one device: these are no operators, which would see to it that their tensors' is current
     return torch.ops.ise_fast_blocks
 
 
@@ -55,7 +57,7 @@ def test_reductions_follow_the_documented_tree(blocks: Any) -> None:
     assert out[:, 3].tolist() == [sum(range(start, t)) for t, start in enumerate(starts)]
 
 
-@pytest.mark.parametrize(("distinct", "slots"), [(1, 1), (5, 8), (64, 64), (100, 256)])
+@pytest.mark.parametrize(("distinct", "slots"), [(1, 1), (5, 8), (40, 64), (100, 256)])
 def test_hash_table(blocks: Any, distinct: int, slots: int) -> None:
     keys = integers(0, 10**6, (distinct,), torch.int32)[integers(0, distinct, (300,))]
     inserted, found = blocks.hash(keys, slots)
@@ -69,6 +71,16 @@ def test_hash_table(blocks: Any, distinct: int, slots: int) -> None:
 def test_full_hash_table_says_so(blocks: Any) -> None:
     inserted, _ = blocks.hash(torch.arange(10, dtype=torch.int32), 8)
     assert sorted(inserted.tolist()) == [-1, -1, *range(8)]
+
+
+def test_hash_table_gives_up_where_it_is_crowded(blocks: Any) -> None:
+    """Keys that all want the same slot: the table does not search all of it for a free one."""
+    keys = torch.arange(10**6)
+    start = (keys * 2654435769 % 2**32 >> 12) % 1024  # the slot that a key wants
+    crowd = keys[start == start[0]][:40].int()
+    inserted, found = blocks.hash(crowd, 1024)
+    assert (inserted == -1).sum() == 40 - 32
+    assert found.equal(inserted)
 
 
 @pytest.mark.parametrize("bits", [(0, 64), (4, 12)])

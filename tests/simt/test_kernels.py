@@ -405,6 +405,21 @@ def test_soft_targets_out_of_range_are_nan_not_a_crash(simt: Any, unit_rows: Row
     assert loss(excluded=torch.tensor([[-1], [9], [5]])).isnan()
 
 
+@pytest.mark.parametrize("bad", ["feature", "centroid"])
+def test_nearest_of_rows_with_nan_are_not_searched(simt: Any, unit_rows: Rows, bad: str) -> None:
+    """Nothing is certain then: comparing with every centroid would take seconds for an answer that is NaN."""
+    features, labels, centroids = head_batch(unit_rows, 4, 9, 33)
+    (features if bad == "feature" else centroids)[2, 5] = torch.nan
+    similarity, nearest = simt.nearest_centroids(features, centroids, labels, 2)
+    rows = [2] if bad == "feature" else [0, 1, 2, 3]
+    assert similarity[rows].isnan().all()
+    assert nearest[rows].eq(0).all()
+    if bad == "feature":
+        keep = [0, 1, 3]
+        expected = torch.ops.ise_fast.nearest_centroids(features[keep], centroids, labels[keep], 2)
+        assert_same([similarity[keep], nearest[keep]], expected)
+
+
 def neighbour_rows(kind: str, n: int, d: int) -> Tensor:
     generator = torch.Generator().manual_seed(n)
     x = torch.randn(n, d, generator=generator)
@@ -441,6 +456,16 @@ def test_knn_redoes_what_it_cannot_certify(simt: Any) -> None:
     x = neighbour_rows("copies", 45, 5)
     assert simt.knn(x, 2, x[:2].clone(), "sqeuclidean", 0)[2] == 0  # 15 copies fit among the candidates
     assert simt.knn(x[:1].repeat(45, 1), 2, x[:1].repeat(3, 1), "sqeuclidean", 0)[2] == 3
+
+
+def test_knn_among_near_duplicates_is_settled_by_the_second_search(simt: Any) -> None:
+    """50 frames that float16 cannot tell apart: no more memory is asked for than their candidates need."""
+    x = neighbour_rows("random", 60, 5)
+    x[:50] = x[0] + 1e-5 * x[:50]
+    arguments = (x, 3, x[5:8].clone(), "sqeuclidean", 0)
+    found = simt.knn(*arguments)
+    assert found[2] == 3
+    assert_same(found[:2], torch.ops.ise_fast.knn(*arguments)[:2])
 
 
 def test_knn_of_many_neighbours(simt: Any) -> None:

@@ -71,3 +71,26 @@ def test_a_failed_product_says_what_the_library_says(simt: Any, unit_rows: Rows,
     set_products(failure=13)
     with pytest.raises(RuntimeError, match=r"^cublasGemmEx: the function failed to launch on the GPU \(\[20, 8\] x"):
         simt.knn(x, 3)
+
+
+@pytest.mark.parametrize("guard_bits", [0, 1, 2])
+def test_margin_is_twice_the_error_of_truncating_tensor_cores(
+    simt: Any, set_products: Products, guard_bits: int
+) -> None:
+    """Nobody documents how tensor cores truncate: what the worst known way can do is to be half of the margin."""
+    d = 64
+    rows = [torch.full((d,), 2.0**-e) for e in (8, 10, 11, 12)]
+    for row in rows:
+        row[0] = 1.0
+    x = torch.stack([*rows, *(-row for row in rows)])
+    set_products(guard_bits=guard_bits)
+    error, margin = torch.ops.ise_fast_blocks.filter_errors(x)
+    assert 0 < (error / margin).max() < 0.5
+
+
+def test_neighbours_under_truncating_tensor_cores(simt: Any, unit_rows: Rows, set_products: Products) -> None:
+    x = unit_rows(1, 33) + 1e-3 * unit_rows(45, 33, 1)
+    expected = torch.ops.ise_fast.knn(x, 4)[:2]
+    set_products(guard_bits=0)
+    for found, right in zip(simt.knn(x, 4)[:2], expected, strict=True):
+        assert found.equal(right)
