@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import torch
@@ -20,6 +21,25 @@ _CUDA_LIBRARY = Path(__file__).parent / "libise_fast_cuda.so"
 has_cuda_operators = torch.version.cuda is not None and _CUDA_LIBRARY.exists()
 if has_cuda_operators:
     torch.ops.load_library(str(_CUDA_LIBRARY))
+    _set_memory_hook = ctypes.CDLL(str(_CUDA_LIBRARY)).ise_fast_set_memory_hook
+    _set_memory_hook.argtypes, _set_memory_hook.restype = [ctypes.c_void_p], None
+    _set_memory_hook(_C.memory_hook())
+
+
+def ask_torch_for_memory(size: int, device: int, last: bool) -> None:
+    """Called from C++ when memory ran out there, where torch's error has lost its text and type: raises it here.
+
+    Args:
+        size: bytes that were asked for.
+        device: index of the CUDA device; -1 is the CPU (the tests' host build).
+        last: raise also if torch has the memory now.
+
+    Raises:
+        torch.OutOfMemoryError: torch's own.
+    """
+    torch.empty(size, dtype=torch.uint8, device="cpu" if device < 0 else f"cuda:{device}")
+    if last:
+        raise torch.OutOfMemoryError(f"out of memory: asked for {size / 2**30:.2f} GiB ({size} bytes)")
 
 
 def build_info() -> dict[str, str]:

@@ -9,8 +9,8 @@
 
 namespace {
 
-// The exception that a signal handler raised, as a rule KeyboardInterrupt, on its way through C++. torch's own pybind11
-// knows it by the base class and calls set_error.
+// The exception that Python raised (in a signal handler, as a rule KeyboardInterrupt), on its way through C++. torch's
+// own pybind11 knows it by the base class and calls set_error.
 class RaisedByHandler : public pybind11::builtin_exception {
 public:
   RaisedByHandler() : pybind11::builtin_exception("interrupted") {
@@ -49,6 +49,20 @@ void run_signal_handlers() {
   if (raised) throw *raised;
 }
 
+// Has torch refuse memory that csrc/cuda could not get (allocate.h): its error, type and text, goes up from here.
+void ask_torch_for_memory(int64_t bytes, int device, bool last) {
+  const PyGILState_STATE state = PyGILState_Ensure();
+  std::shared_ptr<RaisedByHandler> raised;
+  try {
+    pybind11::module_::import("ise_fast._library").attr("ask_torch_for_memory")(bytes, device, last);
+  } catch (pybind11::error_already_set& error) {
+    error.restore();
+    raised = std::make_shared<RaisedByHandler>();
+  }
+  PyGILState_Release(state);
+  if (raised) throw *raised;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -61,6 +75,7 @@ PYBIND11_MODULE(_C, m) {
     info["torch_target"] = "2.10";
     return info;
   });
+  m.def("memory_hook", [] { return reinterpret_cast<uintptr_t>(&ask_torch_for_memory); });
   const pybind11::object thread = pybind11::module_::import("threading").attr("main_thread")();
   main_thread = thread.attr("ident").cast<unsigned long>();
   ise_fast::interrupt_check = &run_signal_handlers;

@@ -9,23 +9,17 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <initializer_list>
 #include <optional>
-#include <sstream>
 #include <stdexcept>
-#include <vector>
 
+#include "../out_of_memory.h"
 #include "device.h"
 
 namespace ise_fast {
 
-struct OutOfMemory : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
 // Set by Python (allocate.cu): asks PyTorch for the memory once more, where its own error can be seen and raised; the C
-// interface through which we ask keeps neither text nor type. Returns if the memory is there now.
-using MemoryHook = void (*)(int64_t bytes, int device);
+// interface through which we ask keeps neither text nor type. Returns if the memory is there now, but not if `last`.
+using MemoryHook = void (*)(int64_t bytes, int device, bool last);
 extern MemoryHook memory_hook;
 
 // While one lives, nobody asks Python: a smaller attempt will follow.
@@ -61,17 +55,15 @@ inline torch::stable::Tensor device_empty(const torch::stable::Tensor& like,
                                           std::optional<torch::headeronly::ScalarType> type = std::nullopt) {
   int64_t bytes = item_bytes(type.value_or(like.scalar_type()));
   for (const int64_t along : size) bytes *= along;
-  for (bool again : {true, false}) {
+  for (bool last : {false, true}) {
     try {
       if (may_allocate(bytes)) return torch::stable::new_empty(like, size, type);
     } catch (const std::runtime_error&) {  // all that the C interface tells
     }
     if (Attempt::running > 0 || memory_hook == nullptr) break;
-    if (again) memory_hook(bytes, like.get_device_index());
+    memory_hook(bytes, like.get_device_index(), last);
   }
-  std::ostringstream text;
-  text << "out of memory: asked for " << bytes << " bytes on device " << like.get_device_index();
-  throw OutOfMemory(text.str());
+  throw OutOfMemory(static_cast<uint64_t>(bytes));
 }
 
 inline torch::stable::Tensor device_zeros(const torch::stable::Tensor& like,

@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ise_fast import _C
+
 Rows = Callable[..., Tensor]
 Pretend = Callable[..., None]
 Case = tuple[str, tuple[Any, ...]]
@@ -59,8 +61,23 @@ def test_tiles_and_ranges_shrink_when_memory_is_short(simt: Any, pretend: Preten
     for (name, arguments), most in cases:
         pretend(memory=64 << 30, largest_allocation=most)
         assert_same(getattr(simt, name)(*arguments)[:2], getattr(torch.ops.ise_fast, name)(*arguments)[:2])
-    pretend(largest_allocation=1000)  # less than what every row needs a number of
-    with pytest.raises(RuntimeError, match=r"out of memory: asked for 2400 bytes on device"):
+
+
+def test_out_of_memory_is_torchs_own_error(simt: Any, pretend: Pretend, library: ctypes.CDLL, unit_rows: Rows) -> None:
+    """The C interface keeps neither its type nor its text: Python asks once more and raises what torch says."""
+    library.ise_fast_set_memory_hook.argtypes = [ctypes.c_void_p]
+    library.ise_fast_set_memory_hook(_C.memory_hook())
+    x = unit_rows(300, 5)
+    pretend(largest_allocation=1000)
+    with pytest.raises(torch.OutOfMemoryError, match=r"^out of memory: asked for 0.00 GiB \(2400 bytes\)"):
+        simt.knn(x, 4, x[:20].clone())
+    pretend()
+    huge = torch.zeros(1, 1).expand(2**24, 2**22)  # contiguous it would take 256 TiB
+    with pytest.raises(RuntimeError, match=r"DefaultCPUAllocator: .* you tried to allocate 281474976710656 bytes"):
+        simt.nearest_centroids(huge, huge[:2], torch.zeros(1, dtype=torch.int64).expand(2**24), 1)
+    library.ise_fast_set_memory_hook(None)
+    pretend(largest_allocation=1000)
+    with pytest.raises(MemoryError, match=r"^out of memory: asked for 0.00 GiB \(2400 bytes\)"):
         simt.knn(x, 4, x[:20].clone())
 
 
