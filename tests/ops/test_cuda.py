@@ -109,6 +109,37 @@ def test_side_stream(cases: Cases) -> None:
         assert_same_bits(name, found, expected)
 
 
+def test_settings_of_products_change_no_bit(cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """aten::mm would round float32 operands, refuse float16 ones, or want CUBLAS_WORKSPACE_CONFIG."""
+    expected = {name: call(name, on(DEVICE, arguments)) for name, arguments in cases.items()}
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", True)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    torch.use_deterministic_algorithms(True)
+    try:
+        for name, arguments in cases.items():
+            assert_same_bits(name, call(name, on(DEVICE, arguments)), expected[name])
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_float32_matmul_precision(before)
+
+
+def test_more_rows_than_a_grid_has_blocks_across(unit_rows: UnitRows) -> None:
+    features, centroids = unit_rows(70_000, 16).to(DEVICE), unit_rows(40, 16, 1).to(DEVICE)
+    labels = torch.arange(70_000, device=DEVICE) % 40
+    loss, gradient = torch.ops.ise_fast.cluster_nce_loss(features, labels, centroids, 0.05, True)
+    expected = torch.ops.ise_fast.cluster_nce_loss(features.cpu(), labels.cpu(), centroids.cpu(), 0.05, True)
+    torch.testing.assert_close(loss.cpu(), expected[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient.cpu(), expected[1], rtol=1e-4, atol=1e-9)
+
+
+def test_out_of_memory_is_torchs_own_error() -> None:
+    few = torch.zeros(1, 1, device=DEVICE)
+    labels = torch.zeros(1, dtype=torch.int64, device=DEVICE).expand(2**24)
+    with pytest.raises(torch.OutOfMemoryError, match=r"CUDA out of memory\. Tried to allocate"):
+        torch.ops.ise_fast.nearest_centroids(few.expand(2**24, 2**22), few.expand(2, 2**22), labels, 1)
+
+
 def batches(unit_rows: UnitRows, count: int) -> list[tuple[Tensor, Tensor]]:
     """[32, 16] rows that are not unit, and labels of 4 of the 20 clusters: other ones in each batch."""
     labels = torch.arange(32, device=DEVICE) // 8
