@@ -24,7 +24,7 @@ __global__ void first_unbounded(const float* rows, unsigned long long* first, in
 // Throws as the CPU operators do. Waits for the stream.
 inline void check_finite_rows(const Tensor& rows, const char* name, cudaStream_t stream) {
   if (rows.size(0) == 0) return;
-  Tensor word = torch::stable::new_empty(rows, {1}, ScalarType::Long);
+  Tensor word = device_empty(rows, {1}, ScalarType::Long);
   auto* const first = reinterpret_cast<unsigned long long*>(word.mutable_data_ptr<int64_t>());
   fill_bytes(first, 0xff, sizeof *first, stream);
   LAUNCH(first_unbounded, blocks_for(rows.size(0), kHeadWarps), kHeadThreads, 0, stream, rows.const_data_ptr<float>(),

@@ -14,6 +14,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "../math/host_device.h"
 #include "device.h"
 
 #ifdef __CUDACC__
@@ -97,7 +98,7 @@ inline void matmul(torch::stable::Tensor& out, const torch::stable::Tensor& a, c
 
 // |float32 product - exact one| <= this x ||a|| ||b||, for any order of summation, with rounding or truncation; the 16
 // covers the rounding of the exact one to float32, so that values that round to a tie are both candidates.
-inline double product_error(int64_t d) {
+ISE_HOST_DEVICE double product_error(int64_t d) {
   return (2 * d + 16) * 0x1p-24 * 1.01;
 }
 

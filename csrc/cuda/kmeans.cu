@@ -30,7 +30,7 @@ __global__ void assign_rows(const float* z, const float* x, const float* centres
   constexpr double u = FLT_EPSILON / 2;
   const double far = length > longest ? length : longest, wide = static_cast<double>(d);
   const bool unknown = far > 0x1p60 || (far < 0x1p-60 && far > 0);
-  const double margin = length * longest * ((wide + 8) * u * 1.01 + 8 * u) + 4 * u * longest * longest +
+  const double margin = length * longest * (product_error(d) + 8 * u) + 4 * u * longest * longest +
                         (wide + 32) * 0x1p-52 * (length + longest) * (length + longest) + wide * 1e-37;
   const double threshold = best - 2 * margin - fabs(best) * u;
   int64_t label = 0;
@@ -81,10 +81,10 @@ __global__ void count_labels(const uint64_t* sorted, int64_t n, int64_t k, int64
   counts[c] = at_least(static_cast<uint64_t>(c) + 1) - start[c];
 }
 
-// Rows of each cluster in row order; block (tile of columns, cluster).
+// Rows of each cluster in row order; a thread a number.
 __global__ void sum_clusters(const float* x, const uint32_t* rows, const int64_t* start, const int64_t* counts,
                              double* sums, int64_t d) {
-  const int64_t j = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x, c = blockIdx.y;
+  const auto [c, j] = cell_of_thread(d);
   if (j >= d) return;
   double sum = 0;
   for (int64_t p = start[c]; p < start[c] + counts[c]; ++p) sum += x[rows[p] * d + j];
@@ -140,12 +140,12 @@ __global__ void compare_labels(const int64_t* a, const int64_t* b, int* differ, 
 class Lloyd {
 public:
   Lloyd(const Tensor& x, const Tensor& centres)
-      : x_(torch::stable::contiguous(x)),
+      : x_(device_contiguous(x)),
         n_(x.size(0)),
         d_(x.size(1)),
         k_(centres.size(0)),
         stream_(current_stream(x)),
-        centres_(torch::stable::new_empty(x, {k_, d_})),
+        centres_(device_empty(x, {k_, d_})),
         labels_(integers(n_)),
         counts_(integers(k_)),
         start_(integers(k_)),
@@ -162,13 +162,13 @@ public:
 
   void assign() {
     measure(centres_, c_length_);
-    Tensor longest = torch::stable::new_zeros(labels_, {1});
+    Tensor longest = device_zeros(labels_, {1});
     auto* const bits = reinterpret_cast<unsigned*>(longest.mutable_data_ptr<int64_t>());
     LAUNCH(longest_centroid, blocks_for(k_, kHeadWarps), kHeadThreads, 0, stream_, centres_.const_data_ptr<float>(),
            nullptr, bits, k_, d_);
     constexpr int64_t kTileNumbers = int64_t{1} << 25;
     const int64_t height = std::clamp<int64_t>(kTileNumbers / k_, 1, std::max<int64_t>(n_, 1));
-    Tensor tile = torch::stable::new_empty(x_, {height, k_}), every = x_;
+    Tensor tile = device_empty(x_, {height, k_}), every = x_;
     for (int64_t first = 0; first < n_; first += height) {
       const int64_t count = std::min(height, n_ - first);
       Tensor z = torch::stable::narrow(tile, 0, 0, count);
@@ -196,9 +196,9 @@ public:
   }
 
   void add_up() {
-    LAUNCH(sum_clusters, dim3(blocks_for(d_, kHeadThreads), static_cast<unsigned>(k_)), kHeadThreads, 0, stream_,
-           x_.const_data_ptr<float>(), reinterpret_cast<const uint32_t*>(rows_.const_data_ptr<int64_t>()),
-           start_.const_data_ptr<int64_t>(), counts_.const_data_ptr<int64_t>(), sums_.mutable_data_ptr<double>(), d_);
+    LAUNCH(sum_clusters, cell_blocks(k_, d_), kHeadThreads, 0, stream_, x_.const_data_ptr<float>(),
+           reinterpret_cast<const uint32_t*>(rows_.const_data_ptr<int64_t>()), start_.const_data_ptr<int64_t>(),
+           counts_.const_data_ptr<int64_t>(), sums_.mutable_data_ptr<double>(), d_);
   }
 
   void move() {
@@ -235,10 +235,8 @@ public:
   const Tensor& centres() const { return centres_; }
 
 private:
-  Tensor integers(int64_t n) const { return torch::stable::new_empty(x_, {n}, ScalarType::Long); }
-  Tensor numbers(std::initializer_list<int64_t> shape) const {
-    return torch::stable::new_empty(x_, shape, ScalarType::Double);
-  }
+  Tensor integers(int64_t n) const { return device_empty(x_, {n}, ScalarType::Long); }
+  Tensor numbers(std::initializer_list<int64_t> shape) const { return device_empty(x_, shape, ScalarType::Double); }
   void measure(const Tensor& rows, Tensor& lengths) const {
     if (rows.size(0) == 0) return;
     LAUNCH(row_lengths, blocks_for(rows.size(0), kHeadWarps), kHeadThreads, 0, stream_, rows.const_data_ptr<float>(),
@@ -264,7 +262,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kmeans(const Tensor& x, const Tensor&
   check_kmeans(x, centres, iterations);
   const DeviceScope device(x);
   Lloyd lloyd(x, centres);
-  Tensor before = torch::stable::new_empty(x, {x.size(0)}, ScalarType::Long);
+  Tensor before = device_empty(x, {x.size(0)}, ScalarType::Long);
   lloyd.assign();
   int64_t done = 1;
   for (bool first = true; first || lloyd.differs(before); first = false) {
@@ -273,7 +271,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kmeans(const Tensor& x, const Tensor&
     lloyd.assign();
     if (++done > iterations) break;
   }
-  Tensor count = torch::stable::new_empty(x, {}, ScalarType::Long);
+  Tensor count = device_empty(x, {}, ScalarType::Long);
   torch::stable::fill_(count, static_cast<double>(std::min(done, iterations)));
   return {lloyd.labels(), lloyd.centres(), lloyd.inertia(), count};
 }
@@ -313,11 +311,11 @@ __global__ void draw_row(const double* sum, int64_t chunks, const double* distan
 Tensor kmeans_start(const Tensor& x_in, const Tensor& draws_in) {
   check_kmeans_start(x_in, draws_in);
   const DeviceScope device(x_in);
-  const Tensor x = torch::stable::contiguous(x_in), draws = torch::stable::contiguous(draws_in);
+  const Tensor x = device_contiguous(x_in), draws = device_contiguous(draws_in);
   const int64_t n = x.size(0), d = x.size(1), k = draws.numel(), chunks = (n + kStartChunk - 1) / kStartChunk;
   const cudaStream_t stream = current_stream(x);
   check_finite_rows(x, "x", stream);
-  Tensor out = torch::stable::new_empty(x, {k}, ScalarType::Long);
+  Tensor out = device_empty(x, {k}, ScalarType::Long);
   auto* const chosen = out.mutable_data_ptr<int64_t>();
   const Words<double> distance(n, out), sum(chunks, out);
   for (int64_t c = 0; c < k; ++c) {

@@ -110,15 +110,13 @@ __global__ void number_rows(const int32_t* rank, const int32_t* parent, const in
 template <class Index, class Value>
 std::tuple<Tensor, Tensor, Tensor> merge(const DeviceCsr<Index, Value>& graph, int64_t nnz, const Tensor& labels,
                                          double penalty, int64_t merges) {
-  const Tensor y = torch::stable::contiguous(labels);
+  const Tensor y = device_contiguous(labels);
   const int64_t n = graph.rows;
   const cudaStream_t stream = current_stream(y);
   check_csr(graph, nnz, y, stream);
   check(nnz < (int64_t{1} << 32), "graph: expected fewer than 2^32 entries, got ", nnz);
-  Tensor out = torch::stable::new_empty(y, {n});
-  const auto none = [&] {
-    return std::tuple(out, torch::stable::new_empty(y, {0, 2}), torch::stable::new_empty(y, {0}, ScalarType::Double));
-  };
+  Tensor out = device_empty(y, {n});
+  const auto none = [&] { return std::tuple(out, device_empty(y, {0, 2}), device_empty(y, {0}, ScalarType::Double)); };
   if (n == 0) return none();
   const Scratch<unsigned long long> first(1, y);
   first.fill(0xff, stream);
@@ -154,8 +152,8 @@ std::tuple<Tensor, Tensor, Tensor> merge(const DeviceCsr<Index, Value>& graph, i
     sort_pairs(pair_keys.data(), pair_sorted.data(), order.data(), pair_order.data(), pairs, y, stream);
   }
   const int64_t most = std::min(merges, clusters - 1);
-  Tensor joined_rows = torch::stable::new_empty(y, {most, 2});
-  Tensor dissimilarity = torch::stable::new_empty(y, {most}, ScalarType::Double);
+  Tensor joined_rows = device_empty(y, {most, 2});
+  Tensor dissimilarity = device_empty(y, {most}, ScalarType::Double);
   const Scratch<int64_t> joined(1, y);
   LAUNCH(start_parents, blocks_for(clusters), kCsrThreads, 0, stream, parent.data(), clusters);
   LAUNCH(join_pairs, 1, 1, 0, stream, pair_sorted.data(), pair_order.data(), left.data(), right.data(), rank.data(),
@@ -174,8 +172,7 @@ std::tuple<Tensor, Tensor, Tensor> merge_nearest(const Tensor& indptr, const Ten
                                                  const Tensor& labels, double penalty, int64_t merges) {
   check_merge_nearest(indptr, indices, values, labels, penalty, merges);
   const DeviceScope device(indptr);
-  const Tensor p = torch::stable::contiguous(indptr), i = torch::stable::contiguous(indices),
-               v = torch::stable::contiguous(values);
+  const Tensor p = device_contiguous(indptr), i = device_contiguous(indices), v = device_contiguous(values);
   const auto run = [&]<class Index, class Value>(Index, Value) {
     return merge(device_csr<Index, Value>(p, i, v), i.numel(), labels, penalty, merges);
   };

@@ -1,6 +1,5 @@
 // Multi-labels by cycle consistency and their loss, as in csrc/cpu/multi_label.cpp. The loss waits for nothing; the
 // search waits for the device once a round, to learn whether any chain of candidates goes on.
-#include <cfloat>
 #include <tuple>
 #include <vector>
 
@@ -31,7 +30,7 @@ struct Cycle {
   double threshold;
 
   __device__ double error(int64_t row) const {
-    const double unit = (d + 8) * static_cast<double>(FLT_EPSILON) / 2 * 1.01;
+    const double unit = product_error(d);
     return unit * lengths[row] * length_of_bits(*longest);
   }
   __device__ float exact(int64_t a, int64_t b) const {
@@ -40,7 +39,7 @@ struct Cycle {
 };
 
 __global__ void copy_rows(const float* table, const int64_t* rows, float* out, int64_t d) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x, i = blockIdx.y;
+  const auto [i, c] = cell_of_thread(d);
   if (c < d) out[i * d + c] = table[rows[i] * d + c];
 }
 
@@ -99,7 +98,7 @@ __global__ void find_similar(Cycle in, const float* products) {
 }
 
 __global__ void copy_asked(Cycle in, float* out) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x, i = blockIdx.y;
+  const auto [i, c] = cell_of_thread(in.d);
   if (c < in.d) out[i * in.d + c] = in.searches[i].open ? in.table[in.searches[i].asked * in.d + c] : 0.0f;
 }
 
@@ -177,12 +176,12 @@ __global__ void shift_offsets(const int64_t* from, int64_t* to, int64_t shift, i
 
 // Runs all chains of a block of images to their ends.
 void run_chains(const Cycle& in, const Tensor& table, cudaStream_t stream) {
-  Tensor gathered = torch::stable::new_empty(table, {in.count, in.d});
-  Tensor products = torch::stable::new_empty(table, {in.count, in.n});
+  Tensor gathered = device_empty(table, {in.count, in.d});
+  Tensor products = device_empty(table, {in.count, in.n});
   const Tensor transposed = torch::stable::transpose(table, 0, 1);
-  const dim3 copies(blocks_for(in.d, kHeadThreads), static_cast<unsigned>(in.count));
+  const unsigned copies = cell_blocks(in.count, in.d);
   const auto blocks = static_cast<unsigned>(in.count);
-  const Tensor flag = torch::stable::new_empty(table, {1}, ScalarType::Int);
+  const Tensor flag = device_empty(table, {1}, ScalarType::Int);
   auto* const open = flag.mutable_data_ptr<int>();
   LAUNCH(copy_rows, copies, kHeadThreads, 0, stream, in.table, in.rows, gathered.mutable_data_ptr<float>(), in.d);
   matmul(products, gathered, transposed);
@@ -201,15 +200,15 @@ std::tuple<Tensor, Tensor, Tensor> cycle_positives(const Tensor& table, const Te
                                                    int64_t least) {
   check_cycle_positives(table, rows, threshold, least);
   const DeviceScope device(table);
-  const Tensor v = torch::stable::contiguous(table), idx = torch::stable::contiguous(rows);
+  const Tensor v = device_contiguous(table), idx = device_contiguous(rows);
   const int64_t n = v.size(0), d = v.size(1), all = idx.numel();
   const cudaStream_t stream = current_stream(v);
   check_finite_rows(v, "table", stream);
-  Tensor indptr = torch::stable::new_zeros(idx, {all + 1});
+  Tensor indptr = device_zeros(idx, {all + 1});
   std::vector<std::pair<Tensor, Tensor>> parts;
   int64_t total = 0;
   if (all > 0) {
-    Tensor word = torch::stable::new_empty(idx, {1});
+    Tensor word = device_empty(idx, {1});
     auto* const first = reinterpret_cast<unsigned long long*>(word.mutable_data_ptr<int64_t>());
     fill_bytes(first, 0xff, sizeof *first, stream);
     LAUNCH(bad_index, blocks_for(all, kHeadThreads), kHeadThreads, 0, stream, idx.const_data_ptr<int64_t>(), first, all,
@@ -220,7 +219,7 @@ std::tuple<Tensor, Tensor, Tensor> cycle_positives(const Tensor& table, const Te
     const Words<double> lengths(n, idx);
     LAUNCH(row_lengths, blocks_for(n, kHeadWarps), kHeadThreads, 0, stream, v.const_data_ptr<float>(), lengths.data(),
            n, d);
-    Tensor longest = torch::stable::new_zeros(idx, {1});
+    Tensor longest = device_zeros(idx, {1});
     auto* const bits = reinterpret_cast<unsigned*>(longest.mutable_data_ptr<int64_t>());
     LAUNCH(longest_centroid, blocks_for(n, kHeadWarps), kHeadThreads, 0, stream, v.const_data_ptr<float>(), nullptr,
            bits, n, d);
@@ -250,8 +249,7 @@ std::tuple<Tensor, Tensor, Tensor> cycle_positives(const Tensor& table, const Te
       LAUNCH(shift_offsets, blocks_for(count + 1, kHeadThreads), kHeadThreads, 0, stream, offsets.data(),
              indptr.mutable_data_ptr<int64_t>() + begin, total, count + 1);
       const int64_t here = read_back(offsets.data() + count, stream);
-      Tensor indices = torch::stable::new_empty(v, {here}, ScalarType::Int),
-             values = torch::stable::new_empty(v, {here});
+      Tensor indices = device_empty(v, {here}, ScalarType::Int), values = device_empty(v, {here});
       LAUNCH(write_positives, blocks, kHeadThreads, 0, stream, in, nullptr, offsets.data(),
              indices.mutable_data_ptr<int32_t>(), values.mutable_data_ptr<float>());
       parts.emplace_back(indices, values);
@@ -259,7 +257,7 @@ std::tuple<Tensor, Tensor, Tensor> cycle_positives(const Tensor& table, const Te
     }
   }
   if (parts.size() == 1) return {indptr, parts[0].first, parts[0].second};
-  Tensor indices = torch::stable::new_empty(v, {total}, ScalarType::Int), values = torch::stable::new_empty(v, {total});
+  Tensor indices = device_empty(v, {total}, ScalarType::Int), values = device_empty(v, {total});
   int64_t at = 0;
   for (const auto& [part_indices, part_values] : parts) {
     Tensor to_indices = torch::stable::narrow(indices, 0, at, part_indices.size(0));
@@ -315,7 +313,7 @@ __global__ void find_hard(MultiLabel in, float* products, const unsigned* longes
   for (int64_t p = begin + threadIdx.x; p < end; p += kHeadThreads) z[in.positives[p]] = -INFINITY;
   __syncthreads();
   const auto wanted = static_cast<int64_t>(in.share * static_cast<double>(in.n - (end - begin)));
-  const double unit = (in.d + 8) * static_cast<double>(FLT_EPSILON) / 2 * 1.01;
+  const double unit = product_error(in.d);
   const double error = unit * sqrt(warp_dot(feature, feature, in.d)) * length_of_bits(*longest);
   if (wanted > 0) {
     hardest_of_row(
@@ -355,7 +353,7 @@ __global__ void multi_label_terms(MultiLabel in, double* losses, float* weights)
 }
 
 __global__ void multi_label_gradient(MultiLabel in, const float* weights, float* gradient) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x, i = blockIdx.y;
+  const auto [i, c] = cell_of_thread(in.d);
   if (c >= in.d) return;
   float sum = in.valid[i] ? 0.0f : NAN;
   for (int64_t p = in.indptr[i]; in.valid[i] && p < in.indptr[i + 1]; ++p) {
@@ -373,8 +371,8 @@ std::tuple<Tensor, Tensor> multi_label_loss(const Tensor& features, const Tensor
   check_multi_label_loss(features, table, indptr, indices, delta, hard_share);
   check_matrix(features, "features");
   const DeviceScope device(features);
-  const Tensor f = torch::stable::contiguous(features), v = torch::stable::contiguous(table);
-  const Tensor p = torch::stable::contiguous(indptr), x = torch::stable::contiguous(indices);
+  const Tensor f = device_contiguous(features), v = device_contiguous(table);
+  const Tensor p = device_contiguous(indptr), x = device_contiguous(indices);
   const int64_t rows = f.size(0), d = f.size(1), n = v.size(0);
   const int64_t most = std::max<int64_t>(static_cast<int64_t>(hard_share * static_cast<double>(n)), 1);
   const cudaStream_t stream = current_stream(f);
@@ -397,13 +395,13 @@ std::tuple<Tensor, Tensor> multi_label_loss(const Tensor& features, const Tensor
                          delta,
                          hard_share};
   if (n > 0) {
-    Tensor longest = torch::stable::new_zeros(p, {1});
+    Tensor longest = device_zeros(p, {1});
     auto* const bits = reinterpret_cast<unsigned*>(longest.mutable_data_ptr<int64_t>());
     LAUNCH(longest_centroid, blocks_for(n, kHeadWarps), kHeadThreads, 0, stream, v.const_data_ptr<float>(), nullptr,
            bits, n, d);
     constexpr int64_t kScratch = int64_t{1} << 24;
     const int64_t block = std::min(rows, std::max<int64_t>(kScratch / n, 16));
-    Tensor products = torch::stable::new_empty(f, {block, n}), every = f;
+    Tensor products = device_empty(f, {block, n}), every = f;
     const Words<uint64_t> keys(block * n, p);
     for (int64_t begin = 0; begin < rows; begin += block) {
       const int64_t count = std::min(block, rows - begin);
@@ -417,10 +415,10 @@ std::tuple<Tensor, Tensor> multi_label_loss(const Tensor& features, const Tensor
     fill_bytes(hard_count.data(), 0, rows * sizeof(int64_t), stream);
   }
   LAUNCH(multi_label_terms, static_cast<unsigned>(rows), kHeadThreads, 0, stream, in, losses.data(), weights.data());
-  Tensor gradient = torch::stable::new_empty(f, {needs_gradient ? rows : 0, d}), loss = torch::stable::new_empty(f, {});
+  Tensor gradient = device_empty(f, {needs_gradient ? rows : 0, d}), loss = device_empty(f, {});
   if (needs_gradient) {
-    LAUNCH(multi_label_gradient, dim3(blocks_for(d, kHeadThreads), static_cast<unsigned>(rows)), kHeadThreads, 0,
-           stream, in, weights.data(), gradient.mutable_data_ptr<float>());
+    LAUNCH(multi_label_gradient, cell_blocks(rows, d), kHeadThreads, 0, stream, in, weights.data(),
+           gradient.mutable_data_ptr<float>());
   }
   LAUNCH(mean_loss, 1, kHeadThreads, 0, stream, losses.data(), loss.mutable_data_ptr<float>(), rows);
   return {loss, gradient};
