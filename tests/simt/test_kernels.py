@@ -715,8 +715,8 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Sanitized:
         VARIANT: "asan",
         LAUNCHED: str(launched),
         "LD_PRELOAD": libraries,
-        # Python itself leaks. The CPU operators beside them have an operator new of their own, and torch deletes. A test
-        # asks for more memory than there is.
+        # Python itself leaks. The CPU operators beside them have an operator new of their own, and torch deletes.
+        # A test asks for more memory than there is.
         "ASAN_OPTIONS": "detect_leaks=0:alloc_dealloc_mismatch=0:allocator_may_return_null=1",
         "OMP_NUM_THREADS": "1",
     }
