@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmarks.cases import evaluation, head, labels, training
+from benchmarks.cases import evaluation, head, labels, methods, training
 from benchmarks.cases.setting import Setting
 from benchmarks.measure import Case
 
@@ -22,6 +22,10 @@ CASES: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "cluster_nce_loss": head.cluster_nce_loss,
     "update_memory_": head.update_memory,
     "ise_loss_step": head.ise_loss_step,
+    "kmeans": methods.kmeans,
+    "group_nce_loss": methods.group_nce_loss,
+    "soft_nce_loss": methods.soft_nce_loss,
+    "multi_label_loss": methods.multi_label_loss,
     "re_ranking": evaluation.re_ranking,
     "rank_metrics": evaluation.rank_metrics,
     "training_epoch": training.training_epoch,
