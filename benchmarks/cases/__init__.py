@@ -16,6 +16,8 @@ CASES: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "jaccard_graph": labels.jaccard_graph,
     "dbscan": labels.dbscan,
     "features_to_labels": labels.features_to_labels,
+    "real_like_labels": labels.real_like_labels,
+    "few_columns": labels.few_columns,
     "label_stages": labels.label_stages,
     "nearest_centroids": head.nearest_centroids,
     "support_samples": head.support_samples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from benchmarks import checks
 from benchmarks.cases.setting import Setting, identities, missing
-from benchmarks.data import clustered_features
+from benchmarks.data import clustered_features, real_like_features
 from benchmarks.measure import Case, Variant, WrongResult
 from benchmarks.published import labels as published
 from ise_fast import ops, reference
@@ -249,6 +250,86 @@ def _whole_way(n: int, d: int, x: Tensor, variants: list[Variant], skipped: dict
 
 def _labels(implementation: ModuleType, x: Tensor) -> Tensor:
     return _cluster(implementation, implementation.jaccard_graph(x, K1, K2, eps=EPS))
+
+
+def real_like_labels(setting: Setting) -> Iterator[Case]:
+    """The whole way, with principal axes and without, on a real network's spectrum and on isotropic features."""
+    for n, d in setting.label_sizes():
+        for name, x in (
+            ("real-like", real_like_features(n, d, identities(n)).to(setting.device)),
+            ("isotropic", _isotropic(n, d, setting)),
+        ):
+            truth = _labels(ops, x)
+            exact = partial(checks.same_labels, truth, exact=True)
+            variants = [
+                Variant("fused", partial(_labels, ops, x)),
+                Variant("without principal axes", partial(_labels_without_axes, x), exact),
+                Variant("yardstick: x @ x.T", partial(torch.matmul, x, x.T)),
+            ]
+            skipped = {}
+            if reason := missing("sklearn"):
+                skipped["published"] = reason
+            elif n <= setting.slow_limit and name == "real-like":
+                loose = partial(checks.same_labels, truth, exact=False)
+                variants.append(
+                    Variant("published", partial(published.pseudo_labels, x.cpu(), K1, K2, EPS, MIN_SAMPLES), loose)
+                )
+            case = _whole_way(n, d, x, variants, skipped)
+            yield replace(case, operator=f"real_like_labels: {name}")
+
+
+def _isotropic(n: int, d: int, setting: Setting) -> Tensor:
+    x = torch.randn(n, d, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.normalize(x, dim=1).to(setting.device)
+
+
+def _labels_without_axes(x: Tensor) -> Tensor:
+    native = torch.ops.ise_fast
+    v = native.k_reciprocal_encoding(x, native.knn(x, K1, None, "sqeuclidean", 0, -1)[1], K2)
+    return _cluster(ops, CSRGraph(*native.jaccard_graph(*v, EPS, 0, len(x))))
+
+
+def few_columns(setting: Setting) -> Iterator[Case]:
+    """DBSCAN of points in the plane and in space, and with 16 columns, against scikit-learn."""
+    if missing("sklearn") or setting.device.type != "cpu":
+        return
+    sizes = [(400, 2)] if setting.quick else [(20_000, 2), (20_000, 3), (20_000, 16), (150_000, 2), (150_000, 3)]
+    if setting.growth:
+        sizes += [(1_000_000, 2), (1_000_000, 3)]
+    for n, d in sizes:
+        x, eps = _blobs(n, d)
+        truth = torch.from_numpy(_fitted("ours", x, eps))
+        yield Case(
+            operator="few_columns",
+            shape={"N": n, "d": d},
+            variants=[
+                Variant("DBSCAN", partial(_fitted, "ours", x, eps)),
+                Variant(
+                    "scikit-learn",
+                    partial(_fitted, "scikit-learn", x, eps),
+                    partial(checks.same_labels, truth, exact=True),
+                ),
+            ],
+            bytes=x.nbytes + n * 8,
+        )
+
+
+def _blobs(n: int, d: int) -> tuple[Any, float]:
+    """[n, d] float64 points, 500 around each of many centres of one density, and a radius."""
+    numbers = np.random.default_rng(0)
+    crowds = max(1, n // 500)
+    centres = numbers.random((crowds, d)) * 6 * crowds ** (1 / d)
+    x = centres[numbers.integers(0, crowds, n)] + 0.6 * numbers.standard_normal((n, d))
+    return x, {2: 0.2, 3: 0.3}.get(d, 2.2)
+
+
+def _fitted(whose: str, x: Any, eps: float) -> Any:
+    import sklearn.cluster
+
+    from ise_fast import cluster
+
+    estimator = cluster.DBSCAN if whose == "ours" else sklearn.cluster.DBSCAN
+    return estimator(eps=eps, min_samples=10).fit(x).labels_
 
 
 def label_stages(setting: Setting) -> Iterator[Case]:

@@ -7,7 +7,7 @@
 namespace ise_fast {
 namespace {
 
-// Costs, in multiply-adds of the library's product (measured: docs/performance.md).
+// Costs, in multiply-adds of the library's product, measured on two busy cores with AVX2.
 constexpr double kSearch = 80;       // the search of one score
 constexpr double kPrefix = 16;       // a multiply-add of prefixes that lie anywhere
 constexpr double kCandidate = 3000;  // a row that is kept, beside its products
