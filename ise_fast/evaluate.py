@@ -21,11 +21,15 @@ from ise_fast.engine.evaluator import evaluate
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.inference import open_checkpoint
 from ise_fast.engine.precision import Precision, allow_tf32
-from ise_fast.engine.run_log import start_console
+from ise_fast.engine.run_log import console_level, start_console
+from ise_fast.engine.wording import make_parser
 from ise_fast.models import EmbeddingNet, build_model
 from ise_fast.models.pretrained import embedding_options
 
 PROG = "python -m ise_fast.evaluate"
+EXAMPLES = """  {prog} --checkpoint logs/synthetic/checkpoints/best.pt
+  {prog} --checkpoint best.pt -d market1501 --data-dir DATA --rerank --output figures.json
+"""
 log = logging.getLogger("ise_fast.evaluate")
 
 
@@ -49,6 +53,7 @@ class EvaluateConfig:
     test_batch_size: int = flag(256, "images in a batch")
     workers: int = flag(2, "threads that decode images", "-j")
     device: str = flag("auto", "auto, cpu, cuda, cuda:N")
+    quiet: bool = flag(False, "warnings and errors alone; --output takes the figures")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (ValueError, RuntimeError) as error:
             raise UsageError(f"--device: {error}") from error
         try:
-            start_console(quiet=not world.is_main)
+            start_console(console_level(quiet=config.quiet, is_main=world.is_main))
             run(config, world)
         finally:
             distributed.stop()
@@ -71,13 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str]) -> EvaluateConfig:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(
-        prog=PROG, description="Evaluate a trained network by retrieval.", exit_on_error=False, allow_abbrev=False
-    )
+    parser = make_parser(
+        PROG, EXAMPLES, usage="%(prog)s --checkpoint FILE [flags]",
+        description="Evaluate a trained network by retrieval.",
+    )  # fmt: skip
     add_flags(parser, EvaluateConfig)
-    config = EvaluateConfig(**expand_home(run_parser(parser, normalise(argv)), EvaluateConfig))
+    config = EvaluateConfig(**expand_home(run_parser(parser, normalise(argv), EvaluateConfig), EvaluateConfig))
     if config.checkpoint is None:
         raise UsageError("--checkpoint: expected the path of a checkpoint, got none")
     for name, low in (("test_batch_size", 1), ("workers", 0), ("height", 1), ("width", 1)):
@@ -131,7 +135,7 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
     data = dataclasses.replace(trained.data, **overrides)
     dataset = assemble.check_test_images(assemble.open_dataset(data, world))
     log.info("%s", dataset.table())
-    test = assemble.open_test_images(data, dataset, world)
+    test = assemble.open_test_images(data, dataset, world, progress=not config.quiet)
     if test is None:
         raise UsageError(
             f"--dataset: {data.dataset} has no queries and gallery with identities, so nothing can be evaluated"
@@ -141,7 +145,7 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
     model = network.model.to(world.device)
     precision = Precision(trained.optim.precision, world.device)
     extract = FeatureExtractor(model, world, precision, config.test_batch_size)
-    query, gallery = extract(test.query_images), extract(test.gallery_images)
+    query, gallery = test.extract(extract, world, progress=not config.quiet)
 
     def measure() -> dict[str, Any]:
         results = {}

@@ -22,7 +22,7 @@ from ise_fast.engine.interrupt import InterruptGuard
 from ise_fast.engine.precision import allow_tf32
 from ise_fast.engine.report import DATA, PAGE, write_report
 from ise_fast.engine.report_data import ReportData, sample_run
-from ise_fast.engine.run_log import RunLog, start_console
+from ise_fast.engine.run_log import RunLog, console_level, start_console
 from ise_fast.engine.trainer import Trainer
 
 PROG = "python -m ise_fast.train"
@@ -58,7 +58,7 @@ def _start(config: TrainConfig) -> World:
         world = distributed.start(config.run.device)
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"--device: {error}") from error
-    start_console(quiet=not world.is_main)
+    start_console(console_level(quiet=config.run.quiet, is_main=world.is_main))
     return world
 
 
@@ -82,12 +82,13 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dic
     dataset = assemble.check_test_images(assemble.open_dataset(config.data, world), config.run.eval_step)
     log.info("%s", dataset.table())
     config = assemble.with_image_size(config, dataset)
-    training = assemble.open_training_images(config.data, dataset, world, progress=config.run.progress)
-    assemble.check_sizes(config, len(training.images), world)
-    test = assemble.open_test_images(config.data, dataset, world, progress=config.run.progress)
+    # The network before the images: a wrong --arch or weight file is found in seconds, decoding may take minutes.
     allow_tf32(config.optim.tf32)
     step, state = assemble.build_step_and_state(config, world)
-    assemble.check_image_size(state.model, training.images.size, world.device)
+    assemble.check_image_size(state.model, assemble.image_size(config.data, dataset), world.device)
+    training = assemble.open_training_images(config.data, dataset, world, progress=config.run.bars)
+    assemble.check_sizes(config, len(training.images), world)
+    test = assemble.open_test_images(config.data, dataset, world, progress=config.run.bars)
     state.images = training.signature
     if place.content is not None:
         content = place.content
@@ -104,7 +105,7 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dic
     extract = FeatureExtractor(
         state.model, world, state.precision, config.run.test_batch_size, channels_last=config.optim.channels_last
     )
-    evaluate = None if test is None else test.evaluator(extract, world)
+    evaluate = None if test is None else test.evaluator(extract, world, progress=config.run.bars)
     with InterruptGuard() as guard:  # from the first file on, so that a signal finds somebody who answers
         run_log = RunLog(folder, checkpoints)
         trainer = Trainer(config, training, step, state, extract, evaluate, checkpoints, run_log, world, guard)

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from ise_fast._progress import stage
 
 from .archive import archive_of
 from .base import DatasetError
@@ -93,7 +95,7 @@ def open_images(
         on_error: "raise" stops at the first unreadable image; "skip" leaves it out (`skipped` tells which, `kept` what
             is left). With cache="none", "skip" decodes everything once to find out.
         cache_dir: needed for "disk".
-        progress: show a bar.
+        progress: show a bar, on a terminal or in a notebook.
 
     Raises:
         DatasetError: for an unreadable image (named), or if no image is left.
@@ -148,9 +150,8 @@ def _decode(
         return None
 
     failures: dict[int, str] = {}
-    bar = _bar(len(paths), progress)
-    with ThreadPoolExecutor(workers) as pool:
-        pending = iter(range(len(paths)))
+    pending = iter(range(len(paths)))
+    with stage(len(paths), "decode", "images", bar=progress) as watched, ThreadPoolExecutor(workers) as pool:
         # In slices, so that the queue stays short and an error or Ctrl-C does not wait for everything to be decoded.
         while chunk := list(islice(pending, 64 * workers)):
             for index, failure in zip(chunk, pool.map(decode, chunk), strict=True):
@@ -158,8 +159,7 @@ def _decode(
                     if stop:
                         raise DatasetError(failure + SKIP_HINT)
                     failures[index] = failure
-            bar.update(len(chunk))
-    bar.close()
+            watched.update(len(chunk))
     return failures
 
 
@@ -238,20 +238,3 @@ def _version(path: Path) -> str:
     except OSError:
         return "missing"
     return f"{stat.st_size} {stat.st_mtime_ns}"
-
-
-class _NoBar:
-    def update(self, _: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _bar(total: int, progress: bool) -> Any:
-    if progress:
-        try:
-            from tqdm import tqdm
-
-            return tqdm(total=total, desc="decode", unit="img", leave=False)
-        except ImportError:  # a convenience, not a dependency
-            pass
-    return _NoBar()

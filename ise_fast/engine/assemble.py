@@ -17,6 +17,7 @@ from PIL.Image import DecompressionBombWarning
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ise_fast._progress import stage
 from ise_fast.data import DatasetError, DatasetWarning, ImageStore, ReIDDataset, Split, load_dataset, open_images
 from ise_fast.engine.checkpoint import seed_everything
 from ise_fast.engine.config import DataConfig, ModelConfig, TrainConfig
@@ -43,13 +44,22 @@ class RetrievalImages:
     query_images: ImageStore
     gallery_images: ImageStore
 
+    def extract(
+        self, extract: FeatureExtractor, world: World, *, progress: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of queries and of gallery, with a bar if `progress`; every process must call it."""
+        shares = [world.share(len(store)) for store in (self.query_images, self.gallery_images)]
+        count = sum(share.stop - share.start for share in shares)
+        with stage(count, "extract test images", "img", bar=progress and world.is_main) as watched:
+            return extract(self.query_images, watched.update), extract(self.gallery_images, watched.update)
+
     def evaluator(
-        self, extract: FeatureExtractor, world: World, *, rerank: bool = False
+        self, extract: FeatureExtractor, world: World, *, rerank: bool = False, progress: bool = False
     ) -> Callable[[], dict[str, float]]:
         """A function without arguments that measures the network of `extract`; every process must call it."""
 
         def measure() -> dict[str, float]:
-            query, gallery = extract(self.query_images), extract(self.gallery_images)
+            query, gallery = self.extract(extract, world, progress=progress)
             return world.on_main(lambda: evaluate(query, gallery, self.query, self.gallery, rerank=rerank).as_dict())
 
         return measure
@@ -143,9 +153,14 @@ def _require_matches(query: Split, gallery: Split) -> None:
     raise UsageError(f"--dataset: none of {total} queries has a match in the gallery: {why}; {remedy}")
 
 
+def image_size(config: DataConfig, dataset: ReIDDataset) -> tuple[int, int]:
+    """Height and width that images get."""
+    return config.height or dataset.image_size[0], config.width or dataset.image_size[1]
+
+
 def with_image_size(config: TrainConfig, dataset: ReIDDataset) -> TrainConfig:
     """The settings with the size that images really get, so that a checkpoint tells it."""
-    height, width = config.data.height or dataset.image_size[0], config.data.width or dataset.image_size[1]
+    height, width = image_size(config.data, dataset)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, height=height, width=width))
 
 
@@ -195,7 +210,7 @@ def _open(
 def _open_here(
     paths: tuple[Path, ...], config: DataConfig, dataset: ReIDDataset, world: World, progress: bool
 ) -> ImageStore:
-    size = config.height or dataset.image_size[0], config.width or dataset.image_size[1]
+    size = image_size(config, dataset)
     kind = config.cache if config.cache != "auto" else ("disk" if world.size > 1 else "memory")
     cache_dir = (config.cache_dir or _default_cache()) if kind == "disk" else None
     on_error: Literal["raise", "skip"] = "skip" if config.unreadable == "skip" else "raise"
@@ -258,7 +273,8 @@ def build_network(config: ModelConfig, *, weights: bool = True) -> EmbeddingNet:
 
 
 # Settings that say where a process finds and puts things, and may therefore differ between processes.
-_LOCAL = {"data_dir", "labels_csv", "workers", "cache", "cache_dir", "logs_dir", "resume", "device", "progress"}
+_LOCAL = {"data_dir", "labels_csv", "workers", "cache", "cache_dir", "logs_dir", "resume", "device"}
+_LOCAL |= {"progress", "quiet"}
 
 
 def require_same_settings(config: TrainConfig, world: World) -> None:

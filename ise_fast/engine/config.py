@@ -127,8 +127,19 @@ class RunConfig:
     keep_checkpoints: int = flag(2, "newest checkpoints kept besides the best")
     tensorboard: bool = flag(True, "write TensorBoard event files")
     report: bool = flag(True, "write report.html at the end")
-    progress: bool = flag(True, "progress bars")
+    progress: bool = flag(True, "progress bars, on a terminal or in a notebook")
+    quiet: bool = flag(False, "no bars, and on the console warnings and errors alone; train.log has every line")
 
+    @property
+    def bars(self) -> bool:
+        return self.progress and not self.quiet
+
+
+EXAMPLES = """  {prog}                                             a generated data set, in minutes on a CPU
+  {prog} -d market1501 --data-dir DATA               published settings of ISE
+  {prog} -d folder --data-dir IMAGES --eps 0.5       your own images
+  {prog} --logs-dir RUN --resume auto                go on with a run that was stopped
+"""
 
 _SECTIONS = {
     "data": DataConfig,
@@ -196,11 +207,12 @@ def parse(argv: Sequence[str], prog: str = "python -m ise_fast.train") -> TrainC
 
     argv = normalise(argv)
     probe = _parser(prog)
-    asked = run_parser(probe, [a for a in argv if a not in ("-h", "--help") and not a.startswith("--print_config")])
+    settled = [a for a in argv if a not in ("-h", "--help") and not a.startswith("--print_config")]
+    asked = run_parser(probe, settled, *_SECTIONS.values())
     preset = asked["preset"] or presets.for_dataset(asked["dataset"], asked["method"])
     parser = _parser(prog)
     parser.set_defaults({**presets.values(preset), "preset": preset})
-    config = TrainConfig.from_flat(expand_home(run_parser(parser, argv), *_SECTIONS.values()))
+    config = TrainConfig.from_flat(expand_home(run_parser(parser, argv, *_SECTIONS.values()), *_SECTIONS.values()))
     validate(config)
     return config
 
@@ -243,20 +255,19 @@ def _expanded(name: str, value: Any) -> Any:
 
 
 def _parser(prog: str) -> Any:
-    from jsonargparse import ArgumentParser
+    from ise_fast.engine import presets, wording
 
-    from ise_fast.engine import presets
-
-    parser = ArgumentParser(
-        prog=prog,
+    parser = wording.make_parser(
+        prog,
+        EXAMPLES,
         usage="%(prog)s [-d DATASET] [--preset NAME] [--config FILE] [flags]",
         description="Train a re-identification embedding without labels, by ISE or Cluster Contrast.",
-        exit_on_error=False,
-        allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help="YAML file of settings, such as a run's config.yaml")
+    about = "YAML file of settings, such as a run's config.yaml"
+    parser.add_argument("--config", metavar="FILE", action="config", help=about)
+    wording.describe(parser, "--print_config", "print all settings as YAML and stop")
     parser.add_argument(
-        "--preset", type=str | None, default=None, help=f"published settings: {', '.join(presets.names())}"
+        "--preset", metavar="NAME", type=str | None, default=None, help=f"settings: {', '.join(presets.names())}"
     )
     for section in _SECTIONS.values():
         add_flags(parser, section)
@@ -267,24 +278,33 @@ def add_flags(parser: Any, section: type) -> None:
     """Give the parser one group with a flag for every field of a dataclass made with `flag`."""
     from jsonargparse import ActionYesNo
 
+    from ise_fast.engine import wording
+
     group = parser.add_argument_group((section.__doc__ or "").rstrip("."))
     hints = typing.get_type_hints(section)
     for item in dataclasses.fields(section):
         names = [item.metadata["short"]] if item.metadata["short"] else []
         names.append("--" + item.name.replace("_", "-"))
-        kind: dict[str, Any] = {"type": hints[item.name]}
+        kind: dict[str, Any] = {"type": hints[item.name], "metavar": wording.metavar(item, hints[item.name])}
         if hints[item.name] is bool:
             kind = {"action": ActionYesNo(no_prefix="no-"), "nargs": "?"}  # --rerank, --rerank true, --no-rerank
         group.add_argument(*names, default=item.default, help=item.metadata["help"], **kind)
 
 
-def run_parser(parser: Any, argv: Sequence[str]) -> dict[str, Any]:
+def run_parser(parser: Any, argv: Sequence[str], *sections: type) -> dict[str, Any]:
+    """The values of the flags of these sections, as the parser reads them.
+
+    Raises:
+        UsageError: in one line, for words that it does not take.
+    """
     from argparse import ArgumentError
+
+    from ise_fast.engine import wording
 
     try:
         values = parser.parse_args(list(argv)).as_dict()
     except ArgumentError as error:
-        raise UsageError(" ".join(str(error).split())) from None
+        raise UsageError(wording.explain(argv, sections, " ".join(str(error).split()))) from None
     return dict(values)
 
 

@@ -142,7 +142,7 @@ def choose_device(device: str = "auto") -> torch.device:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ValueError(f"device: expected auto or cpu on a machine without a usable GPU, got {device!r}")
+        raise ValueError(f"expected auto or cpu on a machine without a usable GPU, got {device!r}")
     number = int(device.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))
     if number >= torch.cuda.device_count():
         raise ValueError(f"expected a GPU below {torch.cuda.device_count()}, got number {number}")

@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]  # one epoch
 
 
+def console_level(*, quiet: bool, is_main: bool) -> int:
+    """What the console of a process shows: every rank but the first is silent, and --quiet leaves out the news."""
+    return logging.CRITICAL if not is_main else logging.WARNING if quiet else logging.INFO
+
+
 class ConsoleHandler(logging.Handler):
     """Log lines on standard error that do not tear progress bars apart."""
 
@@ -34,14 +39,14 @@ class ConsoleHandler(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def start_console(*, quiet: bool = False) -> None:
-    """Send the package's log to the console; `quiet` keeps it silent (every rank but the first)."""
+def start_console(level: int = logging.INFO) -> None:
+    """Send the package's log to the console, from `level` on."""
     root = logging.getLogger("ise_fast")
     root.setLevel(logging.INFO)
     root.propagate = False
     for old in [h for h in root.handlers if isinstance(h, ConsoleHandler)]:
         root.removeHandler(old)
-    handler = ConsoleHandler(logging.CRITICAL if quiet else logging.INFO)
+    handler = ConsoleHandler(level)
     handler.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(handler)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ise_fast import ops
+from ise_fast._progress import Stage, stage
 from ise_fast.data import BatchAugment, PKSampler
 from ise_fast.engine import pseudo_labels
 from ise_fast.engine.assemble import TrainingImages
@@ -137,8 +138,9 @@ class Trainer:
 
     def _new_pseudo_labels(self, watch: Stopwatch) -> None:
         """Cluster all training images and fill the memory; the record of the epoch starts here."""
-        with watch.stage("extract"), self._bar(len(self.images), "extract", "img") as bar:
-            features = self.extract(self.images, bar.update)
+        share = self.world.share(len(self.images))  # what this process extracts
+        with watch.stage("extract"), self._watched(share.stop - share.start, "extract", "img") as watched:
+            features = self.extract(self.images, watched.update)
         result = self.world.on_main(lambda: self._cluster(features))
         self.progress.labels = result.labels
         self.step.memory.reset(result.centroids.to(self.world.device))
@@ -206,7 +208,7 @@ class Trainer:
             group["lr"] = self._learning_rate()
         description = f"epoch {progress.epoch + 1}/{optim.epochs}"
         try:
-            with self._bar(optim.iters, description, "it", progress.iteration) as bar:
+            with self._watched(optim.iters, description, "iterations", progress.iteration) as watched:
                 for images, labels in batches:
                     done_share = self._training_progress(progress.iteration)
                     losses.put(progress.iteration, self.step(images, labels, done_share))
@@ -218,9 +220,9 @@ class Trainer:
                     )
                     if save or stop or done % check_every == 0 or done == optim.iters:
                         progress.losses = losses.read(done)
-                    bar.update(1)
                     if done % config.run.print_freq == 0 and progress.losses is not None:
-                        bar.set_postfix_str(f"loss {float(progress.losses[-1, 0]):.3f}")
+                        watched.note(f"loss {float(progress.losses[-1, 0]):.3f}")
+                    watched.update()
                     if stop:
                         raise _StopRequested
                     if save:
@@ -255,14 +257,9 @@ class Trainer:
         if self.world.size == 1 and self.guard.asked:
             raise _StopRequested
 
-    @contextmanager
-    def _bar(self, total: int, description: str, unit: str, done: int = 0) -> Iterator[Any]:
-        """A progress bar, shown on the first rank."""
-        from tqdm import tqdm
-
-        hidden = not (self.config.run.progress and self.world.is_main)
-        with tqdm(total=total, desc=description, unit=unit, initial=done, leave=False, disable=hidden) as bar:
-            yield bar
+    def _watched(self, total: int, description: str, unit: str, done: int = 0) -> AbstractContextManager[Stage]:
+        """A stage with a progress bar on the first rank, or lines in the log."""
+        return stage(total, description, unit, bar=self.config.run.bars and self.world.is_main, done=done)
 
 
 class _StopRequested(Exception):

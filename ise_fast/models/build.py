@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 import torch
 from torch import nn
 
@@ -69,7 +71,11 @@ def _torchvision_backbone(arch: str, pretrained: str, last_stride: int) -> nn.Se
         raise ImportError(f"arch {arch!r} needs a torchvision that fits torch {torch.__version__}: {error}") from error
     known = [name for name in models.list_models(module=models) if name.startswith(FAMILIES)]
     if arch not in known:
-        raise ValueError(f"arch: expected small, {', '.join(known)}; got {arch!r}")
+        near = difflib.get_close_matches(arch, ["small", *known], n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"torchvision's are {', '.join(known)}"
+        raise ValueError(
+            f"arch: expected small or the name of a convolutional torchvision network, got {arch!r}; {hint}"
+        )
     chosen = weights.imagenet(models.get_model_weights(arch)) if pretrained == "imagenet" else None
     classifier = models.get_model(arch, weights=chosen)
 

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ise_fast.engine import presets
+import ise_fast
+from ise_fast.engine import assemble, presets
 from ise_fast.engine.config import _SECTIONS, TrainConfig, parse, to_yaml
 from ise_fast.engine.errors import UsageError
+from ise_fast.engine.wording import EXIT_CODES
+from ise_fast.evaluate import main as evaluate_main
 from ise_fast.train import main
 
 # The other side of each range: what works must go on working.
@@ -35,8 +39,87 @@ def test_help_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.startswith("usage: python -m ise_fast.train [-d DATASET] [--preset NAME] [--config FILE] [flags]\n")
     flags = [name.replace("_", "-") for name in TrainConfig().flat()]
     assert not [name for name in flags if f"--{name}" not in text]
-    for line in ("-b BATCH_SIZE, --batch-size BATCH_SIZE", "images in a batch, over all processes"):
+    for line in ("-b, --batch-size N", "images in a batch, over all processes"):
         assert line in text
+
+    assert "typing" not in text
+    assert "Literal" not in text
+    assert text.count("cluster-contrast}") == 1  # choices once
+    assert "--channels-last, --no-channels-last\n" in text
+    assert "-d market1501 --data-dir DATA" in text
+    assert text.rstrip().endswith(EXIT_CODES)
+
+
+@pytest.mark.parametrize("command", [main, evaluate_main])
+def test_version(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"ise_fast {ise_fast.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--batchsize 8", "there is no flag --batchsize; did you mean --batch-size?"),
+        ("--eps 0.5 --epoch=3", "there is no flag --epoch; did you mean --epochs?"),
+        ("--no-progres", "there is no flag --no-progres; did you mean --progress?"),
+        ("--use-hard", "there is no flag --use-hard; did you mean --memory-mode hard?"),
+        ("--zzz 1", "there is no flag --zzz; --help lists the flags"),
+        ("-b30 -q", "there is no flag -q; --help lists the flags"),
+        ("market1501", "there is no argument 'market1501' without a flag before it; --help lists the flags"),
+        ("--memory-mode had", "--memory-mode: expected one of hard, momentum, got 'had'; did you mean hard?"),
+        ("-b many", "--batch-size: expected a whole number, got 'many'"),
+        ("--iters 3.5", "--iters: expected a whole number, got '3.5'"),
+        ("--eps -x", "--eps: expected a number, got nothing"),
+        ("--height none", "--height: expected a whole number, got 'none'"),
+        ("--tf32 maybe", "--tf32: expected true or false, got 'maybe'"),
+    ],
+)
+def test_errors_in_our_own_words(words: str, said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse(words.split())
+    assert str(raised.value) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("eps: abc", "eps: expected a number, got 'abc'"),
+        ("epcohs: 3", "--config: there is no setting 'epcohs'; did you mean epochs?"),
+        ("memory_mode: had", "memory_mode: expected one of hard, momentum, got 'had'; did you mean hard?"),
+        ("- 3", "--config: expected settings, such as eps: 0.5, got - 3"),
+    ],
+)
+def test_errors_in_a_file_of_settings(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text + "\n")
+    with pytest.raises(UsageError) as raised:
+        parse(["--config", str(tmp_path / "c.yaml"), "--eps", "-0.5"])
+    assert str(raised.value) == said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("-a resnet51", "did you mean resnet50"), ("--pretrained none.pth", "none.pth"), ("--device gpu", "cuda:N")],
+)
+def test_found_before_images_are_decoded(
+    words: str, said: str, flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def decode(*_: object, **__: object) -> None:
+        raise AssertionError("images were decoded")
+
+    monkeypatch.setattr(assemble, "open_images", decode)
+    assert main([*flags, *words.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_quiet_run_says_warnings_alone(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--epochs", "1", "--iters", "1", "--eval-step", "0", "--logs-dir", str(tmp_path / "r")]
+    assert main([*flags, *short, "--progress", "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert [line.partition(" differs")[2][:26] for line in captured.err.splitlines()] == [" from the published set: t"]
+    assert "epoch 1/1" in (tmp_path / "r/train.log").read_text()
 
 
 def test_the_flags_people_know() -> None:
