@@ -156,6 +156,30 @@ def _soft_nce(rng: random.Random) -> Arguments:
     }  # fmt: skip
 
 
+def _kmeans(rng: random.Random) -> Arguments:
+    x = _rows(rng, rng.choice([3, 20]), rng.choice([1, 5]))
+    return {"x": x, "centres": x[: rng.choice([1, 3])].clone()}
+
+
+def _merge_nearest(rng: random.Random) -> Arguments:
+    names = ("indptr", "indices", "values")
+    graph = dict(zip(names, OPERATORS.radius_graph(_rows(rng, 9, 3), 1.0, "sqeuclidean"), strict=True))
+    return {**graph, "labels": torch.arange(9) % rng.choice([4, 9]), "penalty": 0.01, "merges": rng.choice([0, 2, 99])}
+
+
+def _multi_label(rng: random.Random) -> Arguments:
+    f, table, _ = _head(rng)
+    table = torch.cat([table, table])
+    return {
+        "features": f, "table": table, "indptr": torch.arange(len(f) + 1), "indices": torch.zeros(len(f)).int(),
+        "delta": 5.0, "hard_share": 0.5, "needs_gradient": True,
+    }  # fmt: skip
+
+
+def _cycle_positives(rng: random.Random) -> Arguments:
+    return {"table": _rows(rng, 12, 3), "rows": _integers(rng, 12, 4), "threshold": 0.6, "least": rng.choice([1, 10])}
+
+
 def _rank_metrics(rng: random.Random) -> Arguments:
     q, g = rng.choice([1, 4]), rng.choice([3, 20])
     distance = torch.rand(q, g, generator=torch.Generator().manual_seed(rng.randrange(1 << 30)))
@@ -192,6 +216,12 @@ EXAMPLES: dict[str, Callable[[random.Random], Arguments]] = {
     "refresh_groups_": _refresh_groups,
     "soft_nce_loss": _soft_nce,
     "loss_backward": lambda rng: {**_backward(rng), "loss": "group_nce_loss"},
+    "kmeans_start": lambda rng: {"x": _kmeans(rng)["x"], "draws": torch.linspace(0, 0.9, 2).double()},
+    "kmeans_step": _kmeans,
+    "kmeans": lambda rng: {**_kmeans(rng), "iterations": rng.choice([1, 5])},
+    "merge_nearest": _merge_nearest,
+    "cycle_positives": _cycle_positives,
+    "multi_label_loss": _multi_label,
     "rank_metrics": _rank_metrics,
     "re_ranking": _re_ranking,
 }
