@@ -1,4 +1,4 @@
-# make train | test | lint | build | bench: each does all the set-up it needs, into .venv.
+# make train | test | lint | build | bench | profile: each does all the set-up it needs, into .venv.
 PYTHON ?= python3
 VENV ?= .venv
 VENV_NEXT ?= .venv-torch213
@@ -13,7 +13,7 @@ export TORCH_CUDA_ARCH_LIST ?= 9.0
 endif
 SOURCES = setup.py CMakeLists.txt $(wildcard cmake/* csrc/*.* csrc/*/* python/*)
 
-.PHONY: train test pytest sanitize test-next lint format build wheel docs bench clean
+.PHONY: train test pytest sanitize test-next lint format build wheel docs bench profile clean
 
 train: build
 	$(BIN)/python -m ise_fast.train $(ARGS)
@@ -36,12 +36,12 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'python/*.cpp' 'tests/simt/*.cpp' 'tests/simt/*.h' 'tests/simt/*.cu')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'python/*.cpp' 'tests/simt/*.cpp' 'tests/simt/*.h' 'tests/simt/*.cu' 'tests/ptx/*.cpp' 'tests/ptx/*.h' 'tests/ptx/*.cu')
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'python/*.cpp' 'tests/simt/*.cpp' 'tests/simt/*.h' 'tests/simt/*.cu')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'python/*.cpp' 'tests/simt/*.cpp' 'tests/simt/*.h' 'tests/simt/*.cu' 'tests/ptx/*.cpp' 'tests/ptx/*.h' 'tests/ptx/*.cu')
 
 # dist/cpu and dist/cuda: a wheel each, without the libraries of torch, which it finds in the torch beside it.
 wheel: build
@@ -55,6 +55,10 @@ docs: build
 
 bench: build
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Counts of the CUDA kernels and times predicted from them, without a GPU: make profile ARGS="knn --rows 256"
+profile: build
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.profile $(ARGS)
 
 build: build/.done
 

@@ -31,12 +31,23 @@ HOT = [
     "mix_distances",
 ]
 
+#: registers of a thread: with 64, four blocks of 256 threads fit on a multiprocessor. More only with a reason.
+MOST_REGISTERS = 64
+MORE_REGISTERS = {"mix_distances": 96}  # 32 float64 sums a thread; two blocks, and bound by float64 arithmetic
+
 BUILD = Path(__file__).parents[1] / "build" / str(sys.implementation.cache_tag) / "CMakeFiles" / "ise_fast_cuda.dir"
 LOGS = sorted(BUILD.rglob("*.o.log"))
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
 pytestmark = pytest.mark.skipif(not BUILD.is_dir(), reason="the CUDA operators were not built in this checkout")
+
+
+def registers(report: str) -> list[tuple[str, str, int]]:
+    """(mangled name, GPU target, registers) of every kernel that ptxas reports."""
+    parts = report.split("ptxas info    : Compiling entry")[1:]
+    found = [(ENTRY.match("Compiling entry" + part), re.search(r"Used (\d+) registers", part)) for part in parts]
+    return [(entry[1], entry[2], int(used[1])) for entry, used in found if entry and used]
 
 
 def kernels(report: str) -> list[tuple[str, str, tuple[int, ...]]]:
@@ -69,6 +80,13 @@ def test_hot_kernel_stays_in_registers(name: str) -> None:
     assert [entry for entry in reports if any(entry[2])] == []
 
 
+@pytest.mark.parametrize("name", HOT)
+def test_hot_kernel_leaves_room_for_other_blocks(name: str) -> None:
+    found = [entry for log in LOGS for entry in registers(log.read_text()) if f"{len(name)}{name}" in entry[0]]
+    assert found, f"nvcc reported no kernel called {name}"
+    assert [entry for entry in found if entry[2] > MORE_REGISTERS.get(name, MOST_REGISTERS)] == []
+
+
 def test_the_parser_sees_a_spill() -> None:
     report = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z4hot1Pf' for 'sm_90'
@@ -80,3 +98,5 @@ ptxas info    : Function properties for _Z4hot2Pf
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 """
     assert kernels(report) == [("_Z4hot1Pf", "sm_90", (64, 8, 12)), ("_Z4hot2Pf", "sm_80", (0, 0, 0))]
+    report = report.replace("Function properties for _Z4hot2Pf", "Used 70 registers, used 1 barriers")
+    assert registers(report) == [("_Z4hot1Pf", "sm_90", 255), ("_Z4hot2Pf", "sm_80", 70)]

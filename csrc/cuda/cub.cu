@@ -1,6 +1,6 @@
 #include "cub.h"
 
-#ifdef __CUDACC__
+#if defined(__CUDACC__) && !defined(ISE_FAST_PTX)
 
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
@@ -46,11 +46,17 @@ void sort_pairs(const uint64_t* keys_in, uint64_t* keys_out, const uint32_t* val
 
 }  // namespace ise_fast
 
-#else  // tests/simt: the same contract by the standard library
+#else  // tests/simt, tests/ptx: the same contract by the standard library
 
 #include <algorithm>
 #include <numeric>
 #include <vector>
+
+#ifdef ISE_FAST_PTX  // its profiler counts the calls
+extern "C" void ptx_count_cub(const char* name, int64_t n, int bits);
+#else
+inline void ptx_count_cub(const char*, int64_t, int) {}
+#endif
 
 namespace ise_fast {
 namespace {
@@ -74,15 +80,18 @@ std::vector<int64_t> sorted_order(const uint64_t* keys, int64_t n, int first_bit
 }  // namespace
 
 void exclusive_sum(const int64_t* in, int64_t* out, int64_t n, const Tensor&, cudaStream_t) {
+  ptx_count_cub("exclusive_sum", n, 64);
   std::exclusive_scan(in, in + n, out, int64_t{0});
 }
 
 void sort_keys(const uint64_t* in, uint64_t* out, int64_t n, const Tensor&, cudaStream_t, int first_bit, int last_bit) {
+  ptx_count_cub("sort_keys", n, last_bit - first_bit);
   for (int64_t i : sorted_order(in, n, first_bit, last_bit)) *out++ = in[i];
 }
 
 void sort_pairs(const uint64_t* keys_in, uint64_t* keys_out, const uint32_t* values_in, uint32_t* values_out, int64_t n,
                 const Tensor&, cudaStream_t, int first_bit, int last_bit) {
+  ptx_count_cub("sort_pairs", n, last_bit - first_bit);
   for (int64_t i : sorted_order(keys_in, n, first_bit, last_bit)) {
     *keys_out++ = keys_in[i];
     *values_out++ = values_in[i];

@@ -38,7 +38,11 @@ __device__ __forceinline__ void store_relaxed(T* address, T value) {
 #define DYNAMIC_SHARED(type, name)                                \
   extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(dynamic_shared)
+#ifdef ISE_FAST_PTX  // tests/ptx: nvcc's code, interpreted, on CPU tensors
+#define ISE_FAST_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(ise_fast_ptx, CPU, m)
+#else
 #define ISE_FAST_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(ise_fast, CUDA, m)
+#endif
 
 #else  // tests/simt: the same kernels on CPU tensors, as torch.ops.ise_fast_simt
 

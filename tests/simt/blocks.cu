@@ -1,4 +1,6 @@
 // Each building block of csrc/cuda by itself, as an operator for test_blocks.py.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "../../csrc/cuda/cub.h"
@@ -7,8 +9,6 @@
 #include "../../csrc/cuda/pair_filter.cuh"
 #include "../../csrc/cuda/reduce.cuh"
 #include "../../csrc/cuda/topk.cuh"
-#include "cuda_bf16.h"
-#include "cuda_fp16.h"
 
 namespace ise_fast {
 namespace {
@@ -183,7 +183,13 @@ void unite(const Tensor& edges, Tensor& parent) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY(ise_fast_blocks, m) {
+#ifdef ISE_FAST_PTX
+#define BLOCKS ise_fast_ptx_blocks
+#else
+#define BLOCKS ise_fast_blocks
+#endif
+
+STABLE_TORCH_LIBRARY(BLOCKS, m) {
   m.def("smallest(Tensor keys, int k) -> Tensor");
   m.def("reduce(Tensor values) -> Tensor");
   m.def("hash(Tensor keys, int slots) -> (Tensor, Tensor)");
@@ -196,7 +202,7 @@ STABLE_TORCH_LIBRARY(ise_fast_blocks, m) {
   m.def("unite(Tensor edges, Tensor(a!) parent) -> ()");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(ise_fast_blocks, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(BLOCKS, CPU, m) {
   m.impl("smallest", TORCH_BOX(&smallest));
   m.impl("reduce", TORCH_BOX(&reduce));
   m.impl("hash", TORCH_BOX(&hash));

@@ -55,3 +55,7 @@ def build(*targets: str) -> Path:
 def build_library(variant: str) -> Path:
     """csrc/cuda for the host as a library that registers torch.ops.ise_fast_simt; variant: race or asan."""
     return build(f"ise_fast_simt_{variant}") / f"libise_fast_simt_{variant}.so"
+
+
+if __name__ == "__main__":  # python tests/simt/build.py TARGET...
+    print(build(*sys.argv[1:]))

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from simt.build import LAUNCHED, VARIANT, build_library
+from simt.build import LAUNCHED, VARIANT, build, build_library
 from torch import Tensor
 
 import ise_fast.ops  # noqa: F401  registers torch.ops.ise_fast, the truth here
 
 ON_GPU = os.environ.get(VARIANT) == "cuda"
+ON_PTX = os.environ.get(VARIANT) == "ptx"  # nvcc's code, interpreted (tests/ptx)
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +24,10 @@ def library() -> Iterator[ctypes.CDLL]:
     """The kernels for the host, built and loaded. In the end, the names of those that were launched go into the file
     that LAUNCHED names.
     """
-    path = str(build_library(os.environ.get(VARIANT, "race")))
-    torch.ops.load_library(path)
-    loaded = ctypes.CDLL(path)
+    variant = os.environ.get(VARIANT, "race")
+    path = build("ise_fast_ptx") / "libise_fast_ptx.so" if ON_PTX else build_library(variant)
+    torch.ops.load_library(str(path))
+    loaded = ctypes.CDLL(str(path))
     yield loaded
     if LAUNCHED in os.environ:
         loaded.simt_launched.restype = ctypes.c_char_p
@@ -82,7 +84,7 @@ DEVICES: dict[int, dict[str, int]] = {
 }
 
 # Orders are what the race detector needs many of; addresses hardly depend on them.
-SCHEDULES = [0] if ON_GPU else [0, 3] if os.environ.get(VARIANT) == "asan" else [0, 1, 2, 3]
+SCHEDULES = {"cuda": [0], "asan": [0, 3], "ptx": [0, 1]}.get(os.environ.get(VARIANT, ""), [0, 1, 2, 3])
 
 
 @pytest.fixture(params=SCHEDULES, ids=lambda seed: f"schedule{seed}")
@@ -92,7 +94,7 @@ def simt(request: pytest.FixtureRequest, set_schedule: Callable[[int], None]) ->
     if ON_GPU:
         return OnGPU()
     request.getfixturevalue("pretend")(**DEVICES.get(request.param, {}))
-    return torch.ops.ise_fast_simt
+    return torch.ops.ise_fast_ptx if ON_PTX else torch.ops.ise_fast_simt
 
 
 @pytest.fixture

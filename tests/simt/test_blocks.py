@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from simt.build import VARIANT
 from torch import Tensor
 
 WARP = 32
@@ -19,7 +21,7 @@ WARP = 32
 def blocks(simt: Any, pretend: Callable[..., None]) -> Any:
     """torch.ops.ise_fast_blocks (blocks.cu), under several schedules."""
     pretend()  # one device: these are no operators, which would see to it that their tensors' is current
-    return torch.ops.ise_fast_blocks
+    return torch.ops.ise_fast_ptx_blocks if os.environ.get(VARIANT) == "ptx" else torch.ops.ise_fast_blocks
 
 
 def integers(low: int, high: int, size: tuple[int, ...], dtype: torch.dtype = torch.int64, seed: int = 0) -> Tensor:

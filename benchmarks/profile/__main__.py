@@ -1,0 +1,67 @@
+"""python -m benchmarks.profile: what do the CUDA operators cost, counted without a GPU?
+
+python -m benchmarks.profile knn                      its table, and predicted times at the published sizes
+python -m benchmarks.profile ise_head --rows 64       counted at this size and above (what a dimension is: workloads.py)
+python -m benchmarks.profile --markdown               the table of docs/performance.md
+python -m benchmarks.profile --lower-budgets          writes the counts of today where they are below their budgets
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from benchmarks.profile import budgets, report
+from benchmarks.profile.interpreter import NoInterpreter
+from benchmarks.profile.model import GPUS
+from benchmarks.profile.predict import measure
+from benchmarks.profile.workloads import WORKLOADS
+
+log = logging.getLogger("benchmarks.profile")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    try:
+        if options.lower_budgets:
+            found = budgets.count_all()
+            budgets.save(budgets.lowered(budgets.load(), found))
+            for failure in budgets.exceeded(budgets.load(), found):
+                log.info("%s", failure)
+            return 0
+        chosen = options.operators or list(WORKLOADS)
+        if options.markdown:
+            log.info("%s", report.markdown([measure(name) for name in chosen]))
+            return 0
+        for name in chosen:
+            small = dict(WORKLOADS[name].small)
+            for dimension in small:
+                small[dimension] = getattr(options, _OPTION[dimension]) or small[dimension]
+            log.info("%s\n", report.profile(measure(name, small), GPUS[options.gpu], options.lines))
+    except NoInterpreter as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+#: which option sets a dimension
+_OPTION = {"N": "rows", "B": "rows", "Q": "rows", "G": "columns", "K": "columns", "d": "width"}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("operators", nargs="*", choices=[[], *WORKLOADS], metavar="OPERATOR", help=", ".join(WORKLOADS))
+    parser.add_argument("--rows", type=int, help="N, B or Q of the smallest run; the others double it")
+    parser.add_argument("--columns", type=int, help="K or G")
+    parser.add_argument("--width", type=int, help="d")
+    parser.add_argument("--gpu", choices=GPUS, default="H100", help="of the predicted times")
+    parser.add_argument("--lines", type=int, default=5, help="source lines shown of a kernel")
+    parser.add_argument("--markdown", action="store_true", help="predicted times of all operators as a table")
+    parser.add_argument("--lower-budgets", action="store_true", help="write smaller counts to tests/ptx/budgets.json")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The predicted time of an operator at any size, from counts at small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.profile import growth, model
+from benchmarks.profile.counts import Counts, Shape, count
+from benchmarks.profile.model import Gpu, Resources
+from benchmarks.profile.workloads import WORKLOADS
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Counts of an operator at the shapes that tell its growth, and dry runs at the published ones."""
+
+    operator: str
+    shapes: tuple[Shape, ...]
+    runs: tuple[Counts, ...]
+    dry: dict[tuple[tuple[str, int], ...], Counts]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds of an operator at a shape by what they go to, and beside them the floor."""
+
+    shape: Shape
+    kernels: dict[str, tuple[float, str, Resources]]  # seconds, what bounds it, what it needs
+    others: dict[str, float]  # products, read-backs, CUB, fills
+    flops: float
+    floor_flops: float
+    moved: float
+    floor_bytes: float
+    floor: float
+    launches: float
+
+    @property
+    def seconds(self) -> float:
+        return sum(seconds for seconds, _, _ in self.kernels.values()) + sum(self.others.values())
+
+
+def measure(operator: str, small: Shape | None = None) -> Measured:
+    """Counts an operator at and above `small` (as in `workloads`, if not given) and dry at its published shapes."""
+    workload = WORKLOADS[operator]
+    shapes = growth.shapes_to_count(small or workload.small)
+    runs = count([(operator, shape) for shape in shapes])
+    dry = count([(operator, shape) for shape in workload.published], dry=True) if workload.dry else []
+    return Measured(
+        operator,
+        tuple(shapes),
+        tuple(runs),
+        {tuple(shape.items()): run for shape, run in zip(workload.published, dry, strict=bool(dry))},
+    )
+
+
+def predict(measured: Measured, target: Shape, gpu: Gpu) -> Prediction:
+    workload = WORKLOADS[measured.operator]
+    dry = measured.dry.get(tuple(target.items()))
+    needs = growth.extrapolate(measured.shapes, measured.runs, target)
+    if dry:  # launches and blocks as they are, not as they grow
+        needs = {name: _with_launches(need, name, dry) for name, need in needs.items()}
+    kernels = {name: (*model.kernel_seconds(need, gpu), need) for name, need in needs.items()}
+    others = model.other_seconds(dry, gpu) if dry else _extrapolated_others(measured, target, gpu)
+    flops = float(dry.flops) if dry else _grown(measured, target, [float(run.flops) for run in measured.runs])
+    floor_flops, floor_bytes = workload.flops(target), workload.bytes(target)
+    return Prediction(
+        shape=target,
+        kernels=dict(sorted(kernels.items(), key=lambda item: -item[1][0])),
+        others=others,
+        flops=flops,
+        floor_flops=floor_flops,
+        moved=sum(need.memory_bytes for need in needs.values()),
+        floor_bytes=floor_bytes,
+        floor=model.floor_seconds(floor_flops, floor_bytes, gpu),
+        launches=sum(need.launches for need in needs.values()),
+    )
+
+
+def _with_launches(need: Resources, name: str, dry: Counts) -> Resources:
+    found = [call for call in dry.calls("launch") if call["name"] == name]
+    blocks = sum(call["grid_x"] * call["grid_y"] * call["grid_z"] for call in found)
+    return Resources(**{**need.values(), "launches": len(found), "blocks": blocks})
+
+
+def _grown(measured: Measured, target: Shape, values: Sequence[float]) -> float:
+    return growth.predict(measured.shapes, values, target) if any(values) else 0.0
+
+
+def _extrapolated_others(measured: Measured, target: Shape, gpu: Gpu) -> dict[str, float]:
+    rows = [model.other_seconds(run, gpu) for run in measured.runs]
+    return {name: _grown(measured, target, [row[name] for row in rows]) for name in rows[0]}

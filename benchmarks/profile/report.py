@@ -1,0 +1,152 @@
+"""The tables that a person reads: kernels by predicted share, lines by what they waste, and predicted times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.profile.counts import FREE, GLOBAL, SHARED, Counts, Kernel, Line, Shape
+from benchmarks.profile.model import GPUS, Gpu, kernel_seconds, other_seconds, resources
+from benchmarks.profile.predict import Measured, Prediction, predict
+from benchmarks.profile.workloads import WORKLOADS
+
+CANNOT_SEE = (
+    "Counted, not timed: latency hiding, occupancy, caches and the libraries' own kernels are not seen. "
+    "Ratios and orders of magnitude, no clock."
+)
+
+
+def shape_text(shape: Shape) -> str:
+    return " x ".join(f"{name}={size:,}" for name, size in shape.items())
+
+
+def time_text(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if seconds * factor >= 1 or unit == "us":
+            return f"{seconds * factor:.3g} {unit}"
+    raise AssertionError
+
+
+def profile(measured: Measured, gpu: Gpu, lines: int = 5) -> str:
+    """Everything about one operator: as counted at the largest shape, and as predicted at the published ones."""
+    shape, counts = max(
+        zip(measured.shapes, measured.runs, strict=True),
+        key=lambda run: sum(k.instructions for k in run[1].kernels.values()),
+    )
+    parts = [
+        f"{measured.operator} at {shape_text(shape)}, counted",
+        _calls(counts),
+        _kernels(counts, gpu),
+        *(_lines(kernel, lines) for kernel in _by_time(counts, gpu)[:4]),
+        *(_predicted(predict(measured, target, gpu), gpu) for target in WORKLOADS[measured.operator].published),
+        CANNOT_SEE,
+    ]
+    return "\n\n".join(parts)
+
+
+def _calls(counts: Counts) -> str:
+    products = [
+        f"  product {call['m']} x {call['n']} x {call['k']} {call['name']}, "
+        f"pitches {call['pitch_a']}, {call['pitch_b']}, {call['pitch_out']}{_misaligned(call)}"
+        for call in counts.calls("product")
+    ]
+    summary = (
+        f"  {len(counts.calls('launch'))} launches, {len(counts.calls('product'))} products "
+        f"({counts.flops / 1e9:.3g} GFLOP), {len(counts.calls('cub'))} CUB calls, {len(counts.calls('fill'))} fills, "
+        f"{len(counts.calls('read_back'))} read-backs, {counts.allocations} allocations, "
+        f"{counts.peak_bytes / 2**20:.3g} MiB at most"
+    )
+    return "\n".join([summary, *products])
+
+
+def _misaligned(call: dict[str, int]) -> str:
+    """Libraries have slower kernels for what is no multiple of 16 bytes."""
+    sizes = {"pitch of a": call["pitch_a"] * call["bytes"], "pitch of b": call["pitch_b"] * call["bytes"]}
+    sizes |= {"pitch of the result": call["pitch_out"] * 4}
+    bad = [name for name, size in sizes.items() if size % 16]
+    return f"  ({', '.join(bad)}: no multiple of 16 bytes)" if bad else ""
+
+
+def _by_time(counts: Counts, gpu: Gpu) -> list[Kernel]:
+    return sorted(counts.kernels.values(), key=lambda k: -kernel_seconds(resources(k), gpu)[0])
+
+
+def _kernels(counts: Counts, gpu: Gpu) -> str:
+    total = sum(kernel_seconds(resources(k), gpu)[0] for k in counts.kernels.values())
+    total += sum(other_seconds(counts, gpu).values())
+    rows = ["  share  time      bound by       launches  warp instr  lanes  sectors/request  used  ways  kernel"]
+    for kernel in _by_time(counts, gpu):
+        seconds, bound = kernel_seconds(resources(kernel), gpu)
+        requests, sectors = kernel.total("warps", GLOBAL), kernel.total("sectors")
+        shared = kernel.total("warps", SHARED)
+        rows.append(
+            f"  {seconds / total:5.0%}  {time_text(seconds):8}  {bound:13}  {kernel.launches:8}  "
+            f"{kernel.instructions:10,}  {kernel.total('lanes') / max(kernel.total('warps'), 1):5.1f}  "
+            f"{sectors / max(requests, 1):15.2f}  {kernel.total('used') / max(32 * sectors, 1):4.0%}  "
+            f"{kernel.total('waves') / max(shared, 1):4.1f}  {kernel.name}"
+        )
+    for name, seconds in other_seconds(counts, gpu).items():
+        rows.append(f"  {seconds / total:5.0%}  {time_text(seconds):8}  {name}")
+    return "\n".join(rows)
+
+
+def wasted(line: Line) -> float:
+    """What a line costs more than it must: sectors moved for nothing, passes over banks beyond the ideal."""
+    ideal = line.warps * max(1, line.bytes // 4)
+    return max(line.sectors - line.used / 32, 0) + max(line.waves - ideal, 0) + line.meetings
+
+
+def _lines(kernel: Kernel, number: int) -> str:
+    rows = [f"  {kernel.name}: lines"]
+    costly = sorted((line for line in kernel.lines if line.kind not in FREE), key=lambda line: -line.warps)[:number]
+    wasteful = [line for line in sorted(kernel.lines, key=lambda line: -wasted(line))[:number] if wasted(line) > 0]
+    for title, chosen in (("most instructions", costly), ("most waste", wasteful)):
+        rows += [f"    {title}:", *(f"      {line_text(line)}" for line in chosen)]
+    return "\n".join(rows)
+
+
+def line_text(line: Line) -> str:
+    text = f"{line.line:34} {line.kind:13} {line.warps:>11,} warp instr, {line.lanes / max(line.warps, 1):4.1f} lanes"
+    if line.sectors:
+        text += f", {line.sectors / line.warps:.2f} sectors a request, {line.used / (32 * line.sectors):.0%} used"
+    if line.waves:
+        text += f", {line.waves / line.warps:.2f} ways ({max(1, line.bytes // 4)} is ideal)"
+    if line.divided:
+        text += f", {line.divided / line.warps:.0%} divided"
+    if line.meetings:
+        text += f", {line.meetings / line.warps:.1f} meet at one word"
+    return text
+
+
+def _predicted(prediction: Prediction, gpu: Gpu) -> str:
+    total = prediction.seconds
+    flops = f"{prediction.flops / prediction.floor_flops:.2f}" if prediction.floor_flops else "-"
+    rows = [
+        f"{shape_text(prediction.shape)}, predicted for {gpu.name}: {time_text(total)}, "
+        f"floor {time_text(prediction.floor)}, ratio {total / prediction.floor:.1f}",
+        f"  {prediction.launches:.0f} launches; FLOPs over the floor's {flops}; bytes of the kernels over the floor's "
+        f"{prediction.moved / prediction.floor_bytes:.2f}",
+    ]
+    parts = [(seconds, f"{name} ({bound})") for name, (seconds, bound, _) in prediction.kernels.items()]
+    parts += [(seconds, name) for name, seconds in prediction.others.items()]
+    rows += [f"  {s / total:5.0%}  {time_text(s):8}  {name}" for s, name in sorted(parts, reverse=True)[:8] if s > 0]
+    return "\n".join(rows)
+
+
+def markdown(all_measured: Sequence[Measured]) -> str:
+    """Predicted times of every operator on an H100, beside the floor: the table of docs/performance.md."""
+    gpu = GPUS["H100"]
+    rows = [
+        "| operator | size | predicted | floor | ratio | launches | most of it |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for measured in all_measured:
+        for target in WORKLOADS[measured.operator].published:
+            found = predict(measured, target, gpu)
+            parts = [(s, f"`{name}`") for name, (s, _, _) in found.kernels.items()]
+            parts += [(s, name) for name, s in found.others.items()]
+            most = ", ".join(f"{name} {s / found.seconds:.0%}" for s, name in sorted(parts, reverse=True)[:3])
+            rows.append(
+                f"| `{measured.operator}` | {shape_text(target)} | {time_text(found.seconds)} | "
+                f"{time_text(found.floor)} | {found.seconds / found.floor:.1f} | {found.launches:.0f} | {most} |"
+            )
+    return "\n".join(rows)

@@ -1,0 +1,38 @@
+"""python -m benchmarks.profile.runner FOLDER: the process in which the interpreter runs (counts.py starts it)."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+import ise_fast.ops  # noqa: F401  registers torch.ops.ise_fast, which makes the inputs
+from benchmarks.profile import workloads
+from benchmarks.profile.interpreter import folder
+
+#: what the interpreter poses as: an H100
+MULTIPROCESSORS, MEMORY = 132, 80 << 30
+
+
+def main(work: Path) -> None:
+    library = folder() / "libise_fast_ptx.so"
+    torch.ops.load_library(str(library))
+    interpreter = ctypes.CDLL(str(library))
+    interpreter.simt_set_device.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3, ctypes.c_int, ctypes.c_int]
+    interpreter.ptx_set_executes.argtypes = [ctypes.c_bool]
+    wanted = json.loads((work / "wanted.json").read_text())
+    interpreter.simt_set_device(MULTIPROCESSORS, MEMORY, 0, 0, 0, 0)
+    interpreter.ptx_set_executes(not wanted["dry"])
+    for i, (operator, shape) in enumerate(wanted["runs"]):
+        call = workloads.WORKLOADS[operator].prepare(shape, wanted["dry"])
+        interpreter.ptx_clear()
+        result = call(torch.ops.ise_fast_ptx)
+        interpreter.ptx_write_counts(str(work / f"{i}.json").encode())
+        del result
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

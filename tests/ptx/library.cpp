@@ -1,0 +1,191 @@
+// The libraries' side: what the operators ask of PyTorch's device and of cuBLAS is counted here and done by the CPU. At
+// the end, the functions that Python calls.
+#include <dlfcn.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <string>
+
+#include "counts.h"
+#include "runtime.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using torch::stable::detail::from;
+
+template <class Function>
+Function function_of(void* library, const char* name) {
+  return reinterpret_cast<Function>(dlsym(library, name));
+}
+
+void pause_allocations(bool paused) {
+  static const auto pause = function_of<void (*)(bool)>(RTLD_DEFAULT, "ptx_allocations_pause");
+  if (pause) pause(paused);
+}
+
+using Dispatcher = AOTITorchError (*)(const char*, const char*, StableIValue*, std::uint64_t);
+AOTITorchError dispatch(const char* name, const char* overload, StableIValue* stack, std::uint64_t version) {
+  static void* const torch = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
+  static const auto real = function_of<Dispatcher>(torch, "torch_call_dispatcher");
+  return real(name, overload, stack, version);
+}
+
+// out [rows, columns] = left [rows, depth] right [depth, columns], each with the distance between its rows and between
+// its columns. Products of two f16 or bf16 numbers are exact in f32, so converting first is the same.
+struct Matrix {
+  const void* data;
+  int rows, columns;
+  std::int64_t down, across;
+};
+
+Tensor as_tensor(const Matrix& matrix, ScalarType type) {
+  return torch::stable::from_blob(const_cast<void*>(matrix.data), {matrix.rows, matrix.columns},
+                                  {matrix.down, matrix.across},
+                                  torch::stable::Device(torch::headeronly::DeviceType::CPU), type);
+}
+
+void multiply(const Matrix& out, const Matrix& left, const Matrix& right, ScalarType type) {
+  const auto pitch = [](const Matrix& matrix) { return std::max(matrix.down, matrix.across); };
+  const bool is_float = type == ScalarType::Float;
+  ptx::counts().events.push_back({"product",
+                                  is_float ? "float32" : "float16",
+                                  {{"m", out.rows},
+                                   {"n", out.columns},
+                                   {"k", left.columns},
+                                   {"bytes", is_float ? 4 : 2},
+                                   {"pitch_a", pitch(left)},
+                                   {"pitch_b", pitch(right)},
+                                   {"pitch_out", out.down}}});
+  if (!ptx::settings().executes) return;
+  pause_allocations(true);  // what the library of a CPU takes is not what one of a GPU takes
+  {
+    const auto wide = [&](const Matrix& matrix) {
+      return torch::stable::to(as_tensor(matrix, type), ScalarType::Float);
+    };
+    std::array<StableIValue, 3> stack{from(wide(left)), from(wide(right)), from(as_tensor(out, ScalarType::Float))};
+    TORCH_ERROR_CODE_CHECK(dispatch("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
+    torch::stable::detail::to<Tensor>(stack[0]);  // takes ownership of the returned handle
+  }
+  pause_allocations(false);
+}
+
+}  // namespace
+
+namespace ptx {
+
+std::vector<Range> allocated() {
+  using Snapshot = std::size_t (*)(std::uint64_t*, std::size_t);
+  static const auto snapshot = function_of<Snapshot>(RTLD_DEFAULT, "ptx_allocations");
+  if (!snapshot) return {{0, kSharedWindow}};
+  std::vector<std::uint64_t> bounds(1 << 16);
+  std::vector<Range> ranges(snapshot(bounds.data(), bounds.size() / 2));
+  for (std::size_t i = 0; i < ranges.size(); ++i) ranges[i] = {bounds[2 * i], bounds[2 * i + 1]};
+  return ranges;
+}
+
+}  // namespace ptx
+
+extern "C" {
+
+// aten::mm with results of another type than its operands, which a CPU does not have; the stack owns its tensors.
+AOTITorchError torch_call_dispatcher(const char* name, const char* overload, StableIValue* stack,
+                                     std::uint64_t version) {
+  if (std::string(name) != "aten::mm") return dispatch(name, overload, stack, version);
+  const Tensor a = torch::stable::detail::to<Tensor>(stack[0]), b = torch::stable::detail::to<Tensor>(stack[1]);
+  const Tensor out = torch::stable::detail::to<Tensor>(stack[std::string(overload) == "dtype_out" ? 3 : 2]);
+  const auto matrix = [](const Tensor& tensor) {
+    return Matrix{tensor.const_data_ptr(), static_cast<int>(tensor.size(0)), static_cast<int>(tensor.size(1)),
+                  tensor.stride(0), tensor.stride(1)};
+  };
+  multiply(matrix(out), matrix(a), matrix(b), a.scalar_type());
+  stack[0] = from(out);
+  return 0;
+}
+
+// PyTorch's and cuBLAS's: the operators of this library, and nobody else, find ours.
+AOTITorchError aoti_torch_create_device_guard(std::int32_t, DeviceGuardHandle* guard) {
+  *guard = nullptr;
+  return 0;
+}
+AOTITorchError aoti_torch_delete_device_guard(DeviceGuardHandle) {
+  return 0;
+}
+AOTITorchError aoti_torch_get_current_cuda_stream(std::int32_t, void** stream) {
+  *stream = nullptr;
+  return 0;
+}
+
+AOTITorchError torch_get_current_cuda_blas_handle(void** handle) {
+  *handle = nullptr;
+  return 0;
+}
+int cublasSetMathMode(void*, int) {
+  return 0;
+}
+const char* cublasGetStatusString(int) {
+  return "an error that the interpreter's library does not have";
+}
+// Column by column: the transposes, C^T = op(B)^T op(A)^T, are what lies row by row.
+int cublasGemmEx(void*, int a_transposed, int b_transposed, int m, int n, int k, const void*, const void* a, int a_type,
+                 int a_pitch, const void* b, int b_type, int b_pitch, const void*, void* c, int, int c_pitch, int,
+                 int) {
+  constexpr int kFloat = 0, kHalf = 2, kNotSupported = 15;
+  if (a_type != b_type) return kNotSupported;
+  const auto matrix = [](const void* data, int rows, int columns, std::int64_t pitch, bool by_rows) {
+    return Matrix{data, rows, columns, by_rows ? pitch : 1, by_rows ? 1 : pitch};
+  };
+  multiply(matrix(c, n, m, c_pitch, true), matrix(b, n, k, b_pitch, !b_transposed),
+           matrix(a, k, m, a_pitch, !a_transposed),
+           a_type == kFloat  ? ScalarType::Float
+           : a_type == kHalf ? ScalarType::Half
+                             : ScalarType::BFloat16);
+  return 0;
+}
+
+// csrc/cuda/cub.cu tells what it would have asked of CUB.
+void ptx_count_cub(const char* name, std::int64_t n, int bits) {
+  ptx::counts().events.push_back({"cub", name, {{"n", n}, {"bits", bits}}});
+}
+
+// For Python. The first three have the names and arguments of tests/simt, whose tests run here as well.
+__attribute__((visibility("default"))) void simt_set_schedule(std::uint64_t seed) {
+  ptx::settings().schedule = seed;
+}
+__attribute__((visibility("default"))) void simt_set_device(int multiprocessors, std::int64_t memory, std::int64_t,
+                                                            std::int64_t, int, int) {
+  ptx::settings().multiprocessors = multiprocessors;
+  ptx::settings().memory_bytes = static_cast<std::size_t>(memory);
+}
+// Names of the kernels launched since the counts were last cleared, a line each.
+__attribute__((visibility("default"))) const char* simt_launched() {
+  static std::string names;
+  names.clear();
+  for (const auto& [symbol, kernel] : ptx::counts().kernels) names += kernel.kernel->name + '\n';
+  return names.c_str();
+}
+__attribute__((visibility("default"))) void ptx_set_executes(bool executes) {
+  ptx::settings().executes = executes;
+}
+__attribute__((visibility("default"))) void ptx_set_limit(std::uint64_t instructions) {
+  ptx::settings().limit = instructions;
+}
+__attribute__((visibility("default"))) void ptx_clear() {
+  ptx::counts() = {};
+  if (const auto clear = function_of<void (*)()>(RTLD_DEFAULT, "ptx_allocations_clear")) clear();
+}
+__attribute__((visibility("default"))) void ptx_write_counts(const char* path) {
+  using Totals = void (*)(std::uint64_t*, std::uint64_t*);
+  if (const auto totals = function_of<Totals>(RTLD_DEFAULT, "ptx_allocations_totals")) {
+    totals(&ptx::counts().allocations, &ptx::counts().peak_bytes);
+  }
+  std::ofstream out(path);
+  ptx::counts().write(out);
+}
+
+}  // extern "C"

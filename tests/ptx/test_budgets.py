@@ -1,0 +1,82 @@
+"""Budgets, growth, model of time and tables, on counts that are made up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from benchmarks.profile import budgets, growth, model
+from benchmarks.profile.counts import Counts, Kernel, Line
+from benchmarks.profile.predict import Measured
+from benchmarks.profile.report import profile
+
+
+def line(at: str, kind: str, warps: int, **more: int) -> Line:
+    nothing = {"lanes": 32 * warps, "sectors": 0, "used": 0, "waves": 0, "divided": 0, "meetings": 0, "bytes": 4}
+    return Line(at, kind, warps, **{**nothing, **more})
+
+
+def counts(rows: int, per_row: int, **change: Any) -> Counts:
+    """One kernel that reads `per_row` words for each of its rows."""
+    loads = line("a.cuh:7", "load global", rows * per_row, sectors=4 * rows * per_row, used=128 * rows * per_row)
+    lines = (loads, line("a.cuh:9", "float32", rows * per_row), line("a.cuh:9", "move", 5 * rows))
+    kernel = Kernel("look", 1, rows, 8 * rows, 4 * rows, per_row, 8 * per_row, lines)
+    launch = {"kind": "launch", "name": "look", "grid_x": rows, "grid_y": 1, "grid_z": 1, "threads": 256}
+    return replace(Counts(2, 4096, (launch,), {"look": kernel}), **change)
+
+
+def operator(per_row: Any) -> budgets.Operator:
+    runs = [counts(shape["N"], per_row(shape["N"])) for shape in budgets.shapes_of({"N": 100})]
+    return budgets.gather({"N": 100}, runs)
+
+
+def test_budgets_are_kept_and_exceeded() -> None:
+    linear = operator(lambda n: 10)
+    held = budgets.lowered({}, {"knn": linear})
+    assert budgets.exceeded(held, {"knn": linear}) == []
+    more = budgets.exceeded(held, {"knn": operator(lambda n: 11)})
+    assert any("knn: look: 1,100 requests, budget 1,000, most at a.cuh:7" in text for text in more)
+    quadratic = budgets.exceeded(held, {"knn": operator(lambda n: n // 10)})  # the same at the small size
+    assert any("look: instructions grow as N^2.00, budget 1.00, fastest at a.cuh:" in text for text in quadratic)
+    again = replace(linear, small=replace(linear.small, events=linear.small.events * 2))
+    assert "knn: launches: 2, budget 1" in budgets.exceeded(held, {"knn": again})
+    assert "has no budget" in budgets.exceeded({}, {"knn": linear})[0]
+
+
+def test_budgets_only_go_down() -> None:
+    held = budgets.lowered({}, {"knn": operator(lambda n: 10)})
+    lower = budgets.lowered(held, {"knn": operator(lambda n: 8)})
+    assert lower["knn"]["small"]["kernels"]["look"]["requests"] == 800
+    assert budgets.lowered(lower, {"knn": operator(lambda n: 12)}) == lower
+
+
+def test_growth_is_found_in_sums_of_powers() -> None:
+    shapes = growth.shapes_to_count({"N": 100, "d": 8})
+    values = [7.0 * s["N"] ** 2 + 300 * s["N"] + 3 * s["N"] * s["d"] for s in shapes]
+    target = {"N": 10_000, "d": 2048}
+    exact = 7.0 * 10_000**2 + 300 * 10_000 + 3 * 10_000 * 2048
+    assert growth.predict(shapes, values, target) == pytest.approx(exact, rel=1e-3)
+    assert growth.exponent(100, 400) == 2
+
+
+def test_time_is_that_of_the_scarcest_resource() -> None:
+    gpu = model.GPUS["H100"]
+    need = model.Resources(launches=1, blocks=1320, memory_bytes=3e9, issued=1e6, float64=1e3)
+    assert model.kernel_seconds(need, gpu) == (pytest.approx(1e-3 + model.LAUNCH), "memory")
+    slow = replace(need, float64=1e9)
+    expected = 1e9 * 32 / gpu.float64 / gpu.multiprocessors / gpu.clock
+    assert model.kernel_seconds(slow, gpu) == (pytest.approx(expected + model.LAUNCH), "float64")
+    assert model.kernel_seconds(replace(slow, blocks=1), gpu)[0] == pytest.approx(132 * expected + model.LAUNCH)
+    assert model.product_seconds(650e12, 0, "float16", gpu) == pytest.approx(1)
+
+
+def test_profile_names_kernels_lines_and_the_floor() -> None:
+    shapes = growth.shapes_to_count({"N": 64, "d": 4})
+    text = profile(Measured("dbscan", tuple(shapes), tuple(counts(s["N"], 10) for s in shapes), {}), model.GPUS["H100"])
+    assert "look" in text
+    assert "a.cuh:7" in text
+    assert "4.00 sectors a request, 100% used" in text
+    assert "N=1,000,000 x d=2,048, predicted for H100 SXM" in text
+    assert "no clock" in text
