@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ise_fast.engine import assemble, distributed
-from ise_fast.engine.config import TrainConfig, add_flags, expand_home, flag, normalise, run_parser
+from ise_fast.engine.config import TrainConfig, add_flags, expand_home, normalise, run_parser
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.evaluator import evaluate
@@ -23,6 +23,7 @@ from ise_fast.engine.inference import open_checkpoint
 from ise_fast.engine.precision import Precision, allow_tf32
 from ise_fast.engine.run_log import console_level, start_console
 from ise_fast.engine.wording import make_parser
+from ise_fast.methods import flag
 from ise_fast.models import EmbeddingNet, build_model
 from ise_fast.models.pretrained import embedding_options
 

@@ -75,19 +75,21 @@ def train(config: TrainConfig, world: World) -> dict[str, Any]:
 
 def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dict[str, Any]:
     log.info(
-        "preset %s, method %s, seed %d, device %s", config.preset, config.loss.method, config.run.seed, world.device
+        "preset %s, method %s, seed %d, device %s", config.preset, config.plan.method, config.run.seed, world.device
     )
     assemble.require_same_settings(config, world)
     place = world.on_main(lambda: run_folder.choose(config, held))
     dataset = assemble.check_test_images(assemble.open_dataset(config.data, world), config.run.eval_step)
     log.info("%s", dataset.table())
     config = assemble.with_image_size(config, dataset)
+    plan = assemble.make_plan(config)
+    assemble.check_plan(config, plan, dataset.training_images)
     # The network before the images: a wrong --arch or weight file is found in seconds, decoding may take minutes.
     allow_tf32(config.optim.tf32)
-    step, state = assemble.build_step_and_state(config, world)
+    step, state = assemble.build_step_and_state(config, plan, world)
     assemble.check_image_size(state.model, assemble.image_size(config.data, dataset), world.device)
     training = assemble.open_training_images(config.data, dataset, world, progress=config.run.bars)
-    assemble.check_sizes(config, len(training.images), world)
+    assemble.check_sizes(config, plan, len(training.images), world)
     test = assemble.open_test_images(config.data, dataset, world, progress=config.run.bars)
     state.images = training.signature
     if place.content is not None:
@@ -108,7 +110,7 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dic
     evaluate = None if test is None else test.evaluator(extract, world, progress=config.run.bars)
     with InterruptGuard() as guard:  # from the first file on, so that a signal finds somebody who answers
         run_log = RunLog(folder, checkpoints)
-        trainer = Trainer(config, training, step, state, extract, evaluate, checkpoints, run_log, world, guard)
+        trainer = Trainer(config, plan, training, step, state, extract, evaluate, checkpoints, run_log, world, guard)
         try:
             history = state.progress.history
             if config.run.resume == "auto":

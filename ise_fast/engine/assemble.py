@@ -18,7 +18,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ise_fast._progress import stage
-from ise_fast.data import DatasetError, DatasetWarning, ImageStore, ReIDDataset, Split, load_dataset, open_images
+from ise_fast.data import (
+    DatasetError,
+    DatasetWarning,
+    ImageStore,
+    ReIDDataset,
+    Split,
+    UnlabelledSplit,
+    load_dataset,
+    open_images,
+)
 from ise_fast.engine.checkpoint import seed_everything
 from ise_fast.engine.config import DataConfig, ModelConfig, TrainConfig
 from ise_fast.engine.distributed import World
@@ -29,8 +38,9 @@ from ise_fast.engine.image_list import require_same_choice, require_same_dataset
 from ise_fast.engine.precision import Precision
 from ise_fast.engine.state import TrainState
 from ise_fast.engine.step import TrainStep
+from ise_fast.methods import Labeller, Method, Objective, find_labels, find_method, read_settings
 from ise_fast.models import EmbeddingNet, build_model
-from ise_fast.nn import ClusterMemory, ClusterNCELoss, ISELoss, convert_ghost_batch_norm
+from ise_fast.nn import convert_ghost_batch_norm
 
 log = logging.getLogger(__name__)
 
@@ -293,29 +303,66 @@ def require_same_settings(config: TrainConfig, world: World) -> None:
                 )
 
 
-def check_sizes(config: TrainConfig, images: int, world: World) -> None:
-    """What can be known to be impossible before anything is written.
+@dataclass(frozen=True)
+class Plan:
+    """The method of a run with its settings, and what labels its images. The memory waits for the network's width."""
+
+    method: Method
+    settings: Any
+    labeller: Labeller
+    objective: Objective[Any]
+
+
+def make_plan(config: TrainConfig) -> Plan:
+    """The parts of a method that need no network.
 
     Raises:
-        UsageError: naming the flag and the remedy.
+        UsageError: a setting that the method refuses.
     """
+    flat = config.flat()
+    try:
+        method = find_method(config.plan.method)
+        source = find_labels(config.plan.labels or method.labels)
+        settings = read_settings(method.settings, flat)
+        labeller = source.make(read_settings(source.settings, flat), config.run.seed)
+        return Plan(method, settings, labeller, method.objective(settings))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def check_plan(config: TrainConfig, plan: Plan, split: UnlabelledSplit) -> None:
+    """What the method needs of the training images, before they are decoded.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    if plan.method.needs_cameras and split.cams is None:
+        raise UsageError(f"--method: {config.plan.method} needs the cameras of the training images, and none are known")
+    _check_counts(config, plan, len(split.paths))
+
+
+def _check_counts(config: TrainConfig, plan: Plan, images: int) -> None:
+    try:
+        plan.labeller.check(images)
+        plan.objective.check(images)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     optim = config.optim
-    if config.cluster.k1 > images:
-        raise UsageError(f"--k1: expected at most the number of training images, {images}, got {config.cluster.k1}")
-    if config.cluster.min_samples > images:
-        raise UsageError(
-            f"--min-samples: expected at most the number of training images, {images}, got {config.cluster.min_samples}"
-        )
-    if config.loss.supports >= images:
-        raise UsageError(
-            f"--supports: expected fewer than the training images, {images}, since each is of another cluster, got "
-            f"{config.loss.supports}"
-        )
     if optim.batch_size // optim.num_instances > images:
         raise UsageError(
             f"--batch-size: expected at most {images} clusters in a batch, as many as training images, got "
             f"{optim.batch_size // optim.num_instances}"
         )
+
+
+def check_sizes(config: TrainConfig, plan: Plan, images: int, world: World) -> None:
+    """What can be known to be impossible before anything is written.
+
+    Raises:
+        UsageError: naming the flag and the remedy.
+    """
+    _check_counts(config, plan, images)
+    optim = config.optim
     if optim.batch_size % world.size:
         raise UsageError(f"--batch-size: expected a multiple of the {world.size} processes, got {optim.batch_size}")
     local, chunk = optim.batch_size // world.size, config.model.bn_chunk
@@ -346,13 +393,13 @@ def check_image_size(model: nn.Module, size: tuple[int, int], device: torch.devi
         model.train(training)
 
 
-def build_step_and_state(config: TrainConfig, world: World) -> tuple[TrainStep, TrainState]:
-    """Network, criterion, memory and optimiser, the same on every process.
+def build_step_and_state(config: TrainConfig, plan: Plan, world: World) -> tuple[TrainStep, TrainState]:
+    """Network, memory and optimiser, the same on every process.
 
     Raises:
         UsageError: as `build_network`.
     """
-    optim, loss = config.optim, config.loss
+    optim = config.optim
     seed_everything(config.run.seed)
     model = world.together(lambda: build_network(config.model)).to(world.device)
     if optim.channels_last:
@@ -363,17 +410,10 @@ def build_step_and_state(config: TrainConfig, world: World) -> tuple[TrainStep, 
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=optim.lr, weight_decay=optim.weight_decay)
     precision = Precision(optim.precision, world.device)
-    memory = ClusterMemory(model.num_features, loss.momentum, loss.memory_mode).to(world.device)
-    criterion: ISELoss | ClusterNCELoss
-    if loss.method == "ise":
-        criterion = ISELoss(
-            loss.supports, loss.base_degree, loss.temp, loss.lp_temp, loss.lp_weight, loss.contrast_supports
-        )
-    else:
-        criterion = ClusterNCELoss(loss.temp)
+    memory = plan.method.memory(plan.settings, model.num_features).to(world.device)
     wrapped: nn.Module = torch.compile(model) if optim.compile else model  # type: ignore[assignment]
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
         wrapped = DistributedDataParallel(wrapped, device_ids=ids)
-    step = TrainStep(wrapped, criterion, memory, optimizer, precision, world, optim.clip_grad)
-    return step, TrainState(config, model, optimizer, precision, memory, world)
+    step = TrainStep(wrapped, plan.objective, memory, optimizer, precision, world, optim.clip_grad)
+    return step, TrainState(config, model, optimizer, precision, memory, plan.labeller, world)

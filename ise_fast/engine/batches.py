@@ -13,12 +13,13 @@ from ise_fast.data import BatchAugment, ImageStore, PKSampler
 from ise_fast.data.transforms import AugmentParameters
 from ise_fast.engine.distributed import World
 from ise_fast.engine.loader import prefetch
+from ise_fast.methods import Batch
 
 
 class _Loaded(NamedTuple):
     images: Tensor  # uint8, or augmented float32 where the thread has done all
     parameters: AugmentParameters | None
-    labels: Tensor  # of the whole batch
+    batch: Batch  # on the CPU
 
 
 class TrainingBatches:
@@ -32,6 +33,7 @@ class TrainingBatches:
         store: n training images.
         sampler: at the epoch to be run.
         labels: [n] int64 pseudo labels.
+        cams: [n] int64 cameras, or None.
         augment: draws and applies the augmentation.
         world: this process among its peers.
         channels_last: memory format of the batches.
@@ -42,6 +44,7 @@ class TrainingBatches:
         store: ImageStore,
         sampler: PKSampler,
         labels: Tensor,
+        cams: Tensor | None,
         augment: BatchAugment,
         world: World,
         *,
@@ -50,19 +53,20 @@ class TrainingBatches:
         self.store = store
         self.sampler = sampler
         self.labels = labels
+        self.cams = cams
         self.augment = augment
         self.world = world
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
-    def iterate(self, start: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Batches from `start` on: this process' images [B / processes, 3, h, w] float32, and the labels [B] of all."""
+    def iterate(self, start: int) -> Generator[tuple[Tensor, Batch], None, None]:
+        """Batches from `start` on: this process' images [B / processes, 3, h, w] float32, and the batch of all."""
         loaded = prefetch(self._load, range(start, len(self.sampler)))
         try:
-            for batch in loaded:
-                images = batch.images.to(self.world.device, non_blocking=True)
-                if batch.parameters is not None:
-                    images = self._augment(images, batch.parameters)
-                yield images, batch.labels.to(self.world.device, non_blocking=True)
+            for item in loaded:
+                images = item.images.to(self.world.device, non_blocking=True)
+                if item.parameters is not None:
+                    images = self._augment(images, item.parameters)
+                yield images, item.batch.each(lambda rows: rows.to(self.world.device, non_blocking=True))
         finally:
             loaded.close()
 
@@ -73,12 +77,13 @@ class TrainingBatches:
         images = self.store.batch(indices[share])
         generator = torch.Generator().manual_seed(_mix(self.sampler.seed, self.sampler.epoch, iteration))
         parameters = self.augment.draw(len(indices), self.store.size, generator).slice(share.start, share.stop)
-        labels = self.labels[torch.as_tensor(indices)]
+        index = torch.as_tensor(indices)
+        batch = Batch(index, self.labels[index], None if self.cams is None else self.cams[index])
         if self.world.device.type == "cpu":
-            return _Loaded(self._augment(images, parameters), None, labels)
+            return _Loaded(self._augment(images, parameters), None, batch)
         if images.device.type == "cpu":
             images = images.pin_memory()
-        return _Loaded(images, parameters, labels.pin_memory())
+        return _Loaded(images, parameters, batch.each(Tensor.pin_memory))
 
     def _augment(self, images: Tensor, parameters: AugmentParameters) -> Tensor:
         return self.augment.apply(images, parameters).contiguous(memory_format=self.memory_format)

@@ -44,7 +44,8 @@ PARTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "optimizer": ("the state of an optimiser", lambda v: _has_names(v) and {"state", "param_groups"} <= v.keys()),
     "scaler": ("the state of a scaler", _has_names),
     "random": ("generators of every process", lambda v: isinstance(v, list) and bool(v) and all(map(_has_names, v))),
-    "memory": ("the centroids or None", lambda v: v is None or (_has_names(v) and "centroids" in v)),
+    "memory": ("the state of a memory or None", lambda v: v is None or _has_names(v)),
+    "labeller": ("the state of a labeller", _has_names),
     "labels": ("int64 labels or None", _is_labels),
     "losses": ("a table of losses or None", _is_losses),
     "record": ("figures by name", _has_names),
@@ -68,6 +69,8 @@ def require(path: Path, state: Mapping[str, Any], parts: Iterable[str] = tuple(P
     for name in parts:
         expected, fits = PARTS[name]
         if name not in state:
+            if name == "labeller" and "labels" not in state["config"]:
+                continue  # of an older version, whose labellers had no state
             raise UsageError(f"checkpoint {path}: incomplete, it has no {name!r}")
         if not fits(state[name]):
             raise UsageError(f"checkpoint {path}: expected {name!r} to be {expected}, got {_short(state[name])}")

@@ -6,21 +6,17 @@ users of this field know by heart (`-b/--batch-size`, `--num-instances`, `--eps`
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from ise_fast.engine.errors import UsageError
-
-T = TypeVar("T")
-
-
-def flag(default: T, text: str, short: str | None = None, *, path: bool = False) -> T:
-    """A dataclass field with the help text and short flag of its command-line option; a path may start with ~."""
-    return field(default=default, metadata={"help": text, "short": short, "path": path})
+from ise_fast.methods import LABELS, METHODS, find_labels, find_method, flag
 
 
 @dataclass(frozen=True)
@@ -56,34 +52,14 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class ClusterConfig:
-    """Pseudo labels: k-reciprocal Jaccard distance and DBSCAN, once an epoch."""
+class PlanConfig:
+    """The method, and where its pseudo labels come from."""
 
-    k1: int = flag(30, "nearest neighbours of the k-reciprocal encoding, self included")
-    k2: int = flag(6, "neighbours of the local query expansion; 1: none")
-    eps: float = flag(0.6, "DBSCAN radius on the Jaccard distance")
-    min_samples: int = flag(4, "neighbours that make a core point, self included")
-    max_pairs: int = flag(0, "largest number of pairs within eps; 0: 100 million, or 500 an image")
+    method: str = flag("ise", f"{', '.join(METHODS)}, or package.module:NAME of one's own")
+    labels: str | None = flag(None, f"{', '.join(LABELS)}, or package.module:NAME; default: the method's own")
     on_few_clusters: Literal["previous", "stop"] = flag(
         "previous", "fewer clusters than a batch needs: go on with the previous labels, or stop"
     )
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """ISE (implicit sample extension) or its baseline, and the memory of centroids."""
-
-    method: Literal["ise", "cluster-contrast"] = flag("ise", "the paper's method or its baseline without supports")
-    supports: int = flag(1, "support samples per feature (k)")
-    base_degree: float = flag(0.25, "largest interpolation degree, reached at the last epoch")
-    temp: float = flag(0.05, "temperature of the contrastive loss")
-    lp_temp: float = flag(0.6, "temperature of the label-preserving loss")
-    lp_weight: float = flag(0.1, "weight of the label-preserving loss; 0: it is left out")
-    contrast_supports: bool = flag(
-        True, "supports enter the contrastive loss and the memory; without: the label-preserving loss alone (ablation)"
-    )
-    momentum: float = flag(0.2, "momentum of the cluster memory")
-    memory_mode: Literal["hard", "momentum"] = flag("hard", "memory update: hardest row of a cluster, or every row")
 
 
 @dataclass(frozen=True)
@@ -141,34 +117,45 @@ EXAMPLES = """  {prog}                                             a generated d
   {prog} --logs-dir RUN --resume auto                go on with a run that was stopped
 """
 
-_SECTIONS = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "cluster": ClusterConfig,
-    "loss": LossConfig,
-    "optim": OptimConfig,
-    "run": RunConfig,
-}
+_SECTIONS = {"data": DataConfig, "model": ModelConfig, "plan": PlanConfig, "optim": OptimConfig, "run": RunConfig}
+
+
+def plug_ins(*names: str | None) -> list[type]:
+    """Settings of every method and source of labels that is registered, and of these others at package.module:NAME."""
+    classes = [source.settings for source in LABELS.values()] + [method.settings for method in METHODS.values()]
+    for name in names:
+        if name is not None and ":" in name:
+            for find in (find_labels, find_method):
+                with contextlib.suppress(ValueError):  # reported by `validate`
+                    classes.append(find(name).settings)
+    return list(dict.fromkeys(classes))
+
+
+def _defaults() -> dict[str, Any]:
+    return {item.name: item.default for section in reversed(plug_ins()) for item in dataclasses.fields(section)}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that `python -m ise_fast.train` can be told."""
+    """Everything that `python -m ise_fast.train` can be told.
+
+    `settings` holds those of all methods and sources of labels by name; two that share a name share its value.
+    """
 
     preset: str = "synthetic"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    loss: LossConfig = LossConfig()
+    plan: PlanConfig = PlanConfig()
     optim: OptimConfig = OptimConfig()
     run: RunConfig = RunConfig()
+    settings: Mapping[str, Any] = field(default_factory=_defaults)
 
     def flat(self) -> dict[str, Any]:
         """The settings under their flag names (with underscores), as `--config` reads them."""
         values: dict[str, Any] = {"preset": self.preset}
         for name in _SECTIONS:
             values.update(dataclasses.asdict(getattr(self, name)))
-        return values
+        return {**values, **self.settings}
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -179,13 +166,27 @@ class TrainConfig:
         """
         sections: dict[str, Any] = {}
         for name, section in _SECTIONS.items():
-            known = typing.get_type_hints(section)
-            for key in values:
-                if key in known and not _is_kind(values[key], known[key]):
-                    hint = getattr(known[key], "__name__", known[key])
-                    raise UsageError(f"--{key.replace('_', '-')}: expected {hint}, got {values[key]!r}")
-            sections[name] = section(**{key: values[key] for key in values if key in known})
-        return cls(preset=values.get("preset", "synthetic"), **sections)
+            sections[name] = section(**_of_kind(values, section))
+        settings = _defaults()
+        for section in plug_ins(values.get("method"), values.get("labels")):
+            for item in dataclasses.fields(section):
+                settings.setdefault(item.name, item.default)
+            settings.update(_of_kind(values, section))
+        return cls(preset=values.get("preset", "synthetic"), settings=settings, **sections)
+
+
+def _of_kind(values: Mapping[str, Any], section: type) -> dict[str, Any]:
+    """The values that belong to a dataclass.
+
+    Raises:
+        UsageError: for one of another type than its field has.
+    """
+    known = typing.get_type_hints(section)
+    for key in values:
+        if key in known and not _is_kind(values[key], known[key]):
+            hint = getattr(known[key], "__name__", known[key])
+            raise UsageError(f"--{key.replace('_', '-')}: expected {hint}, got {values[key]!r}")
+    return {key: values[key] for key in values if key in known}
 
 
 def _is_kind(value: object, hint: Any) -> bool:
@@ -206,13 +207,15 @@ def parse(argv: Sequence[str], prog: str = "python -m ise_fast.train") -> TrainC
     from ise_fast.engine import presets
 
     argv = normalise(argv)
-    probe = _parser(prog)
+    own = _named(argv, "method"), _named(argv, "labels")
+    sections = *_SECTIONS.values(), *plug_ins(*own)
+    probe = _parser(prog, own)
     settled = [a for a in argv if a not in ("-h", "--help") and not a.startswith("--print_config")]
-    asked = run_parser(probe, settled, *_SECTIONS.values())
+    asked = run_parser(probe, settled, *sections)
     preset = asked["preset"] or presets.for_dataset(asked["dataset"], asked["method"])
-    parser = _parser(prog)
+    parser = _parser(prog, own)
     parser.set_defaults({**presets.values(preset), "preset": preset})
-    config = TrainConfig.from_flat(expand_home(run_parser(parser, argv, *_SECTIONS.values()), *_SECTIONS.values()))
+    config = TrainConfig.from_flat(expand_home(run_parser(parser, argv, *sections), *sections))
     validate(config)
     return config
 
@@ -254,14 +257,31 @@ def _expanded(name: str, value: Any) -> Any:
     return expanded
 
 
-def _parser(prog: str) -> Any:
+def _named(argv: Sequence[str], setting: str) -> str | None:
+    """What the command line or its file calls a setting, before there is a parser: an own method brings flags along."""
+    import yaml
+
+    found = None
+    for word, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        value = value if equals else following
+        if name == f"--{setting}":
+            found = value
+        elif name == "--config":
+            with contextlib.suppress(OSError, ValueError, yaml.YAMLError), open(value, encoding="utf-8") as file:
+                content = yaml.safe_load(file)
+                found = content.get(setting, found) if isinstance(content, dict) else found
+    return found if isinstance(found, str) else None
+
+
+def _parser(prog: str, own: Sequence[str | None] = ()) -> Any:
     from ise_fast.engine import presets, wording
 
     parser = wording.make_parser(
         prog,
         EXAMPLES,
         usage="%(prog)s [-d DATASET] [--preset NAME] [--config FILE] [flags]",
-        description="Train a re-identification embedding without labels, by ISE or Cluster Contrast.",
+        description="Train a re-identification embedding without labels, by ISE, Cluster Contrast or another method.",
     )
     about = "YAML file of settings, such as a run's config.yaml"
     parser.add_argument("--config", metavar="FILE", action="config", help=about)
@@ -269,20 +289,31 @@ def _parser(prog: str) -> Any:
     parser.add_argument(
         "--preset", metavar="NAME", type=str | None, default=None, help=f"settings: {', '.join(presets.names())}"
     )
-    for section in _SECTIONS.values():
-        add_flags(parser, section)
+    taken: set[str] = set()
+    for section in (*_SECTIONS.values(), *plug_ins(*own)):
+        add_flags(parser, section, taken)
     return parser
 
 
-def add_flags(parser: Any, section: type) -> None:
-    """Give the parser one group with a flag for every field of a dataclass made with `flag`."""
+def add_flags(parser: Any, section: type, taken: set[str] | None = None) -> None:
+    """Give the parser one group with a flag for every field of a dataclass made with `flag`.
+
+    Args:
+        parser: of jsonargparse.
+        section: the dataclass.
+        taken: flags that are there already and are not added again; those added come in.
+    """
     from jsonargparse import ActionYesNo
 
     from ise_fast.engine import wording
 
     group = parser.add_argument_group((section.__doc__ or "").rstrip("."))
     hints = typing.get_type_hints(section)
+    taken = set() if taken is None else taken
     for item in dataclasses.fields(section):
+        if item.name in taken:
+            continue
+        taken.add(item.name)
         names = [item.metadata["short"]] if item.metadata["short"] else []
         names.append("--" + item.name.replace("_", "-"))
         kind: dict[str, Any] = {"type": hints[item.name], "metavar": wording.metavar(item, hints[item.name])}
@@ -317,6 +348,11 @@ def validate(config: TrainConfig) -> None:
     from ise_fast.engine import ranges
 
     ranges.check(config.flat())
+    try:
+        method = find_method(config.plan.method)
+        find_labels(config.plan.labels or method.labels)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def to_yaml(config: TrainConfig) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ise_fast.data import ImageStore, normalize
 from ise_fast.engine.distributed import World
+from ise_fast.engine.errors import NonFiniteError
 from ise_fast.engine.loader import prefetch
 from ise_fast.engine.precision import Precision
 
@@ -83,3 +84,18 @@ class FeatureExtractor:
         with self.precision.autocast():
             features: Tensor = self.model(batch)
         return features.float()
+
+
+def check_features(features: Tensor, what: str) -> None:
+    """Stop at the first features that are not finite.
+
+    Raises:
+        NonFiniteError: naming `what` and the rows.
+    """
+    finite = torch.isfinite(features).all(dim=1)
+    if not bool(finite.all()):
+        bad = torch.nonzero(~finite).flatten()
+        raise NonFiniteError(
+            f"{what}: {bad.numel()} of {features.shape[0]} rows hold NaN or infinity, the first is row {int(bad[0])}; "
+            "lower --lr, set --clip-grad 1, or use --precision fp32"
+        )

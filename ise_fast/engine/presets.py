@@ -150,7 +150,7 @@ def values(name: str) -> dict[str, Any]:
 
 def for_dataset(dataset: str, method: str) -> str:
     """The preset that a data set and method get when none is named; the synthetic one for a name without a preset."""
-    for name in (dataset, f"{dataset}-{method}"):
+    for name in (dataset, f"{dataset}-{method}", f"{dataset}-ise"):
         if name in _PRESETS:
             return name
     return "synthetic"

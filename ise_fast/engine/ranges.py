@@ -17,6 +17,8 @@ _COUNTS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("iters", "epochs", "step_size", "print_freq", "test_batch_size", "keep_checkpoints"), (1, MOST)),
     **dict.fromkeys(("padding", "features", "bn_chunk", "eval_step", "checkpoint_step"), (0, MOST)),
     **dict.fromkeys(("height", "width"), (1, 65535)),
+    "clusters": (0, MOST),
+    "kmeans_iters": (1, MOST),
     "workers": (0, 1024),
     "seed": (0, 2**63 - 1),  # torch's generators take 64 bits, other libraries 63
 }
@@ -29,8 +31,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "clip_grad": (0.0, math.inf),
     # The gradient has 1 / temperature, and Adam its square.
     **dict.fromkeys(("temp", "lp_temp"), (_FLOAT32**-0.5, _FLOAT32)),
-    # Unrelated images are at distance 1 in float32: an eps of 1 means all pairs.
-    "eps": (0.0, 1.0 - 2.0**-24),
+    "eps": (0.0, 2.0),  # distances of unit rows
 }
 
 
@@ -47,8 +48,9 @@ def check(flat: Mapping[str, Any]) -> None:
         value = flat[name]
         if value is not None and not low <= value <= high:  # also NaN
             raise UsageError(f"--{name.replace('_', '-')}: expected {_range(name, low, high)}, got {value}")
-    if float(torch.tensor(flat["eps"], dtype=torch.float32)) >= 1.0:
-        raise UsageError(f"--eps: expected less than 1 in float32, got {flat['eps']}")
+    # Unrelated images are at Jaccard distance 1 in float32: an eps of 1 means all pairs.
+    if flat["distance"] == "jaccard" and float(torch.tensor(flat["eps"], dtype=torch.float32)) >= 1.0:
+        raise UsageError(f"--eps: expected less than 1 in float32 for --distance jaccard, got {flat['eps']}")
     if flat["k2"] > flat["k1"]:
         raise UsageError(f"--k2: expected at most --k1 = {flat['k1']}, got {flat['k2']}")
     batch, instances, chunk = flat["batch_size"], flat["num_instances"], flat["bn_chunk"]
@@ -63,8 +65,6 @@ def check(flat: Mapping[str, Any]) -> None:
 
 
 def _range(name: str, low: float, high: float) -> str:
-    if name == "eps":
-        return "a number from 0 to less than 1"
     if name in _COUNTS:
         return f"a whole number from {low} to {high}"
     if low == math.ulp(0.0):

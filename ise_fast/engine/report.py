@@ -42,6 +42,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
     page = templates.get_template("report.html.j2").render(
         title=folder.resolve().name,
         config=config,
+        method=_title(str(config.get("method", ""))),
         started=str(environment.get("started", ""))[:10],
         settings=_readable(config),
         environment=_readable(environment),
@@ -58,6 +59,12 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
     with publish(output) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be UTF-8
     return output
+
+
+def _title(method: str) -> str:
+    from ise_fast.methods import METHODS
+
+    return METHODS[method].title if method in METHODS else method
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Record], dict[str, Any]]:

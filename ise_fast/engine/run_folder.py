@@ -170,7 +170,8 @@ def _new(name: str, held: contextlib.ExitStack) -> RunPlace:
 
 
 def _name(config: TrainConfig) -> str:
-    return config.preset if config.loss.method in config.preset else f"{config.preset}-{config.loss.method}"
+    method = config.plan.method.rpartition(":")[2]
+    return config.preset if method in config.preset else f"{config.preset}-{method}"
 
 
 def _numbered(name: str, number: int) -> Path:

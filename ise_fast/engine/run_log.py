@@ -158,20 +158,31 @@ def _scalars(record: Mapping[str, Any]) -> list[tuple[str, float]]:
     return pairs
 
 
-def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
-    """The line that users of this field read: is the number of clusters healthy, does mAP rise, where does time go."""
-    parts = [
+def epoch_line(record: Mapping[str, Any], epochs: int, parts: Sequence[str] = (), figures: Sequence[str] = ()) -> str:
+    """The line that users of this field read: is the number of clusters healthy, does mAP rise, where does time go.
+
+    Args:
+        record: of the epoch.
+        epochs: of the run.
+        parts: names of the parts of the loss in it.
+        figures: names of the method's own figures in it.
+    """
+    words = [
         f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
         f"{record['clusters']} clusters of {record['smallest']}-{record['largest']}, {record['outliers']} outliers",
         f"loss {record['loss']:.3f}",
     ]
-    if "label_preserving" in record:
-        parts[-1] += f" (contrastive {record['contrastive']:.3f}, label preserving {record['label_preserving']:.3f})"
-        parts.append(f"degree {record['degree']:.3f}")
+    if parts:
+        words[-1] += " (" + ", ".join(f"{name.replace('_', ' ')} {record[name]:.3f}" for name in parts) + ")"
+    words += [f"{name.replace('_', ' ')} {_short(record[name])}" for name in figures if name in record]
     if "mAP" in record:
-        parts.append(f"mAP {record['mAP']:.1%} rank-1 {record['rank1']:.1%}")
-    parts.append(", ".join(f"{stage} {seconds:.1f}s" for stage, seconds in record["seconds"].items()))
-    return " | ".join(parts)
+        words.append(f"mAP {record['mAP']:.1%} rank-1 {record['rank1']:.1%}")
+    words.append(", ".join(f"{stage} {seconds:.1f}s" for stage, seconds in record["seconds"].items()))
+    return " | ".join(words)
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
 def environment() -> dict[str, Any]:

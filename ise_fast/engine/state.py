@@ -18,7 +18,7 @@ from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.image_list import places
 from ise_fast.engine.precision import Precision
-from ise_fast.nn import ClusterMemory
+from ise_fast.methods import Labeller, Memory
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Progress:
     epoch: int = 0
     iteration: int = 0
     labels: Tensor | None = None  # [N] int64 on the CPU: pseudo labels of this epoch, or of the last one
-    losses: Tensor | None = None  # [iteration, 3]: of this epoch so far
+    losses: Tensor | None = None  # [iteration, columns]: of this epoch so far
     record: dict[str, Any] = field(default_factory=dict)  # of this epoch so far
     history: list[dict[str, Any]] = field(default_factory=list)  # of the epochs done
     best: dict[str, Any] | None = None  # record of the best epoch
@@ -56,7 +56,8 @@ class TrainState:
         model: the bare network, without the wrappers of DistributedDataParallel and torch.compile.
         optimizer: over its parameters.
         precision: holds the scaler of the loss.
-        memory: the centroids.
+        memory: of the method.
+        labeller: what it remembers from epoch to epoch.
         world: this process among its peers.
     """
 
@@ -66,7 +67,8 @@ class TrainState:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         precision: Precision,
-        memory: ClusterMemory,
+        memory: Memory,
+        labeller: Labeller,
         world: World,
     ) -> None:
         self.config = config
@@ -74,6 +76,7 @@ class TrainState:
         self.optimizer = optimizer
         self.precision = precision
         self.memory = memory
+        self.labeller = labeller
         self.world = world
         self.images: Tensor | None = None  # [N, 8] signatures of the training images; None: not known, not compared
         self.progress = Progress()
@@ -92,8 +95,9 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
             "random": self.world.gather_objects(checkpoint.random_state()),
-            # Between epochs the memory is about to be rebuilt from new clusters.
-            "memory": self.memory.state_dict() if inside else None,
+            # Between epochs a memory of clusters is about to be made anew; one of images goes on.
+            "memory": self.memory.state_dict() if inside or self.memory.rows is not None else None,
+            "labeller": self.labeller.state_dict(),
             "labels": progress.labels,
             "losses": progress.losses if inside else None,
             "record": progress.record if inside else {},
@@ -132,6 +136,8 @@ class TrainState:
         if state["memory"] is not None:
             with _part("memory"):
                 self.memory.load_state_dict(state["memory"])
+        with _part("labeller"):
+            self.labeller.load_state_dict(state.get("labeller", {}))  # older versions: labellers had no state
         names = [item.name for item in dataclasses.fields(Progress)]
         self.progress = Progress(**{name: state[name] for name in names})
 

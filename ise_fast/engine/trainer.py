@@ -11,24 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ise_fast import ops
 from ise_fast._progress import Stage, stage
+from ise_fast._stopwatch import Stopwatch
 from ise_fast.data import BatchAugment, PKSampler
-from ise_fast.engine import pseudo_labels
-from ise_fast.engine.assemble import TrainingImages
+from ise_fast.engine.assemble import Plan, TrainingImages
 from ise_fast.engine.batches import TrainingBatches
 from ise_fast.engine.checkpoint import CheckpointFolder
 from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.distributed import World
-from ise_fast.engine.eps_advice import COLLAPSE_REMEDY
 from ise_fast.engine.errors import ClusteringError, Interrupted, NonFiniteError
-from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.features import FeatureExtractor, check_features
 from ise_fast.engine.interrupt import InterruptGuard
-from ise_fast.engine.pseudo_labels import PseudoLabels, Stopwatch
 from ise_fast.engine.run_log import RunLog, epoch_line
 from ise_fast.engine.state import Progress, TrainState
 from ise_fast.engine.step import LossLog, TrainStep
-from ise_fast.types import TooManyPairs
+from ise_fast.methods import Need, NoLabels, PseudoLabels, cluster_centroids
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +35,7 @@ class Trainer:
 
     Args:
         config: the settings.
+        plan: the method.
         training: the images, and their cameras, which steer the sampler.
         step: forward, loss, backward, update.
         state: what checkpoints hold; it says where to start.
@@ -52,6 +50,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
+        plan: Plan,
         training: TrainingImages,
         step: TrainStep,
         state: TrainState,
@@ -64,7 +63,9 @@ class Trainer:
     ) -> None:
         self.config = config
         self.images = training.images
-        self.cams = training.cams
+        self.cams = None if training.cams is None else torch.from_numpy(training.cams)
+        self.labeller = plan.labeller
+        self.objective = plan.objective
         self.step = step
         self.state = state
         self.extract = extract
@@ -115,9 +116,8 @@ class Trainer:
                 self._iterations()
         assert progress.losses is not None  # left by _iterations, or by the checkpoint
         means = progress.losses.double().mean(dim=0).tolist()
-        progress.record["loss"] = means[0]
-        if self.config.loss.method == "ise":
-            progress.record.update(contrastive=means[1], label_preserving=means[2])
+        names = ("loss", *self.objective.parts)  # older versions wrote more columns
+        progress.record.update(zip(names, means, strict=False))
         every, number = self.config.run.eval_step, progress.epoch + 1
         if self.evaluate is not None and every and (number % every == 0 or number == epochs):
             with watch.stage("evaluate"):
@@ -128,7 +128,9 @@ class Trainer:
         if best:
             progress.best = record
         progress.epoch, progress.iteration, progress.losses, progress.record = number, 0, None, {}
-        log.info("%s%s", epoch_line(record, epochs), " (best)" if best else "")
+        figures = (*self.labeller.figures, *self.objective.figures)
+        line = epoch_line(record, epochs, self.objective.parts, figures)
+        log.info("%s%s", line, " (best)" if best else "")
         progress.history.append(record)
         self._save(best=best)  # first: what is published here is written anew from the checkpoint on resuming
         self._publish(record)
@@ -137,55 +139,55 @@ class Trainer:
         self.world.on_main(lambda: self.run_log.epoch(record))
 
     def _new_pseudo_labels(self, watch: Stopwatch) -> None:
-        """Cluster all training images and fill the memory; the record of the epoch starts here."""
-        share = self.world.share(len(self.images))  # what this process extracts
-        with watch.stage("extract"), self._watched(share.stop - share.start, "extract", "img") as watched:
-            features = self.extract(self.images, watched.update)
-        result = self.world.on_main(lambda: self._cluster(features))
+        """Label all training images and begin the memory's epoch; the record of the epoch starts here."""
+        features = self.step.memory.rows
+        if features is None:
+            share = self.world.share(len(self.images))  # what this process extracts
+            with watch.stage("extract"), self._watched(share.stop - share.start, "extract", "img") as watched:
+                features = self.extract(self.images, watched.update)
+        cams = None if self.cams is None else self.cams.to(features.device)
+        result = self.world.on_main(lambda: self._label(features, cams))
         self.progress.labels = result.labels
-        self.step.memory.reset(result.centroids.to(self.world.device))
-        sizes = result.sizes
-        self.progress.losses = torch.empty((0, 3))
+        self.step.memory.begin(features, result, cams)
+        self.progress.losses = torch.empty((0, 1 + len(self.objective.parts)))
         self.progress.record = {
-            "clusters": result.clusters,
-            "outliers": result.outliers,
-            "largest": int(sizes.max()),
-            "smallest": int(sizes.min()),
+            **result.summary(),
             "lr": self._learning_rate(),
             "seconds": {**watch.seconds, **result.seconds},
+            **result.figures,
+            **self.objective.figures_at(self._training_progress(self.config.optim.iters - 1)),
         }
-        if self.config.loss.method == "ise":
-            last = self._training_progress(self.config.optim.iters - 1)
-            self.progress.record["degree"] = ops.interpolation_degree(last, self.config.loss.base_degree)
         watch.seconds.clear()
 
-    def _cluster(self, features: Tensor) -> PseudoLabels:
-        """Pseudo labels, or those of the epoch before where clustering finds too little to fill a batch."""
-        config, optim = self.config.cluster, self.config.optim
-        where = f"features at the start of epoch {self.progress.epoch + 1}"
-        pseudo_labels.check_features(features, where)
-        in_batch, supports = optim.batch_size // optim.num_instances, self.config.loss.supports
-        needed = max(in_batch, supports + 1)
-        purpose, remedy = "to fill a batch", "lower --batch-size / raise --num-instances"
-        if needed > in_batch:
-            purpose, remedy = f"for --supports {supports}", "lower --supports"
+    def _label(self, features: Tensor, cams: Tensor | None) -> PseudoLabels:
+        """Pseudo labels, or those of the epoch before where there are too few clusters to train on."""
+        epoch = self.progress.epoch
+        check_features(features, f"features at the start of epoch {epoch + 1}")
+        need = self._need()
         seconds: dict[str, float] = {}
         try:
-            result = pseudo_labels.cluster(features, config)
-        except TooManyPairs as error:
-            found, collapsed = f"epoch {self.progress.epoch + 1}: {error}", "collapsed" in str(error)
+            result = self.labeller(features, cams, epoch).cpu()
+        except NoLabels as error:
+            found, advice = f"epoch {epoch + 1}: {error}", error.advice
         else:
-            if result.clusters >= needed:
-                return PseudoLabels(result.labels, result.centroids.cpu(), result.seconds)
-            found = f"epoch {self.progress.epoch + 1}: {result.clusters} clusters, {needed} needed {purpose}"
-            seconds, collapsed = result.seconds, False
-        advice = COLLAPSE_REMEDY if collapsed else str(pseudo_labels.advise_eps(features, config))
+            if result.clusters >= need.clusters:
+                return result
+            found = f"epoch {epoch + 1}: {result.clusters} clusters, {need.clusters} needed {need.purpose}"
+            seconds, advice = result.seconds, self.labeller.advice(features)
         previous = self.progress.labels
-        if previous is None or config.on_few_clusters == "stop":
-            raise ClusteringError(f"{found}; {advice}; or {remedy}")
+        if previous is None or self.config.plan.on_few_clusters == "stop":
+            raise ClusteringError(f"{found}; {advice}; or {need.remedy}")
         log.warning("%s: going on with the labels of the epoch before; %s", found, advice)
-        centroids = pseudo_labels.cluster_centroids(features, previous.to(features.device))
-        return PseudoLabels(previous, centroids.cpu(), seconds)
+        centroids = cluster_centroids(features, previous.to(features.device))
+        return PseudoLabels(previous, centroids.cpu(), seconds=seconds)
+
+    def _need(self) -> Need:
+        """How many clusters the batches and the loss need."""
+        optim, loss = self.config.optim, self.objective.need
+        in_batch = optim.batch_size // optim.num_instances
+        if loss is not None and loss.clusters > in_batch:
+            return loss
+        return Need(in_batch, "to fill a batch", "lower --batch-size / raise --num-instances")
 
     def _learning_rate(self) -> float:
         """A tenth after every `step_size` epochs."""
@@ -200,7 +202,7 @@ class Trainer:
     def _iterations(self) -> None:
         """Run the iterations of the epoch that are left."""
         config, progress, optim = self.config, self.progress, self.config.optim
-        losses = LossLog(optim.iters, self.world.device, progress.losses)
+        losses = LossLog(self.objective.parts, optim.iters, self.world.device, progress.losses)
         check_every = 1 if self.world.device.type == "cpu" else config.run.print_freq
         batches = self._batches().iterate(progress.iteration)
         self.step.model.train()
@@ -209,9 +211,9 @@ class Trainer:
         description = f"epoch {progress.epoch + 1}/{optim.epochs}"
         try:
             with self._watched(optim.iters, description, "iterations", progress.iteration) as watched:
-                for images, labels in batches:
+                for images, batch in batches:
                     done_share = self._training_progress(progress.iteration)
-                    losses.put(progress.iteration, self.step(images, labels, done_share))
+                    losses.put(progress.iteration, self.step(images, batch, done_share))
                     progress.iteration += 1
                     done = progress.iteration
                     save = config.run.checkpoint_step and done % config.run.checkpoint_step == 0 and done < optim.iters
@@ -237,14 +239,15 @@ class Trainer:
 
     def _batches(self) -> TrainingBatches:
         optim, labels = self.config.optim, self.progress.labels
+        cams = None if self.cams is None else self.cams.numpy()
         assert labels is not None  # set by _new_pseudo_labels, or by the checkpoint
         sampler = PKSampler(
-            labels.numpy(), self.cams, optim.batch_size, optim.num_instances, optim.iters, self.config.run.seed,
+            labels.numpy(), cams, optim.batch_size, optim.num_instances, optim.iters, self.config.run.seed,
             optim.sampler,
         )  # fmt: skip
         sampler.set_epoch(self.progress.epoch)
         return TrainingBatches(
-            self.images, sampler, labels, self.augment, self.world, channels_last=optim.channels_last
+            self.images, sampler, labels, self.cams, self.augment, self.world, channels_last=optim.channels_last
         )
 
     def _save(self, *, best: bool = False) -> Path | None:

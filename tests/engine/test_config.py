@@ -24,7 +24,7 @@ def test_values_on_the_bounds_train(flags: list[str], tmp_path: Path) -> None:
     # On 80 images an eps near 1 gives one cluster, which fills no batch: that is not what is tried here.
     bounds = [word if word != "0.999" else "0.7" for word in BOUNDS.split()]
     assert main([*flags, *short, *bounds]) == 0
-    assert parse(BOUNDS.split()).cluster.eps == 0.999
+    assert parse(BOUNDS.split()).settings["eps"] == 0.999
     assert main([*flags, *short, *bounds, "--resume", "auto", "--epochs", "2"]) == 0
 
 
@@ -137,8 +137,8 @@ def test_the_flags_people_know() -> None:
     assert (dashes.data.dataset, dashes.data.data_dir, dashes.data.workers) == ("msmt17", "D", 3)
     assert (dashes.data.height, dashes.data.width) == (96, 48)
     assert (dashes.model.arch, dashes.model.pooling_type) == ("resnet18", "gem")
-    assert (dashes.cluster.eps, dashes.cluster.k1, dashes.cluster.k2) == (0.5, 20, 4)
-    assert (dashes.loss.momentum, dashes.loss.temp) == (0.3, 0.07)
+    assert (dashes.settings["eps"], dashes.settings["k1"], dashes.settings["k2"]) == (0.5, 20, 4)
+    assert (dashes.settings["momentum"], dashes.settings["temp"]) == (0.3, 0.07)
     assert (dashes.optim.batch_size, dashes.optim.num_instances, dashes.optim.iters) == (64, 8, 7)
     assert (dashes.optim.epochs, dashes.optim.step_size) == (9, 4)
     assert (dashes.run.logs_dir, dashes.run.seed, dashes.run.resume) == ("L", 5, "auto")
@@ -196,21 +196,21 @@ def test_published_presets(name: str) -> None:
     config = parse(["--preset", name])
     assert config.data.dataset == name.split("-")[0]
     method, pooling, epochs, iters, step, eps, momentum, mode, weight, contrasted = PUBLISHED[name]
-    assert (config.loss.method, config.model.pooling_type) == (method, pooling)
+    assert (config.plan.method, config.model.pooling_type) == (method, pooling)
     assert (config.optim.epochs, config.optim.iters, config.optim.step_size) == (epochs, iters, step)
-    assert (config.cluster.eps, config.loss.momentum, config.loss.memory_mode) == (eps, momentum, mode)
-    assert weight is None or config.loss.lp_weight == weight
-    assert config.loss.contrast_supports == contrasted
+    settings = config.settings
+    assert (settings["eps"], settings["momentum"], settings["memory_mode"]) == (
+        eps,
+        momentum,
+        mode,
+    )
+    assert weight is None or config.settings["lp_weight"] == weight
+    assert config.settings["contrast_supports"] == contrasted
     assert (config.optim.sampler, config.optim.precision, config.optim.tf32) == ("published", "fp32", False)
-    assert (config.cluster.k1, config.cluster.k2, config.cluster.min_samples) == (30, 6, 4)
+    assert (config.settings["k1"], config.settings["k2"], config.settings["min_samples"]) == (30, 6, 4)
     assert (config.optim.batch_size, config.optim.num_instances, config.model.bn_chunk) == (256, 16, 64)
     assert (config.optim.lr, config.optim.weight_decay) == (3.5e-4, 5e-4)
-    assert (config.loss.temp, config.loss.lp_temp, config.loss.supports, config.loss.base_degree) == (
-        0.05,
-        0.6,
-        1,
-        0.25,
-    )
+    assert [settings[name] for name in ("temp", "lp_temp", "supports", "base_degree")] == [0.05, 0.6, 1, 0.25]
     size = (224, 224) if name == "veri776" else (256, 128)
     assert (config.data.height, config.data.width, config.data.padding) == (*size, 10)
     assert (config.data.flip, config.data.erase) == (0.5, 0.5)
@@ -242,7 +242,7 @@ def test_command_line_beats_file_beats_preset(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("preset: market1501-ise\neps: 0.5\nk1: 25\n")
     config = parse(["--config", str(file), "--k1", "20"])
-    assert (config.optim.epochs, config.cluster.eps, config.cluster.k1) == (70, 0.5, 20)
+    assert (config.optim.epochs, config.settings["eps"], config.settings["k1"]) == (70, 0.5, 20)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_every_path_is_known_to_be_one() -> None:
 def test_paths_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "c.yaml").write_text("eps: 0.45\n")
-    assert parse(["--config", "~/c.yaml"]).cluster.eps == 0.45
+    assert parse(["--config", "~/c.yaml"]).settings["eps"] == 0.45
     assert parse(["--data-dir", "a~b", "--pretrained", "none"]).data.data_dir == "a~b"
     assert parse(["--data-dir=./~"]).data.data_dir == "./~"
     for words in (["--logs-dir=~nobody-of-this-name/x"], ["--config=~nobody-of-this-name/x"]):

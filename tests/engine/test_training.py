@@ -12,10 +12,11 @@ import torch
 import yaml
 
 from ise_fast import ops
-from ise_fast.engine import pseudo_labels
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.step import TrainStep
 from ise_fast.engine.trainer import Trainer
+from ise_fast.methods import Batch, PseudoLabels
+from ise_fast.methods.dbscan_labels import DBSCANLabels
 from ise_fast.train import main
 
 
@@ -59,9 +60,9 @@ def test_degree_counts_iterations(flags: list[str], tmp_path: Path, monkeypatch:
     seen: list[float] = []
     step = TrainStep.__call__
 
-    def watched(self: TrainStep, images: torch.Tensor, labels: torch.Tensor, progress: float) -> Any:
+    def watched(self: TrainStep, images: torch.Tensor, batch: Batch, progress: float) -> Any:
         seen.append(progress)
-        return step(self, images, labels, progress)
+        return step(self, images, batch, progress)
 
     monkeypatch.setattr(TrainStep, "__call__", watched)
     assert main([*flags, "--eval-step", "0", "--logs-dir", str(tmp_path / "run")]) == 0
@@ -157,15 +158,13 @@ def test_few_clusters_later(
     choice: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = iter(range(100))
-    cluster = pseudo_labels.cluster
+    label = DBSCANLabels.__call__
 
-    def fails_in_the_second_epoch(features: torch.Tensor, config: Any) -> pseudo_labels.PseudoLabels:
-        result = cluster(features, config)
-        if next(calls) == 1:
-            return pseudo_labels.PseudoLabels(torch.zeros_like(result.labels), result.centroids[:1], result.seconds)
-        return result
+    def fails_in_the_second_epoch(self: DBSCANLabels, *arguments: Any) -> PseudoLabels:
+        result = label(self, *arguments)
+        return PseudoLabels(torch.zeros_like(result.labels)) if next(calls) == 1 else result
 
-    monkeypatch.setattr(pseudo_labels, "cluster", fails_in_the_second_epoch)
+    monkeypatch.setattr(DBSCANLabels, "__call__", fails_in_the_second_epoch)
     status = main([*flags, "--on-few-clusters", choice, "--epochs", "3", "--logs-dir", str(tmp_path / "r")])
     assert status == (0 if choice == "previous" else 1)
     assert "epoch 2: 1 clusters, 4 needed" in capsys.readouterr().err

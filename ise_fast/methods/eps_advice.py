@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ise_fast import ops
 from ise_fast._collapse import collapse_text
-from ise_fast.engine.config import ClusterConfig
 from ise_fast.ops._copies import leave_out_copies
 from ise_fast.ops.jaccard import encode
 from ise_fast.types import CSRGraph
@@ -42,6 +41,7 @@ class EpsAdvice:
     trials: dict[float, int]  # eps -> clusters
     eps: float | None  # the smallest eps that gives the most clusters; None: no eps gives one
     collapse: str = ""  # the rows that are among the nearest of most rows, if there are such
+    below: float = 1.0  # radii from there on take in everything
 
     def __str__(self) -> str:
         at = ", ".join(f"{q:.0%} {d:.3f}" for q, d in self.quantiles.items())
@@ -49,26 +49,28 @@ class EpsAdvice:
         text = f"distance to the min_samples-th neighbour by quantile: {at}; clusters by eps: {tried}"
         if self.collapse:
             return f"{self.collapse}; {text}; {COLLAPSE_REMEDY}"
-        nothing = "no --eps below 1 gives clusters: lower --min-samples"
+        nothing = f"no --eps below {self.below:g} gives clusters: lower --min-samples"
         return f"{text}; {nothing if self.eps is None else f'try --eps {self.eps:.2f}'}"
 
 
-def advise_eps(features: Tensor, config: ClusterConfig) -> EpsAdvice:
+def advise_eps(features: Tensor, k1: int, k2: int, min_samples: int) -> EpsAdvice:
     """Look at the distances of a sample of rows, and cluster again at the radii that have few enough pairs.
 
     Args:
         features: [N, d] float32 unit rows.
-        config: k1, k2 and min_samples.
+        k1: neighbours of the encoding.
+        k2: neighbours of the query expansion.
+        min_samples: of DBSCAN.
     """
-    nn, v = encode(features, config.k1, config.k2)
-    few, twin = leave_out_copies(v, config.min_samples)
+    nn, v = encode(features, k1, k2)
+    few, twin = leave_out_copies(v, min_samples)
     kept = few[0].diff() > 0 if twin is not None else torch.ones_like(few[0][1:], dtype=torch.bool)
-    distances, pairs = look_at_sample(v, kept, config.min_samples)
+    distances, pairs = look_at_sample(v, kept, min_samples)
     quantiles = {q: float(torch.quantile(distances, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
-    trials = try_radii(few, [eps for eps in RADII if pairs[eps] <= MOST_PAIRS], config.min_samples)
+    trials = try_radii(few, [eps for eps in RADII if pairs[eps] <= MOST_PAIRS], min_samples)
     most = max(trials.values(), default=0)
     best = min(eps for eps, clusters in trials.items() if clusters == most) if most > 0 else None
-    return EpsAdvice(quantiles, trials, best, collapse_text(nn, config.k2, share=0.5))
+    return EpsAdvice(quantiles, trials, best, collapse_text(nn, k2, share=0.5))
 
 
 def look_at_sample(v: _Csr, kept: Tensor, k: int) -> tuple[Tensor, dict[float, float]]:
@@ -112,12 +114,13 @@ def try_radii(v: _Csr, radii: list[float], min_samples: int) -> dict[float, int]
         except ValueError:  # the sample misled: more pairs than that
             radii = radii[:-1]
             continue
-        labels = {eps: ops.dbscan(_within(graph, eps), eps, min_samples).labels for eps in radii}
+        labels = {eps: ops.dbscan(within(graph, eps), eps, min_samples).labels for eps in radii}
         return {eps: int(found.max()) + 1 for eps, found in labels.items()}
     return {}
 
 
-def _within(graph: CSRGraph, eps: float) -> CSRGraph:
+def within(graph: CSRGraph, eps: float) -> CSRGraph:
+    """The pairs of a graph that are within a smaller radius."""
     keep = graph.values <= eps
     counts = torch.cat((keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)))
     return CSRGraph(counts[graph.indptr], graph.indices[keep], graph.values[keep], graph.shape)

@@ -1,0 +1,81 @@
+"""Methods and label sources by name, and those of others by the place where they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ise_fast.methods.cluster_contrast import CLUSTER_CONTRAST
+from ise_fast.methods.dbscan_labels import DBSCAN
+from ise_fast.methods.interface import LabelSource, Method
+from ise_fast.methods.ise import ISE
+from ise_fast.methods.kmeans_labels import KMEANS
+
+EntryT = TypeVar("EntryT", Method, LabelSource)
+
+METHODS: dict[str, Method] = {"ise": ISE, "cluster-contrast": CLUSTER_CONTRAST}
+LABELS: dict[str, LabelSource] = {"dbscan": DBSCAN, "kmeans": KMEANS}
+
+
+def register_method(name: str, method: Method) -> None:
+    """Make a method known to `--method`, before `ise_fast.train.main` is called.
+
+    Raises:
+        TypeError: if it is no Method.
+        ValueError: if the name is taken by another one.
+    """
+    _register(METHODS, Method, name, method)
+
+
+def register_labels(name: str, source: LabelSource) -> None:
+    """Make a source of labels known to `--labels`, as `register_method`."""
+    _register(LABELS, LabelSource, name, source)
+
+
+def find_method(name: str) -> Method:
+    """The method of that name, or the one at package.module:NAME.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    return _find("--method", METHODS, Method, name)
+
+
+def find_labels(name: str) -> LabelSource:
+    """The source of labels of that name, or the one at package.module:NAME.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    return _find("--labels", LABELS, LabelSource, name)
+
+
+def read_settings(settings: type, flat: Mapping[str, Any]) -> Any:
+    """An instance of the settings of an entry from all settings by name."""
+    return settings(**{item.name: flat[item.name] for item in dataclasses.fields(settings)})
+
+
+def _register(entries: dict[str, EntryT], kind: type[EntryT], name: str, entry: EntryT) -> None:
+    if not isinstance(entry, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, got {type(entry).__name__}")
+    if entries.get(name, entry) is not entry:
+        raise ValueError(f"name: expected one that is not taken, got {name!r}")
+    entries[name] = entry
+
+
+def _find(flag: str, entries: Mapping[str, EntryT], kind: type[EntryT], name: str) -> EntryT:
+    if name in entries:
+        return entries[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"{flag}: expected one of {', '.join(entries)}, or package.module:NAME, got {name!r}")
+    try:
+        entry = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module of others may fail in any way
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{flag}: {name} cannot be loaded ({why})") from error
+    if not isinstance(entry, kind):
+        raise ValueError(f"{flag}: expected {name} to be a {kind.__name__}, got {type(entry).__name__}")
+    return entry

@@ -1,0 +1,44 @@
+"""Every method on a tiny data set: trained, killed, resumed, by several sources of labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ise_fast.methods import METHODS
+from ise_fast.train import main
+from tests.engine.test_resume import after_step, assert_same_run
+
+RUNS = {
+    "ise": "",
+    "ise on k-means": "--labels kmeans --clusters 8 --warm-start",
+    "cluster-contrast": "--distance cosine --eps 0.02",
+    "cluster-contrast on k-means": "--labels kmeans --clusters 8 --memory-mode kalman",
+}
+
+
+def test_every_method_is_tried() -> None:
+    assert {name.split()[0] for name in RUNS} == METHODS.keys()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_killed_and_resumed(name: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [*flags, "--method", name.split()[0], *RUNS[name].split(), "--eval-step", "2", "--checkpoint-step", "2"]
+    assert main([*flags, "--logs-dir", str(tmp_path / "whole")]) == 0
+
+    def dies() -> None:
+        raise KeyError("killed")
+
+    killed = [*flags, "--logs-dir", str(tmp_path / "killed"), "--resume", "auto"]
+    for moment in (3, 4):  # inside the first epoch, then inside the second one
+        with monkeypatch.context() as patch:
+            after_step(patch, moment, dies)
+            with pytest.raises(KeyError, match="killed"):
+                main(killed)
+    assert main(killed) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    last = json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["clusters"] >= 2
+    assert 0 < last["loss"] < 100
