@@ -44,7 +44,7 @@ def test_help_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert "typing" not in text
     assert "Literal" not in text
-    assert text.count("cluster-contrast}") == 1  # choices once
+    assert text.count("{hard,momentum,kalman}") == 1  # choices once
     assert "--channels-last, --no-channels-last\n" in text
     assert "-d market1501 --data-dir DATA" in text
     assert text.rstrip().endswith(EXIT_CODES)
@@ -68,7 +68,7 @@ def test_version(command: Callable[[list[str]], int], capsys: pytest.CaptureFixt
         ("--zzz 1", "there is no flag --zzz; --help lists the flags"),
         ("-b30 -q", "there is no flag -q; --help lists the flags"),
         ("market1501", "there is no argument 'market1501' without a flag before it; --help lists the flags"),
-        ("--memory-mode had", "--memory-mode: expected one of hard, momentum, got 'had'; did you mean hard?"),
+        ("--memory-mode had", "--memory-mode: expected one of hard, momentum, kalman, got 'had'; did you mean hard?"),
         ("-b many", "--batch-size: expected a whole number, got 'many'"),
         ("--iters 3.5", "--iters: expected a whole number, got '3.5'"),
         ("--eps -x", "--eps: expected a number, got nothing"),
@@ -87,7 +87,7 @@ def test_errors_in_our_own_words(words: str, said: str) -> None:
     [
         ("eps: abc", "eps: expected a number, got 'abc'"),
         ("epcohs: 3", "--config: there is no setting 'epcohs'; did you mean epochs?"),
-        ("memory_mode: had", "memory_mode: expected one of hard, momentum, got 'had'; did you mean hard?"),
+        ("memory_mode: had", "memory_mode: expected one of hard, momentum, kalman, got 'had'; did you mean hard?"),
         ("- 3", "--config: expected settings, such as eps: 0.5, got - 3"),
     ],
 )

@@ -128,7 +128,7 @@ def test_features_that_are_not_finite_are_one_line(
     root = make(query=["cam1/7_0.png"], gallery=["cam2/7_1.png"])
     assert main([*FLAGS, "--data-dir", str(root), "--logs-dir", str(tmp_path / "run")]) == 0
     monkeypatch.setattr(
-        command.FeatureExtractor, "__call__", lambda self, store: torch.full((len(store), 4), torch.nan)
+        command.FeatureExtractor, "__call__", lambda self, store, *_: torch.full((len(store), 4), torch.nan)
     )
     capsys.readouterr()
     assert command.main(["--checkpoint", str(tmp_path / "run/checkpoints/best.pt"), "--device", "cpu"]) == 2
