@@ -21,7 +21,8 @@ from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.interrupt import InterruptGuard
 from ise_fast.engine.precision import allow_tf32
 from ise_fast.engine.report import DATA, PAGE, write_report
-from ise_fast.engine.report_data import ReportData, sample_run
+from ise_fast.engine.report_data import ReportData
+from ise_fast.engine.report_samples import sample_run
 from ise_fast.engine.run_log import RunLog, console_level, start_console
 from ise_fast.engine.trainer import Trainer
 
@@ -120,7 +121,9 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dic
             summary = summarise(history, state.progress.best)
             world.on_main(lambda: run_log.finish(summary, history))
             if config.run.report:
-                _report(folder, lambda: sample_run(extract, test, training, state.progress.labels, world), world)
+                ids = dataset.train.ids  # the run is over: from here on they can only be shown
+                ids = None if ids is None else ids[training.images.kept]
+                _report(folder, lambda: sample_run(extract, test, training, state.progress.labels, world, ids), world)
             if world.is_main:
                 _say_where(folder, summary)
         except RunError as error:

@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ise_fast.data.files import publish
-from ise_fast.engine.report_data import NO_CAMERA, Clusters, EmbeddingPicture, RankLists, ReportData
+from ise_fast.engine import report_rows as rows
+from ise_fast.engine.report_data import NO_CAMERA, EmbeddingPicture, ReportData
 
 Record = Mapping[str, Any]
 DATA, PAGE = "report.npz", "report.html"
+
+
+class Run(NamedTuple):
+    """The files of a run."""
+
+    name: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    history: list[Record]  # a record per epoch
+    summary: dict[str, Any]
+    data: ReportData
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:
@@ -28,10 +40,41 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         ValueError: if `folder` holds no run, or a file of it is damaged.
         OSError: if the page cannot be written.
     """
+    run = open_run(folder)
+    data, history = run.data, run.history
+    page = render(
+        "report.html.j2",
+        title=run.name,
+        config=run.config,
+        method=_title(str(run.config.get("method", ""))),
+        started=str(run.environment.get("started", ""))[:10],
+        settings=rows.readable(run.config),
+        environment=rows.readable(run.environment),
+        history=history,
+        cards=rows.cards(history, data.clusters),
+        results=rows.results(run.summary, run.name),
+        note=run.summary.get("note"),
+        figures=_figures(history, data),
+        stages=rows.stages(history),
+        cameras=rows.camera_table(data.statistics) if data.statistics else None,
+        embedding=_embedding(data.embedding) if data.embedding else None,
+        rank_lists=rows.rank_lists(data.rank_lists) if data.rank_lists else [],
+        clusters=rows.cluster_rows(data.clusters) if data.clusters else [],
+        purity=rows.purity(data.clusters) if data.clusters else None,
+    )
+    return write_page(page, output or folder / PAGE)
+
+
+def _title(method: str) -> str:
+    from ise_fast.methods import METHODS
+
+    return METHODS[method].title if method in METHODS else method
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    config, environment, history, summary = read_run(folder)
-    data = ReportData.load(folder / DATA) if (folder / DATA).exists() else ReportData()
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -39,32 +82,25 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = templates.get_template("report.html.j2").render(
-        title=folder.resolve().name,
-        config=config,
-        method=_title(str(config.get("method", ""))),
-        started=str(environment.get("started", ""))[:10],
-        settings=_readable(config),
-        environment=_readable(environment),
-        history=history,
-        cards=_cards(history, data.clusters),
-        results=_results(summary),
-        note=summary.get("note"),
-        figures=_figures(history, data),
-        stages=_stages(history),
-        rank_lists=_rank_lists(data.rank_lists) if data.rank_lists else [],
-        clusters=_cluster_rows(data.clusters) if data.clusters else [],
-    )
-    output = output or folder / PAGE
-    with publish(output) as temporary:
+    return templates.get_template(template).render(**values)
+
+
+def write_page(page: str, path: Path) -> Path:
+    """Write a page whole or not at all."""
+    with publish(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be UTF-8
-    return output
+    return path
 
 
-def _title(method: str) -> str:
-    from ise_fast.methods import METHODS
+def open_run(folder: Path) -> Run:
+    """Everything in the folder of a run that a page shows.
 
-    return METHODS[method].title if method in METHODS else method
+    Raises:
+        ValueError: if `folder` holds no run, or a file of it is damaged.
+    """
+    config, environment, history, summary = read_run(folder)
+    data = ReportData.load(folder / DATA) if (folder / DATA).exists() else ReportData()
+    return Run(folder.resolve().name, config, environment, history, summary, data)
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Record], dict[str, Any]]:
@@ -97,57 +133,6 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Record]
     return config, environment, history, summary
 
 
-def _cards(history: Sequence[Record], clusters: Clusters | None) -> list[dict[str, str]]:
-    """The headline numbers: name, value, unit and a line of context."""
-    cards = []
-    rated = [record for record in history if "mAP" in record]
-    if rated:
-        first, last = rated[0], rated[-1]
-        for key, name in (("mAP", "mAP"), ("rank1", "rank-1"), ("mINP", "mINP")):
-            context = f"untrained {100 * first[key]:.1f} %" if first["epoch"] == 0 else f"epoch {last['epoch']}"
-            cards.append({"name": name, "value": f"{100 * last[key]:.1f}", "unit": "%", "context": context})
-    trained = [record for record in history if "clusters" in record]
-    if trained:
-        last = trained[-1]
-        context = f"{last['smallest']} to {last['largest']} images each, {last['outliers']:,} outliers"
-        cards.append({"name": "clusters", "value": f"{last['clusters']:,}", "unit": "", "context": context})
-        seconds = sum(sum(record["seconds"].values()) for record in trained)
-        value, unit = duration(seconds)
-        context = f"{seconds / len(trained):.1f} s an epoch, {len(trained)} epochs"
-        cards.append({"name": "time", "value": value, "unit": unit, "context": context})
-    return cards
-
-
-def duration(seconds: float) -> tuple[str, str]:
-    """A length of time as value and unit: ("45.2", "s"), ("3:07", "min"), ("2:44", "h")."""
-    if seconds < 60:
-        return f"{seconds:.1f}", "s"
-    high, low, unit = (seconds, 60, "min") if seconds < 3600 else (seconds / 60, 60, "h")
-    high, low = divmod(round(high), low)
-    return f"{high}:{low:02d}", unit
-
-
-def _readable(values: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as text, one level deep."""
-    lines: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines.update({f"{key} {inner}": text for inner, text in _readable(value).items()})
-        else:
-            text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            lines[key.replace("_", " ")] = "–" if value is None else text  # noqa: RUF001
-    return lines
-
-
-def _results(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for name in ("untrained", "best", "last"):
-        record = summary.get(name)
-        if record is not None and "mAP" in record:
-            rows.append({"name": name, "epoch": record["epoch"], "record": record})
-    return rows
-
-
 def _figures(history: Sequence[Record], data: ReportData) -> dict[str, Any]:
     from markupsafe import Markup
 
@@ -163,70 +148,22 @@ def _figures(history: Sequence[Record], data: ReportData) -> dict[str, Any]:
         figures["times"] = Markup(draw.stage_times(history))
     if data.clusters is not None and len(data.clusters.sizes):
         figures["sizes"] = Markup(draw.cluster_sizes(data.clusters.sizes))
-    if data.embedding is not None:
-        figures["embedding"] = _embedding(data.embedding)
+    if data.statistics is not None:
+        figures["cmc"] = Markup(draw.cmc(data.statistics.cmc))
+        figures["distances"] = Markup(draw.distances(data.statistics))
     return figures
 
 
 def _embedding(picture: EmbeddingPicture) -> dict[str, Any]:
-    from ise_fast.engine import report_figures as draw
+    from markupsafe import Markup
 
-    kind = "identity" if picture.of_test_images else "cluster"
-    panels = [{"by": kind, "image": draw.embedding(picture, "group"), "count": len(set(picture.groups.tolist()))}]
-    if (picture.cams != NO_CAMERA).any():
-        cameras = len(set(picture.cams.tolist()))
-        panels.append({"by": "camera", "image": draw.embedding(picture, "camera"), "count": cameras})
-    return {"panels": panels, "points": len(picture.points), "of": "test" if picture.of_test_images else "training"}
+    from ise_fast.engine.report_scatter import scatter, sprite
 
-
-def _stages(history: Sequence[Record]) -> list[dict[str, Any]]:
-    """Each timed stage with its colour, seconds over all epochs and share of the total."""
-    from ise_fast.engine.report_figures import stage_colours
-
-    totals = {
-        name: sum(record.get("seconds", {}).get(name, 0.0) for record in history) for name in stage_colours(history)
-    }
-    whole = sum(totals.values()) or 1.0
-    return [
-        {"name": name, "colour": colour, "seconds": totals[name], "share": totals[name] / whole}
-        for name, colour in stage_colours(history).items()
-    ]
-
-
-def _rank_lists(lists: RankLists) -> list[dict[str, Any]]:
-    from ise_fast.engine.report_figures import jpeg_address
-
-    def shown(image: Any, identity: Any, cam: Any) -> dict[str, Any]:
-        camera = None if cam == NO_CAMERA else int(cam) + 1  # cameras are stored from 0 and named from 1
-        return {"image": jpeg_address(image), "id": int(identity), "camera": camera}
-
-    return [
-        {
-            "query": shown(lists.query_images[q], lists.query_ids[q], lists.query_cams[q]),
-            "ap": float(lists.ap[q]),
-            "matches": int(lists.matches[q]),
-            "removed": int(lists.removed[q]),
-            "gallery": [
-                {
-                    **shown(lists.images[q, r], lists.ids[q, r], lists.cams[q, r]),
-                    "right": bool(lists.ids[q, r] == lists.query_ids[q]),
-                    "similarity": float(lists.similarity[q, r]),
-                }
-                for r in range(int(lists.shown[q]))
-            ],
-        }
-        for q in (-lists.ap).argsort(kind="stable")  # the best first
-    ]
-
-
-def _cluster_rows(clusters: Clusters) -> list[dict[str, Any]]:
-    from ise_fast.engine.report_figures import jpeg_address
-
-    return [
-        {
-            "number": int(number),
-            "size": int(clusters.sizes[number]) if number >= 0 else int(clusters.outliers),
-            "images": [jpeg_address(clusters.images[row, column]) for column in range(int(clusters.shown[row]))],
-        }
-        for row, number in enumerate(clusters.examples)
-    ]
+    kinds = ["group", "camera"] if (picture.cams != NO_CAMERA).any() else ["group"]
+    names = {"group": "identity" if picture.of_test_images else "cluster", "camera": "camera"}
+    panels = []
+    for kind in kinds:
+        panel = scatter(picture, kind)
+        panels.append({**panel, "svg": Markup(panel["svg"]), "by": names[kind]})
+    points, of = len(picture.points), "test" if picture.of_test_images else "training"
+    return {"panels": panels, "points": points, "of": of, "sprite": sprite(picture.images)}

@@ -15,14 +15,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ise_fast.engine.report_data import NO_CAMERA, Array, EmbeddingPicture
+from ise_fast.engine.report_data import PAIRS, Array, Statistics
 
 Record = Mapping[str, Any]
 
-INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-BLUE, TEAL, ORANGE, PINK = "#3d5afe", "#00a488", "#f08a24", "#d6409f"
-STAGES = ("#9db0ff", "#00a488", "#f5b83d", "#d6409f", "#3d5afe", "#b6c0cc", "#8c6d46")
-PALETTE = ("#3d5afe", "#f08a24", "#00a488", "#e5484d", "#8e4ec6", "#8c6d46", "#d6409f", "#5f6b7a", "#a6b727", "#0ea5d8")
+# Matplotlib needs colours; in the page they are the variables of its style sheet, which has a light and a dark set.
+INK, FAINT, GRID = "#1f2933", "#5b6876", "#e4e7eb"
+BLUE, TEAL, ORANGE, PINK = "#3451e0", "#007a66", "#a85a00", "#b8278a"
+VARIABLES = {
+    INK: "currentColor", FAINT: "var(--faint)", GRID: "var(--line)", BLUE: "var(--blue)", TEAL: "var(--teal)",
+    ORANGE: "var(--orange)", PINK: "var(--pink)",
+}  # fmt: skip
+STAGES = ("#8b9dff", "#00a488", "#d99a1c", "#d6409f", "#5468f0", "#8d99a6", "#9a7a52")
 STYLE: Any = {  # matplotlib 3.11 spells out every key it knows
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -50,14 +54,14 @@ def quality(history: Sequence[Record]) -> str:
     """mAP and rank 1 over the epochs, in per cent."""
     rated = [r for r in history if "mAP" in r]
     lines = [("mAP", BLUE, [100 * r["mAP"] for r in rated]), ("rank-1", TEAL, [100 * r["rank1"] for r in rated])]
-    return _curves([r["epoch"] for r in rated], lines, unit="%", top=100)
+    return curves([r["epoch"] for r in rated], lines, "mAP and rank-1 over the epochs", unit="%", top=100)
 
 
 def pseudo_labels(history: Sequence[Record]) -> str:
     """Clusters and outliers over the epochs."""
     trained = [r for r in history if "clusters" in r]
     lines = [(key, colour, [r[key] for r in trained]) for key, colour in (("clusters", BLUE), ("outliers", ORANGE))]
-    return _curves([r["epoch"] for r in trained], lines)
+    return curves([r["epoch"] for r in trained], lines, "clusters and outliers over the epochs")
 
 
 def losses(history: Sequence[Record]) -> str:
@@ -67,17 +71,18 @@ def losses(history: Sequence[Record]) -> str:
     if not any("label_preserving" in r for r in trained):
         parts = [("loss", BLUE)]
     lines = [(key.replace("_", " "), colour, [r[key] for r in trained]) for key, colour in parts]
-    return _curves([r["epoch"] for r in trained], lines)
+    return curves([r["epoch"] for r in trained], lines, "losses over the epochs")
 
 
 def cluster_sizes(sizes: Array) -> str:
     """How many clusters have how many images."""
     with rc_context(STYLE):
-        figure, axes = _figure(2.6)
+        figure, axes = canvas(2.6)
         largest = int(sizes.max())
         width = max(1, -(-largest // 30))
         edges = np.arange(0, largest + 2 * width, width) + 0.5
-        axes.hist(sizes, bins=edges.tolist(), color=BLUE, rwidth=0.86)
+        counts, *_ = axes.hist(sizes, bins=edges.tolist(), color=BLUE, rwidth=0.86)
+        axes.set_ylim(0, 1.18 * float(np.max(counts)))  # room for the words
         median = float(np.median(sizes))
         axes.axvline(median, color=ORANGE, lw=1.5)
         axes.annotate(
@@ -87,7 +92,7 @@ def cluster_sizes(sizes: Array) -> str:
         axes.set_xlabel("images in a cluster")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        return _svg(figure)
+        return svg(figure, "number of clusters by size")
 
 
 def stage_colours(history: Sequence[Record]) -> dict[str, str]:
@@ -101,7 +106,7 @@ def stage_times(history: Sequence[Record]) -> str:
     timed = [r for r in history if r.get("seconds")]
     epochs = np.array([r["epoch"] for r in timed])
     with rc_context(STYLE):
-        figure, axes = _figure(1.9, width=10.6)
+        figure, axes = canvas(1.9, width=10.6)
         bottom = np.zeros(len(timed))
         for name, colour in stage_colours(timed).items():
             seconds = np.array([r["seconds"].get(name, 0.0) for r in timed])
@@ -109,54 +114,71 @@ def stage_times(history: Sequence[Record]) -> str:
             bottom += seconds
         axes.set(xlabel="epoch", ylabel="seconds", xlim=(epochs[0] - 0.6, epochs[0] + max(9.6, len(epochs) - 0.4)))
         axes.xaxis.set_major_locator(MaxNLocator(20, integer=True))
-        return _svg(figure)
+        return svg(figure, "seconds of each stage by epoch")
 
 
-def embedding(picture: EmbeddingPicture, by: str) -> str:
-    """The points of the embedding, coloured by "group" or by "camera", as a PNG data address."""
-    values = picture.groups if by == "group" else picture.cams
-    kinds = np.unique(values)
+def cmc(curve: Array) -> str:
+    """Share of queries with a match among the first r images, for r = 1, 2, ..."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 4.6), layout="constrained")
-        axes = figure.add_subplot()
-        for place, kind in enumerate(kinds):
-            x, y = picture.points[values == kind].T
-            marker = "o^sDvP"[place // 10 % 6]
-            colour = FAINT if kind == NO_CAMERA else PALETTE[place % 10]
-            axes.scatter(x, y, s=17, color=colour, marker=marker, alpha=0.82, linewidths=0)
-        axes.set(xticks=[], yticks=[])  # t-SNE's axes have no unit: each may use the room it has
-        axes.spines["bottom"].set_visible(False)
-        return png_address(figure)
+        figure, axes = canvas(2.6)
+        axes.plot(np.arange(1, len(curve) + 1), 100 * curve, color=TEAL)
+        for rank in (1, 10):
+            if rank <= len(curve):
+                axes.plot([rank], [100 * curve[rank - 1]], "o", color=TEAL, ms=5)
+                axes.annotate(
+                    f"rank-{rank} {100 * curve[rank - 1]:.1f}%", (rank, 100 * curve[rank - 1]), (8, -12),
+                    textcoords="offset points", color=TEAL, weight="bold",
+                )  # fmt: skip
+        axes.set(xlabel="rank", ylim=(0, 104), xticks=[1, *range(10, len(curve) + 1, 10)])
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        return svg(figure, "CMC curve: queries with a match among the first images, in per cent")
 
 
-def png_address(figure: Figure) -> str:
-    """A figure as a data address for <img>."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def distances(statistics: Statistics) -> str:
+    """How the cosine of pairs is spread, for each kind of pair; the area below each line is one."""
+    styles = ((TEAL, "-"), (TEAL, ":"), (ORANGE, ":"), (ORANGE, "-"))
+    used = np.flatnonzero(statistics.counts.sum(axis=0))
+    first, last = max(0, used[0] - 1), min(statistics.counts.shape[1], used[-1] + 2)
+    with rc_context(STYLE):
+        figure, axes = canvas(2.6)
+        for name, (colour, line), counts in zip(PAIRS, styles, statistics.counts, strict=True):
+            if not counts.sum():
+                continue
+            density = counts / (counts.sum() * np.diff(statistics.edges))
+            middle = (statistics.edges[1:] + statistics.edges[:-1]) / 2
+            axes.plot(middle[first:last], density[first:last], color=colour, ls=line, lw=1.8, label=name)
+        axes.legend(frameon=False, labelcolor="linecolor", fontsize=8, loc="upper left", handlelength=1.4)
+        axes.set(xlabel="cosine", yticks=[])
+        axes.set_ylim(0, 1.45 * axes.get_ylim()[1])  # room for the words
+        return svg(figure, "density of the cosine for pairs of the same and of other identities and cameras")
 
 
-def jpeg_address(image: Array) -> str:
+def jpeg_address(image: Array, quality: int = 88) -> str:
     """A picture [h, w, 3] uint8 as a data address for <img>."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=88)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _curves(
-    x: Sequence[int], lines: Sequence[tuple[str, str, Sequence[float]]], *, unit: str = "", top: float | None = None
+def curves(
+    x: Sequence[int],
+    lines: Sequence[tuple[str, str, Sequence[float]]],
+    title: str,
+    *,
+    unit: str = "",
+    top: float | None = None,
 ) -> str:
     """Lines that carry their names and last values at their ends, where the eye is, instead of a legend."""
     with rc_context(STYLE):
-        figure, axes = _figure(2.6)
+        figure, axes = canvas(2.6)
         for _, colour, y in lines:
             axes.plot(x, y, color=colour, solid_capstyle="round", marker="o", markersize=3 if len(x) < 30 else 0)
         highest = max((max(y) for *_, y in lines if len(y)), default=1.0)
         axes.set_ylim(0, min(top or np.inf, highest * 1.12) or 1)
         ends = [y[-1] if len(y) else 0.0 for *_, y in lines]
-        for (label, colour, _), end, place in zip(lines, ends, _spread(ends, 0.085 * axes.get_ylim()[1]), strict=True):
+        for (label, colour, _), end, place in zip(lines, ends, spread(ends, 0.085 * axes.get_ylim()[1]), strict=True):
             shown = f"{end:.1f}{unit}" if unit else f"{end:,.0f}" if isinstance(end, int) else f"{end:.2f}"
             axes.annotate(
                 f"{label} {shown}", (1, place), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
@@ -165,11 +187,11 @@ def _curves(
         axes.set_xlabel("epoch")
         axes.margins(x=0.01)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        return _svg(figure)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        return svg(figure, title)
 
 
-def _spread(places: Sequence[float], gap: float) -> list[float]:
+def spread(places: Sequence[float], gap: float) -> list[float]:
     """The places, pushed apart upwards until neighbours are at least `gap` apart."""
     result = list(places)
     order = sorted(range(len(result)), key=result.__getitem__)
@@ -178,16 +200,20 @@ def _spread(places: Sequence[float], gap: float) -> list[float]:
     return result
 
 
-def _figure(height: float, width: float = 5.2) -> tuple[Figure, Axes]:
+def canvas(height: float, width: float = 5.2) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure, title: str) -> str:
+    """The figure as text, with a name for those who do not see it, and in the colours of the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]  # no XML declaration inside HTML
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', ' width="100%"', text.replace("\n", " "), count=1)
+    text = re.sub(r"<svg([^>]*)>", rf'<svg\1 role="img" aria-label="{title}"><title>{title}</title>', text, count=1)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, variable)
     return re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", text)

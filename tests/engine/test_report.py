@@ -1,73 +1,37 @@
 """report.html from the folder of a run: complete, free of outside resources, and clear about what is missing."""
 
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ise_fast.engine.report import duration, read_run, write_report
-from ise_fast.engine.report_data import Clusters, EmbeddingPicture, RankLists, ReportData
+import ise_fast.engine
+from ise_fast.engine.report import read_run, write_report
+from ise_fast.engine.report_compare import differing, write_comparison
+from ise_fast.engine.report_data import ReportData
+from ise_fast.engine.report_rows import camera_table, duration, latex_row, purity, results
 from ise_fast.report import main
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
-yaml = pytest.importorskip("yaml")
+pytest.importorskip("yaml")
 
-CONFIG = {
-    "method": "ise",
-    "dataset": "synthetic",
-    "arch": "small",
-    "epochs": 2,
-    "iters": 5,
-    "batch_size": 8,
-    "resume": None,
-}
+from report_run import epoch, samples, write_run
 
-
-def epoch(number, **values):
-    quality = {"mAP": 0.2 + 0.1 * number, "rank1": 0.3, "rank5": 0.4, "rank10": 0.5, "mINP": 0.1}
-    if number == 0:
-        return {"epoch": 0, **quality}
-    record = {"epoch": number, "clusters": 10 + number, "outliers": 20, "smallest": 4, "largest": 31, "lr": 1e-3}
-    record |= {"loss": 2.5, "contrastive": 2.0, "label_preserving": 0.7531, "degree": 0.1}
-    return {**record, "seconds": {"extract": 1.0, "train": 3.0}, **quality, **values}
-
-
-def pixels(*shape):
-    return np.random.default_rng(0).integers(0, 256, (*shape, 8, 4, 3), dtype=np.uint8)
-
-
-def samples():
-    lists = RankLists(
-        query_images=pixels(2), query_ids=np.array([7, 8]), query_cams=np.array([0, 1]), ap=np.array([0.123, 1.0]),
-        matches=np.array([3, 1]), removed=np.array([2, 0]), images=pixels(2, 3),
-        ids=np.array([[7, 9, 7], [8, 9, 0]]), cams=np.array([[1, 1, 2], [0, 0, 0]]),
-        similarity=np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]]), shown=np.array([3, 2]),
-    )  # fmt: skip
-    points = np.random.default_rng(0).standard_normal((12, 2)).astype(np.float32)
-    picture = EmbeddingPicture(points, np.repeat([1, 2, 3], 4), np.tile([0, 1], 6), np.array(True))
-    clusters = Clusters(np.array([5, 3]), np.array(4), np.array([0, -1]), pixels(2, 3), np.array([3, 2]))
-    return ReportData(lists, picture, clusters)
+ENGINE = Path(ise_fast.engine.__file__).parent
 
 
 @pytest.fixture
 def run(tmp_path):
-    folder = tmp_path / "a <run> & more"
-    folder.mkdir()
-    history = [epoch(0), epoch(1, mAP=0.55), epoch(2)]
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    (folder / "environment.json").write_text(
-        json.dumps({"started": "2026-01-02T03:04", "torch": "2.11", "cpu": {"count": 2}})
-    )
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
-    samples().save(folder / "report.npz")
-    return folder
+    return write_run(tmp_path / "a <run> & more")
 
 
 def text_of(page):
-    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL).split())
+    return " ".join(re.sub(r"<style>.*?</style>|<script.*?</script>|<[^>]+>", " ", page, flags=re.DOTALL).split())
 
 
 def test_page_holds_the_run(run):
@@ -83,15 +47,19 @@ def test_page_holds_the_run(run):
         "label preserving 0.75",
         "median 4",
         "AP 12.3 %",
+        "rank-1 60.0%",
+        "Worst: 25.0 % for camera 1 in camera 2",
+        "1 of 2 clusters hold more than one identity; 75.0 % of the clustered images",
+        "2 of others",
         "3 to find 2 removed",
     ):
         assert label in text, label
     for word in ("a &lt;run&gt; &amp; more", "batch size", "cpu count"):
         assert word in page, word
-    assert page.count('<figure class="right"') == 3
-    assert page.count('<figure class="wrong"') == 2
+    assert page.count('<figure class="right"') == 3 + 2
+    assert page.count('<figure class="wrong"') == 2 + 1
     assert page.count('<figure class="query"') == 2
-    assert page.count("<figure><img") == 5
+    assert page.count("<figure><img") == 2  # outliers
     assert "Embedding by identity" in page
     assert "Embedding by camera" in page
 
@@ -101,13 +69,104 @@ def test_page_needs_nothing_else(run):
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert sources
     assert all(source.startswith(("data:", "#")) for source in sources)
-    assert "<script" not in page
+    assert page.count("<script") == 2  # the pictures of the points, and the script of the page
+    assert len((ENGINE / "report_script.js.j2").read_text().splitlines()) <= 100
+    assert not re.search(r"https?://(?!www\.w3\.org/)", page)  # names of XML alone
     assert "@import" not in page
     assert "url(http" not in page
     figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-    assert len(figures) == 5
+    assert len(figures) == 9
     for figure in figures:
-        ET.fromstring(figure)
+        root = ET.fromstring(figure)
+        assert root.get("role") == "img"
+        assert root.findtext("{*}title") == root.get("aria-label")
+        assert len(root.get("aria-label")) > 15
+    assert not re.findall(r'<img(?![^>]*alt="[^"])[^>]*>', page)
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first, second):
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read(dark):
+    light, night = re.findall(r":root \{(.*?)\}", (ENGINE / "report_style.css.j2").read_text(), re.DOTALL)
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", night if dark else light))
+    assert math.isclose(contrast("#000000", "#ffffff"), 21)
+    for text in ("ink", "soft", "faint", "blue", "teal", "orange", "pink", "right", "wrong"):
+        for ground in ("card", "page"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+
+
+def test_figures_take_the_colours_of_the_page(run):
+    from ise_fast.engine.report_figures import VARIABLES
+
+    page = write_report(run).read_text()
+    figures = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
+    assert not [colour for colour in VARIABLES if colour in figures]
+    assert all(variable in figures for variable in VARIABLES.values() if variable != "currentColor")
+
+
+def test_latex():
+    row = latex_row("ISE_1 & 50% ~", epoch(1))
+    assert row == r"ISE\_1 \& 50\% \textasciitilde{} & 30.0 & 30.0 & 40.0 & 50.0 & 10.0 \\"
+
+
+def test_best_and_last_epoch_are_one_row():
+    rows = results({"untrained": epoch(0), "best": epoch(2), "last": epoch(2)}, "run")
+    assert [row["name"] for row in rows] == ["untrained", "last and best"]
+    rows = results({"untrained": None, "best": epoch(1), "last": epoch(2)}, "run")
+    assert [row["name"] for row in rows] == ["best", "last"]
+
+
+def test_purity_without_identities():
+    assert purity(samples().clusters._replace(foreign=np.array([-1, -1]))) is None
+    assert purity(samples().clusters) == {"mixed": 1, "clusters": 2, "share": 0.75}
+
+
+def test_cameras():
+    table = camera_table(samples().statistics)
+    assert table["cameras"] == [1, 2]
+    assert table["rows"] == [[None, 0.25], [0.75, None]]
+    assert camera_table(samples().statistics._replace(cameras=np.array([-1]))) is None
+
+
+def test_two_runs(run, tmp_path, capsys):
+    other = write_run(tmp_path / "other", method="cluster-contrast", eps=0.5, logs_dir="elsewhere")
+    data = samples()
+    changed = data.statistics._replace(
+        names=np.array(["c.jpg", "x.jpg", "a.jpg"]), ap=np.array([0.25, 1.0, 0.625], dtype=np.float32)
+    )
+    data._replace(statistics=changed).save(other / "report.npz")
+    (other / "metrics.json").write_text(json.dumps({"untrained": None, "best": epoch(2), "last": epoch(2, mAP=0.45)}))
+    assert main([str(run), str(other)]) == 0
+    page = run / "compare-other.html"
+    assert capsys.readouterr().out.strip() == str(page)
+    text = text_of(page.read_text())
+    assert "B - A +5.0 +0.0" in text
+    assert "method ise cluster-contrast" in text
+    assert "eps not set 0.5" in text
+    assert "elsewhere" not in text
+    assert "2 queries that both runs rated: 1 are better in B, 1 worse." in text
+    assert "c.jpg 50.0 25.0 -25.0" in text
+    assert "a.jpg 12.3 62.5 +50.2" in text
+    assert page.read_text().count("<svg") == 6
+    assert "<img" not in page.read_text()
+    assert write_comparison(run, run, tmp_path / "same.html").read_text().count("None: the two runs differ") == 1
+
+
+def test_settings_that_differ():
+    assert differing({"a": 1, "b": [1, 2], "workers": 2}, {"a": 1, "b": [1, 3], "workers": 4, "c": None}) == [
+        ("b", "1 2", "1 3"),
+        ("c", "not set", "–"),  # noqa: RUF001
+    ]
 
 
 def test_same_run_same_page(run, tmp_path):
@@ -120,8 +179,8 @@ def test_stopped_run_without_samples(run):
     (run / "report.npz").unlink()
     (run / "environment.json").unlink()
     page = write_report(run).read_text()
-    assert "Rank lists" not in page
-    assert "Inside the clusters" not in page
+    assert "<h2>Rank lists" not in page
+    assert "<h2>Inside the clusters" not in page
     assert page.count("<svg") == 4
 
 
@@ -133,7 +192,7 @@ def test_baseline_without_test_split(run):
     page = write_report(run).read_text()
     assert "Retrieval on the test split" not in page
     assert "loss 2.50" in text_of(page)
-    assert "Inside the clusters" in page
+    assert "<h2>Inside the clusters" in page
 
 
 def test_summary_decides_the_best_epoch(run):
