@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
+
+from ise_fast.commands.command import Parser, finish, user_path
+
+PROG = "python -m ise_fast.report"
+
+
+def parser() -> Parser:
+    """The flags of the command."""
+    result = Parser(
+        prog=PROG,
+        description="Make the report of a run anew, or a page that compares two runs.",
+        epilog="examples: %(prog)s logs/people    %(prog)s logs/baseline logs/ise -o both.html",
+    )
+    result.add_argument("folder", type=user_path, metavar="RUN", help="folder of the run, such as logs/synthetic")
+    result.add_argument("other", type=user_path, metavar="RUN2", nargs="?", help="folder of the run to compare it with")
+    about = "page to write; default: RUN/report.html, or RUN/compare-RUN2.html"
+    result.add_argument("-o", "--output", type=user_path, metavar="PAGE", help=about)
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 done, 2 wrong arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ise_fast.report",
-        description="Make the report of a run anew, or a page that compares two runs.",
-        epilog="examples: %(prog)s logs/people    %(prog)s logs/baseline logs/ise -o both.html",
-    )
-    parser.add_argument("folder", type=Path, metavar="RUN", help="folder of the run, such as logs/synthetic")
-    parser.add_argument("other", type=Path, metavar="RUN2", nargs="?", help="folder of the run to compare it with")
-    about = "page to write; default: RUN/report.html, or RUN/compare-RUN2.html"
-    parser.add_argument("-o", "--output", type=Path, metavar="PAGE", help=about)
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.other is None:
-            from ise_fast.engine.report import write_report
+    return finish(PROG, lambda: _run(parser().parse_args(argv)))
 
-            print(write_report(arguments.folder, arguments.output))
-        else:
-            from ise_fast.engine.report_compare import write_comparison
 
-            print(write_comparison(arguments.folder, arguments.other, arguments.output))
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def _run(options: Any) -> None:
+    from ise_fast.engine.report import write_report
+    from ise_fast.engine.report_compare import write_comparison
+
+    if options.other is None:
+        print(write_report(options.folder, options.output))
+    else:
+        print(write_comparison(options.folder, options.other, options.output))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ise_fast._words import hint
+
 from .base import DatasetError, ReIDDataset
 from .folder import load_folder
 from .market import MARKET1501, PERSONX, VERI776, load_market_layout
@@ -39,7 +41,7 @@ def load_dataset(name: str, data_dir: Path | str, **options: Any) -> ReIDDataset
         DatasetError: for an unknown name or option, a missing folder, or a layout that is not the expected one.
     """
     if name not in DATASETS:
-        raise DatasetError(f"dataset: expected one of {', '.join(DATASETS)}, got {name!r}")
+        raise DatasetError(f"dataset: expected one of {', '.join(DATASETS)}, got {name!r}{hint(name, DATASETS)}")
     loader = DATASETS[name]
     parameters = [p for p in inspect.signature(loader).parameters.values() if p.name not in ("data_dir", "layout")]
     known = [p.name for p in parameters]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ise_fast._words import hint
 from ise_fast.engine.errors import UsageError
 
 _Values = Mapping[str, Any]
@@ -144,7 +145,7 @@ def values(name: str) -> dict[str, Any]:
         UsageError: if there is no such preset.
     """
     if name not in _PRESETS:
-        raise UsageError(f"--preset: expected one of {', '.join(_PRESETS)}, got {name!r}")
+        raise UsageError(f"--preset: expected one of {', '.join(_PRESETS)}, got {name!r}{hint(name, _PRESETS)}")
     return dict(_PRESETS[name])
 
 

@@ -7,11 +7,13 @@ speaks of Python types and does not say which flag was meant.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
+
+from ise_fast._words import hint as near_to
+from ise_fast._words import meant
 
 OTHERS = ("config", "preset", "help", "version", "print_config")  # flags that are no setting of a section
 # Flags of other programs of this field, and what says the same here.
@@ -146,13 +148,6 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     return f"there is no flag {name}; {meant(word, known, '--') or '--help lists the flags'}"
 
 
-def meant(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """ "did you mean X?", or nothing where no known word is near."""
-    by_letters = {name.lower().replace("-", "").replace("_", ""): name for name in known}
-    near = difflib.get_close_matches(word.lower().replace("-", "").replace("_", ""), by_letters, n=1)
-    return f"did you mean {prefix}{by_letters[near[0]]}?" if near else ""
-
-
 def _problem(hint: Any, value: str) -> str | None:
     """What is wrong with a value, or None."""
     choices, kinds = _choices(hint), _kinds(hint)
@@ -168,8 +163,7 @@ def _problem(hint: Any, value: str) -> str | None:
         wrong = float in kinds and not _is_number(value)
     if not wrong:
         return None
-    hint_at = meant(value, choices)
-    return f"expected {kind(hint)}, got {value!r}" + (f"; {hint_at}" if hint_at else "")
+    return f"expected {kind(hint)}, got {value!r}{near_to(value, choices)}"
 
 
 def _of_file(said: str, hints: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from ise_fast._words import hint
 from ise_fast.methods.cluster_contrast import CLUSTER_CONTRAST
 from ise_fast.methods.dbscan_labels import DBSCAN
 from ise_fast.methods.interface import LabelSource, Method
@@ -70,7 +71,9 @@ def _find(flag: str, entries: Mapping[str, EntryT], kind: type[EntryT], name: st
         return entries[name]
     module, colon, attribute = name.partition(":")
     if not colon:
-        raise ValueError(f"{flag}: expected one of {', '.join(entries)}, or package.module:NAME, got {name!r}")
+        raise ValueError(
+            f"{flag}: expected one of {', '.join(entries)}, or package.module:NAME, got {name!r}{hint(name, entries)}"
+        )
     try:
         entry = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a module of others may fail in any way

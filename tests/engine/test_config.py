@@ -13,6 +13,7 @@ from ise_fast.engine.config import _SECTIONS, TrainConfig, parse, to_yaml
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.wording import EXIT_CODES
 from ise_fast.evaluate import main as evaluate_main
+from ise_fast.methods import METHODS
 from ise_fast.train import main
 
 # The other side of each range: what works must go on working.
@@ -58,6 +59,9 @@ def test_version(command: Callable[[list[str]], int], capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == f"ise_fast {ise_fast.__version__}\n"
 
 
+MSMT, ALL = "did you mean msmt17-ise?", ", ".join(METHODS)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -69,6 +73,8 @@ def test_version(command: Callable[[list[str]], int], capsys: pytest.CaptureFixt
         ("-b30 -q", "there is no flag -q; --help lists the flags"),
         ("market1501", "there is no argument 'market1501' without a flag before it; --help lists the flags"),
         ("--memory-mode had", "--memory-mode: expected one of hard, momentum, kalman, got 'had'; did you mean hard?"),
+        ("--preset msmt17_isee", f"--preset: expected one of {', '.join(presets.names())}, got 'msmt17_isee'; {MSMT}"),
+        ("--method ICE", f"--method: expected one of {ALL}, or package.module:NAME, got 'ICE'; did you mean ise?"),
         ("-b many", "--batch-size: expected a whole number, got 'many'"),
         ("--iters 3.5", "--iters: expected a whole number, got '3.5'"),
         ("--eps -x", "--eps: expected a number, got nothing"),
@@ -100,7 +106,12 @@ def test_errors_in_a_file_of_settings(text: str, said: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [("-a resnet51", "did you mean resnet50"), ("--pretrained none.pth", "none.pth"), ("--device gpu", "cuda:N")],
+    [
+        ("-a resnet51", "did you mean resnet50"),
+        ("--pretrained none.pth", "none.pth"),
+        ("--device gpu", "cuda:N"),
+        ("-d market1510", "did you mean market1501?"),
+    ],
 )
 def test_found_before_images_are_decoded(
     words: str, said: str, flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

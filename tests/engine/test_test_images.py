@@ -16,6 +16,7 @@ from PIL import Image
 from ise_fast import evaluate as command
 from ise_fast.data import images
 from ise_fast.engine import checkpoint
+from ise_fast.engine.report_data import ReportData
 from ise_fast.train import main
 
 PATTERN = r"cam(?P<camera>\d+)/((?P<id>\d+)_)?"
@@ -161,6 +162,9 @@ def test_names_that_are_no_utf8_go_through_a_whole_run(make: Make, tmp_path: Pat
     disk = ["--cache", "disk", "--cache-dir", str(tmp_path / "cache")]
     assert main([*FLAGS, "--report", *disk, "--data-dir", str(folder), "--logs-dir", str(run)]) == 0
     assert r"M\udcfcll" in (run / "report.html").read_text(encoding="utf-8")
+    sampled = ReportData.load(run / "report.npz")
+    assert sampled.statistics.names.tolist() == ["7_0.png"]
+    assert (sampled.clusters.foreign >= 0).all()  # identities of training images reach the report, and it alone
     assert r"l\udcfcg" in (run / "train.log").read_text(encoding="utf-8")
     arguments = ["--checkpoint", str(run / "checkpoints/best.pt"), "--features", str(tmp_path / "f.npz")]
     assert command.main([*arguments, "--device", "cpu"]) == 0
