@@ -16,6 +16,7 @@ SAYS = {
     "plain_loop": "epoch 3: ",
     "lightning_loop": "",
     "own_dataset": "epoch 1/1",
+    "own_method": "(own 0.",
     "sweep": " 0.6 ",
 }
 

@@ -75,8 +75,14 @@ class PKSampler:
         self.start = 0
         self._cams = cam_array
         self._members = _members(label_array)
-        if len(self._members) < self.clusters_per_batch:
+        if self.lacking(label_array, batch_size, num_instances):
             raise ValueError(_too_few_clusters(len(self._members), batch_size, num_instances))
+
+    @classmethod
+    def lacking(cls, labels: NDArray[Any], batch_size: int, num_instances: int) -> str:
+        """What there is too little of to fill a batch; nothing if there is enough."""
+        found, needed = len(np.unique(labels[labels >= 0])), batch_size // num_instances
+        return "" if found >= needed else f"{found} clusters, {needed} needed to fill a batch"
 
     def __len__(self) -> int:
         return self.iterations

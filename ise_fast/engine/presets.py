@@ -74,6 +74,20 @@ _MSMT_CONTRAST: _Values = {**_MARKET_CONTRAST, "dataset": "msmt17", "iters": 400
 # Its paper's first version (82.1 and 27.6 mAP): average pooling, the hardest row alone, other radii.
 _FIRST_VERSION: _Values = {"pooling_type": "avg", "memory_mode": "hard"}
 
+# SpCL: Ge et al., NeurIPS 2020. Batches of 64 whose BatchNorm sees 16 images (four GPUs).
+_MARKET_SPCL: _Values = {
+    **_MARKET_ISE,
+    "method": "spcl",
+    "batch_size": 64,
+    "num_instances": 4,
+    "bn_chunk": 16,
+    "epochs": 50,
+    "step_size": 20,
+    "eps": 0.6,
+    "eps_gap": 0.02,
+}
+_MSMT_SPCL: _Values = {**_MARKET_SPCL, "dataset": "msmt17", "iters": 800}
+
 # The papers give no ISE settings for these: Market-1501's, with the radius that keeps clusters apart there.
 _PERSONX: _Values = {"dataset": "personx", "eps": 0.7, "momentum": 0.1}
 _VERI: _Values = {"dataset": "veri776", "height": 224, "width": 224, "eps": 0.6, "momentum": 0.1}
@@ -120,6 +134,7 @@ _PRESETS: dict[str, _Values] = {
     "market1501-ise-label-preserving": {**_MARKET_ISE, **_LABEL_PRESERVING},
     "market1501-cluster-contrast": _MARKET_CONTRAST,
     "market1501-cluster-contrast-v1": {**_MARKET_CONTRAST, **_FIRST_VERSION, "eps": 0.4},
+    "market1501-spcl": _MARKET_SPCL,
     "msmt17-ise": _MSMT_ISE,
     "msmt17-ise-gem": {**_MSMT_ISE, "pooling_type": "gem"},
     "msmt17-ise-baseline": {**_MSMT_ISE, **_BASELINE},
@@ -127,6 +142,7 @@ _PRESETS: dict[str, _Values] = {
     "msmt17-ise-label-preserving": {**_MSMT_ISE, **_LABEL_PRESERVING},
     "msmt17-cluster-contrast": _MSMT_CONTRAST,
     "msmt17-cluster-contrast-v1": {**_MSMT_CONTRAST, **_FIRST_VERSION, "eps": 0.7},
+    "msmt17-spcl": _MSMT_SPCL,
     "personx": {**_MARKET_ISE, **_PERSONX},
     "veri776": {**_MARKET_ISE, **_VERI},
     "folder": {**_MARKET_ISE, "dataset": "folder", "eps": 0.6},

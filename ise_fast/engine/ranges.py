@@ -25,7 +25,7 @@ _COUNTS: dict[str, tuple[int, int]] = {
 # Numbers and their smallest and largest value.
 _FLOAT32 = torch.finfo(torch.float32).max
 _NUMBERS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("flip", "erase", "momentum", "base_degree"), (0.0, 1.0)),
+    **dict.fromkeys(("flip", "erase", "momentum", "base_degree", "eps_gap"), (0.0, 1.0)),
     **dict.fromkeys(("weight_decay", "lp_weight"), (0.0, _FLOAT32)),
     "lr": (math.ulp(0.0), _FLOAT32),
     "clip_grad": (0.0, math.inf),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ise_fast._progress import Stage, stage
 from ise_fast._stopwatch import Stopwatch
-from ise_fast.data import BatchAugment, PKSampler
+from ise_fast.data import BatchAugment, PKSampler, SinglesSampler
 from ise_fast.engine.assemble import Plan, TrainingImages
 from ise_fast.engine.batches import TrainingBatches
 from ise_fast.engine.checkpoint import CheckpointFolder
@@ -27,6 +27,7 @@ from ise_fast.engine.state import Progress, TrainState
 from ise_fast.engine.step import LossLog, TrainStep
 from ise_fast.methods import Need, NoLabels, PseudoLabels, cluster_centroids
 
+SAMPLERS: dict[str, type[PKSampler]] = {"pk": PKSampler, "pk-singles": SinglesSampler}
 log = logging.getLogger(__name__)
 
 
@@ -66,6 +67,8 @@ class Trainer:
         self.cams = None if training.cams is None else torch.from_numpy(training.cams)
         self.labeller = plan.labeller
         self.objective = plan.objective
+        self.sampler = SAMPLERS[plan.method.sampler]
+        self.singles_apart = plan.method.sampler == "pk-singles"
         self.step = step
         self.state = state
         self.extract = extract
@@ -151,7 +154,7 @@ class Trainer:
         self.step.memory.begin(features, result, cams)
         self.progress.losses = torch.empty((0, 1 + len(self.objective.parts)))
         self.progress.record = {
-            **result.summary(),
+            **result.summary(singles_apart=self.singles_apart),
             "lr": self._learning_rate(),
             "seconds": {**watch.seconds, **result.seconds},
             **result.figures,
@@ -163,31 +166,38 @@ class Trainer:
         """Pseudo labels, or those of the epoch before where there are too few clusters to train on."""
         epoch = self.progress.epoch
         check_features(features, f"features at the start of epoch {epoch + 1}")
-        need = self._need()
         seconds: dict[str, float] = {}
         try:
             result = self.labeller(features, cams, epoch).cpu()
         except NoLabels as error:
             found, advice = f"epoch {epoch + 1}: {error}", error.advice
         else:
-            if result.clusters >= need.clusters:
+            lacking = self._lacking(result)
+            if not lacking:
                 return result
-            found = f"epoch {epoch + 1}: {result.clusters} clusters, {need.clusters} needed {need.purpose}"
+            found = f"epoch {epoch + 1}: {lacking}"
             seconds, advice = result.seconds, self.labeller.advice(features)
         previous = self.progress.labels
         if previous is None or self.config.plan.on_few_clusters == "stop":
-            raise ClusteringError(f"{found}; {advice}; or {need.remedy}")
+            need = self._need_of_loss()
+            remedy = "lower --batch-size / raise --num-instances" if need is None else need.remedy
+            raise ClusteringError(f"{found}; {advice}; or {remedy}")
         log.warning("%s: going on with the labels of the epoch before; %s", found, advice)
         centroids = cluster_centroids(features, previous.to(features.device))
         return PseudoLabels(previous, centroids.cpu(), seconds=seconds)
 
-    def _need(self) -> Need:
-        """How many clusters the batches and the loss need."""
-        optim, loss = self.config.optim, self.objective.need
-        in_batch = optim.batch_size // optim.num_instances
-        if loss is not None and loss.clusters > in_batch:
-            return loss
-        return Need(in_batch, "to fill a batch", "lower --batch-size / raise --num-instances")
+    def _lacking(self, pseudo: PseudoLabels) -> str:
+        """What there is too little of to train on; nothing if there is enough."""
+        need, optim = self._need_of_loss(), self.config.optim
+        if need is None:
+            return self.sampler.lacking(pseudo.labels.numpy(), optim.batch_size, optim.num_instances)
+        found = f"{pseudo.clusters} clusters, {need.clusters} needed {need.purpose}"
+        return "" if pseudo.clusters >= need.clusters else found
+
+    def _need_of_loss(self) -> Need | None:
+        """Where the loss needs more clusters than a batch has."""
+        need, in_batch = self.objective.need, self.config.optim.batch_size // self.config.optim.num_instances
+        return need if need is not None and need.clusters > in_batch else None
 
     def _learning_rate(self) -> float:
         """A tenth after every `step_size` epochs."""
@@ -241,7 +251,7 @@ class Trainer:
         optim, labels = self.config.optim, self.progress.labels
         cams = None if self.cams is None else self.cams.numpy()
         assert labels is not None  # set by _new_pseudo_labels, or by the checkpoint
-        sampler = PKSampler(
+        sampler = self.sampler(
             labels.numpy(), cams, optim.batch_size, optim.num_instances, optim.iters, self.config.run.seed,
             optim.sampler,
         )  # fmt: skip

@@ -40,12 +40,7 @@ class DBSCANLabels(Labeller):
 
     def __call__(self, features: Tensor, cams: Tensor | None, epoch: int) -> PseudoLabels:
         settings, watch = self.settings, Stopwatch(features.device)
-        try:
-            with watch.stage(settings.distance):
-                graph, twin = self._graph(features)
-        except TooManyPairs as error:
-            collapsed = "collapsed" in str(error)
-            raise NoLabels(str(error), COLLAPSE_REMEDY if collapsed else self.advice(features)) from error
+        graph, twin = self._graph(features, settings.eps, watch)
         with watch.stage("dbscan"):
             labels = ops.dbscan(graph, settings.eps, settings.min_samples).labels
             labels = labels if twin is None else labels[twin]
@@ -53,18 +48,19 @@ class DBSCANLabels(Labeller):
             centroids = cluster_centroids(features, labels)
         return PseudoLabels(labels, centroids, seconds=watch.seconds)
 
-    def _graph(self, features: Tensor) -> tuple[CSRGraph, Tensor | None]:
+    def _graph(self, features: Tensor, eps: float, watch: Stopwatch) -> tuple[CSRGraph, Tensor | None]:
+        """Distances up to eps, and for every row the one whose label it takes (None: its own)."""
         settings, most = self.settings, self.settings.max_pairs or None
-        if settings.distance != "jaccard":
-            return plain_graph(features, settings.eps, settings.distance, most), None
-        return distinct_jaccard_graph(
-            features,
-            settings.k1,
-            settings.k2,
-            eps=settings.eps,
-            min_samples=settings.min_samples,
-            max_pairs=most,
-        )
+        try:
+            with watch.stage(settings.distance):
+                if settings.distance != "jaccard":
+                    return plain_graph(features, eps, settings.distance, most), None
+                return distinct_jaccard_graph(
+                    features, settings.k1, settings.k2, eps=eps, min_samples=settings.min_samples, max_pairs=most
+                )
+        except TooManyPairs as error:
+            collapsed = "collapsed" in str(error)
+            raise NoLabels(str(error), COLLAPSE_REMEDY if collapsed else self.advice(features)) from error
 
     def advice(self, features: Tensor) -> str:
         settings = self.settings

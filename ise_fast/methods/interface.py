@@ -140,5 +140,5 @@ class Method:
     memory: Callable[[Any, int], Memory]  # from the settings and the width of a feature
     objective: Callable[[Any], Objective[Any]]  # from the settings
     labels: str = "dbscan"  # where its labels come from unless --labels says otherwise
-    sampler: Literal["pk"] = "pk"  # how batches are drawn
+    sampler: Literal["pk", "pk-singles"] = "pk"  # K images of each cluster; or K, and one of an image that is alone
     needs_cameras: bool = False

@@ -13,11 +13,13 @@ from ise_fast.methods.dbscan_labels import DBSCAN
 from ise_fast.methods.interface import LabelSource, Method
 from ise_fast.methods.ise import ISE
 from ise_fast.methods.kmeans_labels import KMEANS
+from ise_fast.methods.self_paced_labels import SELF_PACED
+from ise_fast.methods.spcl import SPCL
 
 EntryT = TypeVar("EntryT", Method, LabelSource)
 
-METHODS: dict[str, Method] = {"ise": ISE, "cluster-contrast": CLUSTER_CONTRAST}
-LABELS: dict[str, LabelSource] = {"dbscan": DBSCAN, "kmeans": KMEANS}
+METHODS: dict[str, Method] = {"ise": ISE, "cluster-contrast": CLUSTER_CONTRAST, "spcl": SPCL}
+LABELS: dict[str, LabelSource] = {"dbscan": DBSCAN, "kmeans": KMEANS, "self-paced": SELF_PACED}
 
 
 def register_method(name: str, method: Method) -> None:

@@ -193,13 +193,31 @@ SMALL: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
+# SpCL: NeurIPS 2020 and its published command.
+SPCL_SHARED: dict[str, object] = {
+    "method": "spcl", "labels": None, "batch_size": 64, "num_instances": 4, "bn_chunk": 16, "epochs": 50,
+    "step_size": 20, "lr": 3.5e-4, "weight_decay": 5e-4, "eps": 0.6, "eps_gap": 0.02, "k1": 30, "k2": 6,
+    "min_samples": 4, "temp": 0.05, "momentum": 0.2, "arch": "resnet50", "pretrained": "imagenet",
+    "pooling_type": "avg", "height": 256, "width": 128, "distance": "jaccard",
+}  # fmt: skip
+SPCL: dict[str, dict[str, object]] = {
+    "market1501-spcl": {"dataset": "market1501", "iters": 400},
+    "msmt17-spcl": {"dataset": "msmt17", "iters": 800},
+}
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_small_presets(name: str) -> None:
     assert parse(["--preset", name]).flat() == {**TrainConfig().flat(), "preset": name, **SMALL[name]}
 
 
 def test_every_preset_has_its_numbers_here() -> None:
-    assert set(presets.names()) == PUBLISHED.keys() | SMALL.keys()
+    assert set(presets.names()) == PUBLISHED.keys() | SMALL.keys() | SPCL.keys()
+
+
+@pytest.mark.parametrize("name", SPCL)
+def test_spcl_presets(name: str) -> None:
+    assert parse(["--preset", name]).flat().items() >= {**SPCL_SHARED, **SPCL[name]}.items()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

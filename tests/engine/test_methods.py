@@ -15,6 +15,9 @@ RUNS = {
     "ise": "",
     "ise on k-means": "--labels kmeans --clusters 8 --warm-start",
     "cluster-contrast": "--distance cosine --eps 0.02",
+    "spcl": "--eps-gap 0.05",
+    "spcl on k-means": "--labels kmeans --clusters 8",
+    "ise on self-paced": "--labels self-paced --eps-gap 0.05",
     "cluster-contrast on k-means": "--labels kmeans --clusters 8 --memory-mode kalman",
 }
 
