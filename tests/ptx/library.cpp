@@ -29,13 +29,6 @@ void pause_allocations(bool paused) {
   if (pause) pause(paused);
 }
 
-using Dispatcher = AOTITorchError (*)(const char*, const char*, StableIValue*, std::uint64_t);
-AOTITorchError dispatch(const char* name, const char* overload, StableIValue* stack, std::uint64_t version) {
-  static void* const torch = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
-  static const auto real = function_of<Dispatcher>(torch, "torch_call_dispatcher");
-  return real(name, overload, stack, version);
-}
-
 // out [rows, columns] = left [rows, depth] right [depth, columns], each with the distance between its rows and between
 // its columns. Products of two f16 or bf16 numbers are exact in f32, so converting first is the same.
 struct Matrix {
@@ -69,7 +62,7 @@ void multiply(const Matrix& out, const Matrix& left, const Matrix& right, Scalar
       return torch::stable::to(as_tensor(matrix, type), ScalarType::Float);
     };
     std::array<StableIValue, 3> stack{from(wide(left)), from(wide(right)), from(as_tensor(out, ScalarType::Float))};
-    TORCH_ERROR_CODE_CHECK(dispatch("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
+    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
     torch::stable::detail::to<Tensor>(stack[0]);  // takes ownership of the returned handle
   }
   pause_allocations(false);
@@ -92,21 +85,6 @@ std::vector<Range> allocated() {
 }  // namespace ptx
 
 extern "C" {
-
-// aten::mm with results of another type than its operands, which a CPU does not have; the stack owns its tensors.
-AOTITorchError torch_call_dispatcher(const char* name, const char* overload, StableIValue* stack,
-                                     std::uint64_t version) {
-  if (std::string(name) != "aten::mm") return dispatch(name, overload, stack, version);
-  const Tensor a = torch::stable::detail::to<Tensor>(stack[0]), b = torch::stable::detail::to<Tensor>(stack[1]);
-  const Tensor out = torch::stable::detail::to<Tensor>(stack[std::string(overload) == "dtype_out" ? 3 : 2]);
-  const auto matrix = [](const Tensor& tensor) {
-    return Matrix{tensor.const_data_ptr(), static_cast<int>(tensor.size(0)), static_cast<int>(tensor.size(1)),
-                  tensor.stride(0), tensor.stride(1)};
-  };
-  multiply(matrix(out), matrix(a), matrix(b), a.scalar_type());
-  stack[0] = from(out);
-  return 0;
-}
 
 // PyTorch's and cuBLAS's: the operators of this library, and nobody else, find ours.
 AOTITorchError aoti_torch_create_device_guard(std::int32_t, DeviceGuardHandle* guard) {
