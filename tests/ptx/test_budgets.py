@@ -1,4 +1,4 @@
-"""Budgets, growth, model of time and tables, on counts that are made up."""
+"""What every operator launches, moves and multiplies stays within its budget, and so does its growth."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ import pytest
 
 from benchmarks.profile import budgets, growth, model
 from benchmarks.profile.counts import Counts, Kernel, Line
+from benchmarks.profile.interpreter import NO_NVCC, NVCC
 from benchmarks.profile.predict import Measured
 from benchmarks.profile.report import profile
+
+
+@pytest.mark.skipif(not NVCC, reason=NO_NVCC)
+def test_no_count_is_above_its_budget() -> None:
+    """docs/kernels.md tells how to read a failure, and how a budget is lowered."""
+    assert budgets.exceeded(budgets.load(), budgets.count_all()) == []
 
 
 def line(at: str, kind: str, warps: int, **more: int) -> Line:
