@@ -14,6 +14,7 @@ import torch
 
 from ise_fast.engine import assemble, distributed, run_folder
 from ise_fast.engine.checkpoint import CheckpointFolder
+from ise_fast.engine.cluster_quality import judge_of
 from ise_fast.engine.config import TrainConfig, parse
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import Interrupted, RunError, UsageError
@@ -109,9 +110,14 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dic
         state.model, world, state.precision, config.run.test_batch_size, channels_last=config.optim.channels_last
     )
     evaluate = None if test is None else test.evaluator(extract, world, progress=config.run.bars)
+    # Identities of training images, where known, are for figures alone: the trainer gets a function of labels.
+    ids = None if dataset.train.ids is None else dataset.train.ids[training.images.kept]
+    judge = None if ids is None else judge_of(ids)
     with InterruptGuard() as guard:  # from the first file on, so that a signal finds somebody who answers
         run_log = RunLog(folder, checkpoints)
-        trainer = Trainer(config, plan, training, step, state, extract, evaluate, checkpoints, run_log, world, guard)
+        trainer = Trainer(
+            config, plan, training, step, state, extract, judge, evaluate, checkpoints, run_log, world, guard
+        )
         try:
             history = state.progress.history
             if config.run.resume == "auto":
@@ -121,8 +127,6 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dic
             summary = summarise(history, state.progress.best)
             world.on_main(lambda: run_log.finish(summary, history))
             if config.run.report:
-                ids = dataset.train.ids  # the run is over: from here on they can only be shown
-                ids = None if ids is None else ids[training.images.kept]
                 _report(folder, lambda: sample_run(extract, test, training, state.progress.labels, world, ids), world)
             if world.is_main:
                 _say_where(folder, summary)

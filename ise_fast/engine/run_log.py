@@ -175,6 +175,10 @@ def epoch_line(record: Mapping[str, Any], epochs: int, parts: Sequence[str] = ()
     if parts:
         words[-1] += " (" + ", ".join(f"{name.replace('_', ' ')} {record[name]:.3f}" for name in parts) + ")"
     words += [f"{name.replace('_', ' ')} {_short(record[name])}" for name in figures if name in record]
+    if "quality" in record:
+        found = record["quality"]
+        agreement = " ".join(f"{name} {found[name]:.3f}" for name in ("ARI", "NMI", "purity", "precision", "recall"))
+        words.append(f"{found['identities']} identities: {agreement}")
     if "mAP" in record:
         words.append(f"mAP {record['mAP']:.1%} rank-1 {record['rank1']:.1%}")
     words.append(", ".join(f"{stage} {seconds:.1f}s" for stage, seconds in record["seconds"].items()))

@@ -41,6 +41,7 @@ class Trainer:
         step: forward, loss, backward, update.
         state: what checkpoints hold; it says where to start.
         extract: images -> features, with the same network.
+        judge: pseudo labels -> how they agree with what the evaluator knows of the training images, or None.
         evaluate: figures of the network on the test split, or None if the data set has none. It alone sees identities.
         checkpoints: where states are saved.
         run_log: what the run leaves behind; the first rank writes it.
@@ -56,6 +57,7 @@ class Trainer:
         step: TrainStep,
         state: TrainState,
         extract: FeatureExtractor,
+        judge: Callable[[Tensor], dict[str, float]] | None,
         evaluate: Callable[[], dict[str, float]] | None,
         checkpoints: CheckpointFolder,
         run_log: RunLog,
@@ -72,6 +74,7 @@ class Trainer:
         self.step = step
         self.state = state
         self.extract = extract
+        self.judge = judge
         self.evaluate = evaluate
         self.checkpoints = checkpoints
         self.run_log = run_log
@@ -125,6 +128,8 @@ class Trainer:
         if self.evaluate is not None and every and (number % every == 0 or number == epochs):
             with watch.stage("evaluate"):
                 progress.record.update(self.evaluate())
+        if self.judge is not None and every and progress.labels is not None:
+            progress.record["quality"] = self.judge(progress.labels)
         record = {"epoch": number, **progress.record}
         record["seconds"] = {**progress.record["seconds"], **watch.seconds}
         best = "mAP" in record and (progress.best is None or record["mAP"] > progress.best["mAP"])
