@@ -19,7 +19,7 @@ def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidea
     The distance is a float64 number with one summation order (csrc/math/distance.h), so the answer is a function of the
     rows alone: no block size, thread count or device enters, and CPU and CUDA give the same bits. Self is an ordinary
     candidate: a row with k duplicates of lower index is not its own neighbour. `euclidean` has the order of
-    `sqeuclidean`. The cosine distance 1 - x.y / (|x| |y|) of a zero row is 1.
+    `sqeuclidean`. The cosine distance 1 - x.y / (norm x . norm y) of a zero row is 1.
 
     A float32 matrix product (half of it when y is None) filters the pairs with a proven bound on its rounding; the few
     candidates that remain are compared exactly. Rows with more ties than the filter resolves are searched once more.
