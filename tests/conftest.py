@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Before torch is loaded: threads that wait for work sleep. Spinning, the pools of the training and of the prefetching
 # thread hold the cores from each other, and a run of a second takes six (tests of time are the benchmarks' business).
@@ -12,6 +13,23 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 from torch import Tensor
+
+
+def pytest_configure() -> None:
+    """The sanitizers' run must test the library that was built for it, and not the one of the checkout."""
+    expected = os.environ.get("ISE_FAST_TESTED")
+    if expected is not None:
+        import ise_fast
+
+        assert Path(ise_fast.__file__).is_relative_to(expected), f"{ise_fast.__file__} is not in {expected}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """What a test printed goes from one process to another as UTF-8; a file name in it need not be any."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
