@@ -23,5 +23,5 @@ done
 # Python itself leaks. opcheck and torch.compile run Python, not our C++, and are slow here. pytest's own pythonpath would
 # put the checkout with its ordinary library first; conftest.py looks that it does not.
 cd tests
-LD_PRELOAD=$libraries ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$package ISE_FAST_TESTED=$package PYTHONDONTWRITEBYTECODE=1 \
+LD_PRELOAD=$libraries ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONPATH=$package ISE_FAST_TESTED=$package PYTHONDONTWRITEBYTECODE=1 \
   "$python" -m pytest -p no:cacheprovider -o pythonpath=tests -k 'not opcheck and not compile and not sklearn' "${@:-ops}"
