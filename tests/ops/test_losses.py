@@ -354,7 +354,7 @@ GOOD: dict[str, Any] = {"features": torch.eye(3), "labels": torch.arange(3), "ce
         ({"degree": 1.5}, ValueError, r"degree: expected a finite number in \[0, 1\], got 1.5"),
         ({"degree": -0.1}, ValueError, r"degree: expected a finite number in \[0, 1\], got -0.1"),
         ({"k": 3}, ValueError, "k: expected 1 to 2 .*, got 3"),
-        ({"k": 0}, ValueError, "k: expected 1 to 2 .*, got 0"),
+        ({"k": 0}, ValueError, "k: expected an integer of at least 1, got 0"),
         ({"temperature": 0}, ValueError, "temperature: expected a finite number"),
         ({"lp_temperature": -1}, ValueError, "lp_temperature: expected a finite number"),
         ({"lp_weight": -1}, ValueError, "lp_weight: expected a finite number"),

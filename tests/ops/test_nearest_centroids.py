@@ -93,7 +93,7 @@ GOOD = {"features": torch.eye(3), "centroids": torch.eye(3), "labels": torch.ara
         ({"labels": torch.arange(3, dtype=torch.int32)}, "labels: expected int64, got int32"),
         ({"labels": torch.tensor([0, 3, 1])}, "labels: expected 0 to 2, got 3 at row 1"),
         ({"labels": torch.tensor([0, 1, -1])}, "labels: expected 0 to 2, got -1 at row 2"),
-        ({"k": 0}, "k: expected 1 to 2 .*, got 0"),
+        ({"k": 0}, "k: expected an integer of at least 1, got 0"),
         ({"k": 3}, "k: expected 1 to 2 .*, got 3"),
     ],
 )

@@ -111,8 +111,8 @@ def ids(*values: int) -> Tensor:
         ({"gallery_cams": ids(0, 0)}, "query_cams: expected cameras for query and gallery or for neither, got None"),
         ({"query_cams": ids(0), "gallery_cams": ids(0)}, "gallery_cams: expected size 2"),
         ({"query_cams": ids(0), "gallery_cams": ids(0, 0), "gallery_ids": ids(1, 1)}, "query_ids: expected at least"),
-        ({"max_rank": 0}, "max_rank: expected 1 to 1048576, got 0"),
-        ({"max_rank": 1 << 40}, "max_rank: expected 1 to 1048576"),
+        ({"max_rank": 0}, r"max_rank: expected an integer in \[1, 1048576\], got 0"),
+        ({"max_rank": 1 << 40}, r"max_rank: expected an integer in \[1, 1048576\]"),
         (
             {"distance": torch.zeros(0, 2), "query_ids": torch.zeros(0, dtype=torch.int64)},
             "query_ids: expected at least one query",
