@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ise_fast.engine import assemble, distributed
-from ise_fast.engine.config import TrainConfig, add_flags, expand_home, normalise, run_parser
+from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.evaluator import evaluate
 from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.flags import add_flags, expand_home, normalise, run_parser
 from ise_fast.engine.inference import open_checkpoint
 from ise_fast.engine.precision import Precision, allow_tf32
 from ise_fast.engine.run_log import console_level, start_console

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ise_fast
-from ise_fast.engine import assemble, presets
+from ise_fast.engine import presets, run_images
 from ise_fast.engine.config import _SECTIONS, TrainConfig, parse, to_yaml
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.wording import EXIT_CODES
@@ -119,7 +119,7 @@ def test_found_before_images_are_decoded(
     def decode(*_: object, **__: object) -> None:
         raise AssertionError("images were decoded")
 
-    monkeypatch.setattr(assemble, "open_images", decode)
+    monkeypatch.setattr(run_images, "open_images", decode)
     assert main([*flags, *words.split()]) == 2
     assert said in capsys.readouterr().err
 
@@ -178,7 +178,7 @@ PUBLISHED: dict[str, tuple[object, ...]] = {
     "veri776": ("ise", "avg", 70, 400, 30, 0.6, 0.1, "hard", 0.1, True),
     "folder": ("ise", "avg", 70, 400, 30, 0.6, 0.2, "hard", 0.1, True),
 }
-# The presets of small runs: what differs from the defaults of config.py.
+# The presets of small runs: what differs from the defaults of sections.py.
 SMALL: dict[str, dict[str, object]] = {
     "synthetic": {
         "dataset": "synthetic", "arch": "small", "pretrained": "none", "batch_size": 64, "num_instances": 8,
