@@ -1,10 +1,11 @@
-"""Data sets, the P x K sampler and SpCL's, decoded images and batch augmentation."""
+"""Data sets, samplers, decoded images and batch augmentation."""
 
 from .base import DatasetError, DatasetWarning, ReIDDataset, Split, UnlabelledSplit
 from .decode import read_image
 from .images import ImageStore, open_images
 from .registry import DATASETS, load_dataset
 from .sampler import PKSampler
+from .shuffle_sampler import ShuffleSampler
 from .singles_sampler import SinglesSampler
 from .synthetic import SyntheticSpec, generate_synthetic
 from .transforms import AugmentParameters, BatchAugment, normalize
@@ -18,6 +19,7 @@ __all__ = [
     "ImageStore",
     "PKSampler",
     "ReIDDataset",
+    "ShuffleSampler",
     "SinglesSampler",
     "Split",
     "SyntheticSpec",

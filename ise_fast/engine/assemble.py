@@ -10,6 +10,7 @@ from ise_fast.engine.checkpoint import seed_everything
 from ise_fast.engine.config import ModelConfig, TrainConfig
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
+from ise_fast.engine.optimizer import build_optimizer
 from ise_fast.engine.plan import Plan, check_plan, check_sizes, make_plan, require_same_settings
 from ise_fast.engine.precision import Precision
 from ise_fast.engine.run_dataset import check_test_images, image_size, open_dataset, with_image_size
@@ -81,8 +82,7 @@ def build_step_and_state(config: TrainConfig, plan: Plan, world: World) -> tuple
     local = optim.batch_size // world.size
     if config.model.bn_chunk:
         convert_ghost_batch_norm(model, max(1, local // config.model.bn_chunk))
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=optim.lr, weight_decay=optim.weight_decay)
+    optimizer = build_optimizer(model, optim)
     precision = Precision(optim.precision, world.device)
     memory = plan.method.memory(plan.settings, model.num_features).to(world.device)
     wrapped: nn.Module = torch.compile(model) if optim.compile else model  # type: ignore[assignment]

@@ -78,7 +78,7 @@ class TrainingBatches:
         generator = torch.Generator().manual_seed(_mix(self.sampler.seed, self.sampler.epoch, iteration))
         parameters = self.augment.draw(len(indices), self.store.size, generator).slice(share.start, share.stop)
         index = torch.as_tensor(indices)
-        batch = Batch(index, self.labels[index], None if self.cams is None else self.cams[index])
+        batch = Batch(index, self.labels[index], None if self.cams is None else self.cams[index], self.sampler.epoch)
         if self.world.device.type == "cpu":
             return _Loaded(self._augment(images, parameters), None, batch)
         if images.device.type == "cpu":

@@ -47,11 +47,14 @@ PARTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "memory": ("the state of a memory or None", lambda v: v is None or _has_names(v)),
     "labeller": ("the state of a labeller", _has_names),
     "labels": ("int64 labels or None", _is_labels),
+    "groups": ("int64 groups or None", _is_labels),
     "losses": ("a table of losses or None", _is_losses),
     "record": ("figures by name", _has_names),
     "history": ("a list of epochs", lambda v: isinstance(v, list) and all(map(_is_record, v))),
     "best": ("the figures of an epoch or None", _is_best),
 }
+# Parts that older versions did not write, and a setting that came with each.
+ADDED = {"labeller": "labels", "groups": "reset_optimizer"}
 FOR_EVALUATION = ("config", "epoch", "model", "best")
 
 
@@ -69,8 +72,8 @@ def require(path: Path, state: Mapping[str, Any], parts: Iterable[str] = tuple(P
     for name in parts:
         expected, fits = PARTS[name]
         if name not in state:
-            if name == "labeller" and "labels" not in state["config"]:
-                continue  # of an older version, whose labellers had no state
+            if name in ADDED and ADDED[name] not in state["config"]:
+                continue  # of an older version
             raise UsageError(f"checkpoint {path}: incomplete, it has no {name!r}")
         if not fits(state[name]):
             raise UsageError(f"checkpoint {path}: expected {name!r} to be {expected}, got {_short(state[name])}")

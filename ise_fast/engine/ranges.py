@@ -9,13 +9,15 @@ from typing import Any
 import torch
 
 from ise_fast.engine.errors import UsageError
+from ise_fast.engine.optimizer import milestones
 
 MOST = 2**31 - 1
 # Counts and their smallest and largest value.
 _COUNTS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("k1", "k2", "min_samples", "supports", "batch_size", "num_instances"), (1, MOST)),
-    **dict.fromkeys(("iters", "epochs", "step_size", "print_freq", "test_batch_size", "keep_checkpoints"), (1, MOST)),
+    **dict.fromkeys(("epochs", "step_size", "print_freq", "test_batch_size", "keep_checkpoints"), (1, MOST)),
     **dict.fromkeys(("padding", "features", "bn_chunk", "eval_step", "checkpoint_step"), (0, MOST)),
+    **dict.fromkeys(("iters", "warmup_epochs"), (0, MOST)),
     **dict.fromkeys(("height", "width"), (1, 65535)),
     "clusters": (0, MOST),
     "kmeans_iters": (1, MOST),
@@ -26,6 +28,7 @@ _COUNTS: dict[str, tuple[int, int]] = {
 _FLOAT32 = torch.finfo(torch.float32).max
 _NUMBERS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("flip", "erase", "momentum", "base_degree", "eps_gap"), (0.0, 1.0)),
+    **dict.fromkeys(("backbone_lr", "sgd_momentum", "warmup_start"), (0.0, 1.0)),
     **dict.fromkeys(("weight_decay", "lp_weight"), (0.0, _FLOAT32)),
     "lr": (math.ulp(0.0), _FLOAT32),
     "clip_grad": (0.0, math.inf),
@@ -48,6 +51,14 @@ def check(flat: Mapping[str, Any]) -> None:
         value = flat[name]
         if value is not None and not low <= value <= high:  # also NaN
             raise UsageError(f"--{name.replace('_', '-')}: expected {_range(name, low, high)}, got {value}")
+    try:
+        milestones(flat["milestones"])
+    except ValueError:
+        raise UsageError(
+            f"--milestones: expected rising epochs from 1 on, such as 20,40, got {flat['milestones']!r}"
+        ) from None
+    if flat["optimizer"] == "sgd" and flat["nesterov"] and flat["sgd_momentum"] == 0:
+        raise UsageError("--sgd-momentum: expected more than 0 with Nesterov's momentum (or --no-nesterov), got 0.0")
     # Unrelated images are at Jaccard distance 1 in float32: an eps of 1 means all pairs.
     if flat["distance"] == "jaccard" and float(torch.tensor(flat["eps"], dtype=torch.float32)) >= 1.0:
         raise UsageError(f"--eps: expected less than 1 in float32 for --distance jaccard, got {flat['eps']}")

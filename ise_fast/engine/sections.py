@@ -63,11 +63,21 @@ class OptimConfig:
     sampler: Literal["published", "balanced"] = flag(
         "published", "images of a cluster: one, then others of other cameras than its own; or all cameras evenly"
     )
-    iters: int = flag(400, "iterations in an epoch")
+    iters: int = flag(400, "iterations in an epoch; 0: one pass over the labelled images")
     epochs: int = flag(70, "epochs")
-    lr: float = flag(3.5e-4, "learning rate of Adam")
-    weight_decay: float = flag(5e-4, "weight decay of Adam")
-    step_size: int = flag(30, "epochs after which the learning rate falls to a tenth")
+    optimizer: Literal["adam", "sgd"] = flag("adam", "Adam, or SGD with momentum")
+    lr: float = flag(3.5e-4, "learning rate")
+    backbone_lr: float = flag(1.0, "share of the learning rate that the backbone gets")
+    weight_decay: float = flag(5e-4, "weight decay")
+    sgd_momentum: float = flag(0.9, "momentum of SGD")
+    nesterov: bool = flag(True, "SGD with Nesterov's momentum")
+    reset_optimizer: bool = flag(False, "forget the optimiser's momenta whenever there are new pseudo labels")
+    step_size: int = flag(30, "epochs after which the learning rate falls to a tenth, again and again")
+    milestones: str | None = flag(
+        None, "epochs from which the learning rate is a tenth of what it was, as 20,40; replaces --step-size"
+    )
+    warmup_epochs: int = flag(0, "epochs over which the learning rate rises to its value; 0: none")
+    warmup_start: float = flag(0.01, "share of the learning rate in the first of these epochs")
     clip_grad: float = flag(0.0, "largest gradient norm; 0: no clipping")
     precision: Literal["fp32", "bf16", "fp16"] = flag(
         "fp32", "arithmetic of the network: float32 throughout (see --tf32), or autocast; fp16 scales the loss"

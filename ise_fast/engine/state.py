@@ -42,10 +42,18 @@ class Progress:
     epoch: int = 0
     iteration: int = 0
     labels: Tensor | None = None  # [N] int64 on the CPU: pseudo labels of this epoch, or of the last one
+    groups: Tensor | None = None  # [N] int64 on the CPU: what its batches are balanced over; None: the labels
     losses: Tensor | None = None  # [iteration, columns]: of this epoch so far
     record: dict[str, Any] = field(default_factory=dict)  # of this epoch so far
     history: list[dict[str, Any]] = field(default_factory=list)  # of the epochs done
     best: dict[str, Any] | None = None  # record of the best epoch
+
+    @property
+    def drawn(self) -> Tensor:
+        """[N] what batches are balanced over, once there are labels."""
+        drawn = self.labels if self.groups is None else self.groups
+        assert drawn is not None
+        return drawn
 
 
 class TrainState:
@@ -80,6 +88,7 @@ class TrainState:
         self.world = world
         self.images: Tensor | None = None  # [N, 8] signatures of the training images; None: not known, not compared
         self.progress = Progress()
+        self.needs_labels = True  # the memory has not begun
 
     def pack(self) -> dict[str, Any]:
         """The state for a checkpoint; every rank must call it."""
@@ -95,10 +104,10 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
             "random": self.world.gather_objects(checkpoint.random_state()),
-            # Between epochs a memory of clusters is about to be made anew; one of images goes on.
-            "memory": self.memory.state_dict() if inside or self.memory.rows is not None else None,
+            "memory": self.memory.state_dict(),
             "labeller": self.labeller.state_dict(),
             "labels": progress.labels,
+            "groups": progress.groups,
             "losses": progress.losses if inside else None,
             "record": progress.record if inside else {},
             "history": progress.history,
@@ -133,13 +142,15 @@ class TrainState:
         if len(state["random"]) == self.world.size:
             with _part("random"):
                 checkpoint.set_random_state(state["random"][self.world.rank])
+        self.needs_labels = state["memory"] is None
         if state["memory"] is not None:
             with _part("memory"):
                 self.memory.load_state_dict(state["memory"])
         with _part("labeller"):
             self.labeller.load_state_dict(state.get("labeller", {}))  # older versions: labellers had no state
         names = [item.name for item in dataclasses.fields(Progress)]
-        self.progress = Progress(**{name: state[name] for name in names})
+        known = {"groups": None, **state}  # older versions: batches had no groups
+        self.progress = Progress(**{name: known[name] for name in names})
 
     def _match_images(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """Pseudo labels belong to images by their place in the list: the state for the list of now.
@@ -167,7 +178,7 @@ class TrainState:
         if labels is not None:
             with _part("labels"):
                 labels = torch.full((len(now),), -1).index_put((found,), labels)
-        return {**state, "labels": labels, "iteration": 0, "losses": None, "record": {}, "memory": None}
+        return {**state, "labels": labels, "iteration": 0, "groups": None, "losses": None, "record": {}, "memory": None}
 
 
 def _other_images(then: int, now: int) -> UsageError:

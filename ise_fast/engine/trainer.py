@@ -13,21 +13,22 @@ from torch import Tensor
 
 from ise_fast._progress import Stage, stage
 from ise_fast._stopwatch import Stopwatch
-from ise_fast.data import BatchAugment, PKSampler, SinglesSampler
+from ise_fast.data import BatchAugment
 from ise_fast.engine.assemble import Plan, TrainingImages
 from ise_fast.engine.batches import TrainingBatches
 from ise_fast.engine.checkpoint import CheckpointFolder
 from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.distributed import World
-from ise_fast.engine.errors import ClusteringError, Interrupted, NonFiniteError
-from ise_fast.engine.features import FeatureExtractor, check_features
+from ise_fast.engine.errors import Interrupted, NonFiniteError
+from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.interrupt import InterruptGuard
+from ise_fast.engine.labelling import Labelling
+from ise_fast.engine.optimizer import learning_rate, set_learning_rate
 from ise_fast.engine.run_log import RunLog, epoch_line
 from ise_fast.engine.state import Progress, TrainState
 from ise_fast.engine.step import LossLog, TrainStep
-from ise_fast.methods import Need, NoLabels, PseudoLabels, cluster_centroids
+from ise_fast.methods import PseudoLabels
 
-SAMPLERS: dict[str, type[PKSampler]] = {"pk": PKSampler, "pk-singles": SinglesSampler}
 log = logging.getLogger(__name__)
 
 
@@ -69,7 +70,7 @@ class Trainer:
         self.cams = None if training.cams is None else torch.from_numpy(training.cams)
         self.labeller = plan.labeller
         self.objective = plan.objective
-        self.sampler = SAMPLERS[plan.method.sampler]
+        self.label = Labelling(config, plan, self.cams)
         self.singles_apart = plan.method.sampler == "pk-singles"
         self.step = step
         self.state = state
@@ -116,11 +117,11 @@ class Trainer:
         watch = Stopwatch(self.world.device)
         progress, epochs = self.progress, self.config.optim.epochs
         if progress.iteration == 0:
-            self._new_pseudo_labels(watch)
-        if progress.iteration < self.config.optim.iters:
+            self._begin(watch)
+        if progress.iteration < self._iterations_of_epoch():
             with watch.stage("train"):
                 self._iterations()
-        assert progress.losses is not None  # left by _iterations, or by the checkpoint
+        assert progress.losses is not None  # left by _begin and _iterations, or by the checkpoint
         means = progress.losses.double().mean(dim=0).tolist()
         names = ("loss", *self.objective.parts)  # older versions wrote more columns
         progress.record.update(zip(names, means, strict=False))
@@ -146,96 +147,75 @@ class Trainer:
     def _publish(self, record: dict[str, Any]) -> None:
         self.world.on_main(lambda: self.run_log.epoch(record))
 
-    def _new_pseudo_labels(self, watch: Stopwatch) -> None:
-        """Label all training images and begin the memory's epoch; the record of the epoch starts here."""
-        features = self.step.memory.rows
-        if features is None:
+    def _begin(self, watch: Stopwatch) -> None:
+        """Start the record of an epoch, with new labels where they are due."""
+        progress, seconds = self.progress, watch.seconds
+        if progress.labels is None or self.state.needs_labels or self.labeller.due(progress.epoch):
+            result = self._new_pseudo_labels(watch)
+        else:
+            result = PseudoLabels(progress.labels)
+        last = self._iterations_of_epoch() - 1
+        progress.losses = torch.empty((0, 1 + len(self.objective.parts)))
+        progress.record = {
+            **result.summary(singles_apart=self.singles_apart),
+            "lr": learning_rate(self.config.optim, progress.epoch),
+            "seconds": {**seconds, **result.seconds},
+            **result.figures,
+            **self.objective.figures_at(self._training_progress(last)),
+        }
+        seconds.clear()
+
+    def _new_pseudo_labels(self, watch: Stopwatch) -> PseudoLabels:
+        """Label all training images and begin the memory's part."""
+        progress, features = self.progress, self.step.memory.rows
+        if features is None and self.labeller.reads_features:
             share = self.world.share(len(self.images))  # what this process extracts
             with watch.stage("extract"), self._watched(share.stop - share.start, "extract", "img") as watched:
                 features = self.extract(self.images, watched.update)
-        cams = None if self.cams is None else self.cams.to(features.device)
-        result = self.world.on_main(lambda: self._label(features, cams))
-        self.progress.labels = result.labels
-        self.step.memory.begin(features, result, cams)
-        self.progress.losses = torch.empty((0, 1 + len(self.objective.parts)))
-        self.progress.record = {
-            **result.summary(singles_apart=self.singles_apart),
-            "lr": self._learning_rate(),
-            "seconds": {**watch.seconds, **result.seconds},
-            **result.figures,
-            **self.objective.figures_at(self._training_progress(self.config.optim.iters - 1)),
-        }
-        watch.seconds.clear()
+        elif features is None:
+            width = int(self.state.model.num_features)  # type: ignore[arg-type]
+            features = torch.zeros(len(self.images), width, device=self.world.device)
+        rows, previous = features, progress.labels
+        result = self.world.on_main(lambda: self.label(rows, progress.epoch, previous))
+        progress.labels, progress.groups = result.labels, result.groups
+        self.step.memory.begin(rows, result, None if self.cams is None else self.cams.to(rows.device))
+        self.state.needs_labels = False
+        if self.config.optim.reset_optimizer:
+            self.step.optimizer.state.clear()
+        return result
 
-    def _label(self, features: Tensor, cams: Tensor | None) -> PseudoLabels:
-        """Pseudo labels, or those of the epoch before where there are too few clusters to train on."""
-        epoch = self.progress.epoch
-        check_features(features, f"features at the start of epoch {epoch + 1}")
-        seconds: dict[str, float] = {}
-        try:
-            result = self.labeller(features, cams, epoch).cpu()
-        except NoLabels as error:
-            found, advice = f"epoch {epoch + 1}: {error}", error.advice
-        else:
-            lacking = self._lacking(result)
-            if not lacking:
-                return result
-            found = f"epoch {epoch + 1}: {lacking}"
-            seconds, advice = result.seconds, self.labeller.advice(features)
-        previous = self.progress.labels
-        if previous is None or self.config.plan.on_few_clusters == "stop":
-            need = self._need_of_loss()
-            remedy = "lower --batch-size / raise --num-instances" if need is None else need.remedy
-            raise ClusteringError(f"{found}; {advice}; or {remedy}")
-        log.warning("%s: going on with the labels of the epoch before; %s", found, advice)
-        centroids = cluster_centroids(features, previous.to(features.device))
-        return PseudoLabels(previous, centroids.cpu(), seconds=seconds)
-
-    def _lacking(self, pseudo: PseudoLabels) -> str:
-        """What there is too little of to train on; nothing if there is enough."""
-        need, optim = self._need_of_loss(), self.config.optim
-        if need is None:
-            return self.sampler.lacking(pseudo.labels.numpy(), optim.batch_size, optim.num_instances)
-        found = f"{pseudo.clusters} clusters, {need.clusters} needed {need.purpose}"
-        return "" if pseudo.clusters >= need.clusters else found
-
-    def _need_of_loss(self) -> Need | None:
-        """Where the loss needs more clusters than a batch has."""
-        need, in_batch = self.objective.need, self.config.optim.batch_size // self.config.optim.num_instances
-        return need if need is not None and need.clusters > in_batch else None
-
-    def _learning_rate(self) -> float:
-        """A tenth after every `step_size` epochs."""
-        optim = self.config.optim
-        return optim.lr * 0.1 ** (self.progress.epoch // optim.step_size)
+    def _iterations_of_epoch(self) -> int:
+        """As many as asked for, or those of one pass over the labelled images."""
+        optim, drawn = self.config.optim, self.progress.drawn
+        return optim.iters or max(1, int((drawn >= 0).sum()) // optim.batch_size)
 
     def _training_progress(self, iteration: int) -> float:
         """t / T at an iteration of this epoch: iterations done, of all of the run."""
-        optim = self.config.optim
-        return (self.progress.epoch * optim.iters + iteration) / (optim.iters * optim.epochs)
+        count = self._iterations_of_epoch()
+        return (self.progress.epoch * count + iteration) / (count * self.config.optim.epochs)
 
     def _iterations(self) -> None:
         """Run the iterations of the epoch that are left."""
         config, progress, optim = self.config, self.progress, self.config.optim
-        losses = LossLog(self.objective.parts, optim.iters, self.world.device, progress.losses)
+        count = self._iterations_of_epoch()
+        losses = LossLog(self.objective.parts, count, self.world.device, progress.losses)
         check_every = 1 if self.world.device.type == "cpu" else config.run.print_freq
         batches = self._batches().iterate(progress.iteration)
         self.step.model.train()
-        for group in self.step.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+        set_learning_rate(self.step.optimizer, learning_rate(optim, progress.epoch))
         description = f"epoch {progress.epoch + 1}/{optim.epochs}"
         try:
-            with self._watched(optim.iters, description, "iterations", progress.iteration) as watched:
+            with self._watched(count, description, "iterations", progress.iteration) as watched:
                 for images, batch in batches:
                     done_share = self._training_progress(progress.iteration)
                     losses.put(progress.iteration, self.step(images, batch, done_share))
                     progress.iteration += 1
                     done = progress.iteration
-                    save = config.run.checkpoint_step and done % config.run.checkpoint_step == 0 and done < optim.iters
+                    save = config.run.checkpoint_step and done % config.run.checkpoint_step == 0 and done < count
                     stop = (self.world.size == 1 or done % config.run.print_freq == 0) and self.world.any(
                         self.guard.asked
                     )
-                    if save or stop or done % check_every == 0 or done == optim.iters:
+                    if save or stop or done % check_every == 0 or done == count:
                         progress.losses = losses.read(done)
                     if done % config.run.print_freq == 0 and progress.losses is not None:
                         watched.note(f"loss {float(progress.losses[-1, 0]):.3f}")
@@ -256,9 +236,9 @@ class Trainer:
         optim, labels = self.config.optim, self.progress.labels
         cams = None if self.cams is None else self.cams.numpy()
         assert labels is not None  # set by _new_pseudo_labels, or by the checkpoint
-        sampler = self.sampler(
-            labels.numpy(), cams, optim.batch_size, optim.num_instances, optim.iters, self.config.run.seed,
-            optim.sampler,
+        sampler = self.label.sampler(
+            self.progress.drawn.numpy(), cams, optim.batch_size, optim.num_instances, self._iterations_of_epoch(),
+            self.config.run.seed, optim.sampler,
         )  # fmt: skip
         sampler.set_epoch(self.progress.epoch)
         return TrainingBatches(

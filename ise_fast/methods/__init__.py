@@ -6,7 +6,7 @@ the engine.
 
 from ise_fast.methods.centroids import Centroids, cluster_centroids
 from ise_fast.methods.interface import Labeller, LabelSource, Memory, Method, Objective, flag
-from ise_fast.methods.records import Batch, LossOutput, Need, NoLabels, PseudoLabels
+from ise_fast.methods.records import Batch, LossOutput, Mix, Need, NoLabels, PseudoLabels
 from ise_fast.methods.registry import (
     LABELS,
     METHODS,
@@ -27,6 +27,7 @@ __all__ = [
     "LossOutput",
     "Memory",
     "Method",
+    "Mix",
     "Need",
     "NoLabels",
     "Objective",

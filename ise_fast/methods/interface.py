@@ -28,6 +28,12 @@ class Labeller:
 
     figures: tuple[str, ...] = ()
     """Names of the numbers in `PseudoLabels.figures`, for the epoch's line."""
+    reads_features: bool = True
+    """Without, none are extracted and it gets a row of zeros for each image."""
+
+    def due(self, epoch: int) -> bool:
+        """Whether there are new labels at the start of this epoch; else labels and memory of the one before go on."""
+        return True
 
     def __call__(self, features: Tensor, cams: Tensor | None, epoch: int) -> PseudoLabels:
         """Labels of all training images.
@@ -140,5 +146,8 @@ class Method:
     memory: Callable[[Any, int], Memory]  # from the settings and the width of a feature
     objective: Callable[[Any], Objective[Any]]  # from the settings
     labels: str = "dbscan"  # where its labels come from unless --labels says otherwise
-    sampler: Literal["pk", "pk-singles"] = "pk"  # K images of each cluster; or K, and one of an image that is alone
+    # K images of each cluster; K, and one of an image that is alone; or images in random order
+    sampler: Literal["pk", "pk-singles", "shuffle"] = "pk"
+    # What batches are balanced over in place of labels, from labels [N] and cameras [N] or None on the CPU
+    groups: Callable[[Tensor, Tensor | None], Tensor] | None = None
     needs_cameras: bool = False

@@ -47,7 +47,7 @@ class KMeansLabels(Labeller):
         if self.settings.warm_start:
             self.centres = result.centres.cpu()
         figures = {"inertia": result.inertia, "steps": result.iterations}
-        return PseudoLabels(labels, centroids, figures, watch.seconds)
+        return PseudoLabels(labels, centroids, figures=figures, seconds=watch.seconds)
 
     def _start(self, features: Tensor, epoch: int) -> Tensor:
         if self.centres is not None:

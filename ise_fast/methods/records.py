@@ -16,6 +16,7 @@ class PseudoLabels:
 
     labels: Tensor  # [N] int64, clusters from 0 on; -1: not drawn
     centroids: Tensor | None = None  # [K, d] float32 unit rows; None: the memory makes its own
+    groups: Tensor | None = None  # [N] int64, what batches are balanced over, -1: not drawn; None: the labels
     figures: dict[str, float] = field(default_factory=dict)  # for the epoch's record, named in `Labeller.figures`
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
 
@@ -23,6 +24,11 @@ class PseudoLabels:
     def sizes(self) -> Tensor:
         """[K] int64: images in each cluster."""
         return torch.bincount(self.labels[self.labels >= 0])
+
+    @property
+    def drawn(self) -> Tensor:
+        """[N] int64: what batches are balanced over."""
+        return self.labels if self.groups is None else self.groups
 
     @property
     def clusters(self) -> int:
@@ -42,9 +48,8 @@ class PseudoLabels:
 
     def cpu(self) -> PseudoLabels:
         """The same with tensors on the CPU: they travel between processes and into checkpoints."""
-        return replace(
-            self, labels=self.labels.cpu(), centroids=None if self.centroids is None else self.centroids.cpu()
-        )
+        centroids, groups = (None if part is None else part.cpu() for part in (self.centroids, self.groups))
+        return replace(self, labels=self.labels.cpu(), centroids=centroids, groups=groups)
 
 
 class NoLabels(ValueError):
@@ -60,16 +65,28 @@ class NoLabels(ValueError):
         self.advice = advice
 
 
+class Mix(NamedTuple):
+    """Every image of a batch, or its feature, is a mixture with another one of the batch."""
+
+    partner: Tensor  # [B] int64, rows of the batch
+    share: float  # of the image itself; its partner has the rest
+    features: bool = False  # features are mixed, and the images are as they are
+
+
 class Batch(NamedTuple):
     """A batch of all processes together, in rank order."""
 
     images: Tensor  # [B] int64, rows of the training set
     labels: Tensor  # [B] int64, pseudo labels
     cams: Tensor | None  # [B] int64; None: not known
+    epoch: int = 0  # of the run, from 0
+    mix: Mix | None = None
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The same with `function` of every tensor."""
-        return Batch(function(self.images), function(self.labels), None if self.cams is None else function(self.cams))
+        mix = None if self.mix is None else self.mix._replace(partner=function(self.mix.partner))
+        cams = None if self.cams is None else function(self.cams)
+        return self._replace(images=function(self.images), labels=function(self.labels), cams=cams, mix=mix)
 
 
 class LossOutput(NamedTuple):

@@ -1,0 +1,86 @@
+"""Pseudo labels of an epoch that can be trained on, or those of the epoch before, or an error that says what to do."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from torch import Tensor
+
+from ise_fast.data import PKSampler, ShuffleSampler, SinglesSampler
+from ise_fast.engine.config import TrainConfig
+from ise_fast.engine.errors import ClusteringError
+from ise_fast.engine.features import check_features
+from ise_fast.engine.plan import Plan
+from ise_fast.methods import Need, NoLabels, PseudoLabels, cluster_centroids
+
+SAMPLERS: dict[str, type[PKSampler]] = {"pk": PKSampler, "pk-singles": SinglesSampler, "shuffle": ShuffleSampler}
+log = logging.getLogger(__name__)
+
+
+class Labelling:
+    """Makes the labels of a run, on the first process.
+
+    Args:
+        config: the settings.
+        plan: the method.
+        cams: [N] int64 cameras of the training images on the CPU, or None.
+    """
+
+    def __init__(self, config: TrainConfig, plan: Plan, cams: Tensor | None) -> None:
+        self.config = config
+        self.labeller = plan.labeller
+        self.need = plan.objective.need
+        self.sampler = SAMPLERS[plan.method.sampler]
+        self.groups = plan.method.groups
+        self.cams = cams
+
+    def __call__(self, features: Tensor, epoch: int, previous: Tensor | None) -> PseudoLabels:
+        """Labels of all training images, or those of the epoch before where there is too little to train on.
+
+        Args:
+            features: [N, d] float32 unit rows.
+            epoch: from 0.
+            previous: [N] labels of the epoch before.
+
+        Raises:
+            ClusteringError: if there are none from before, or the run is to stop.
+        """
+        check_features(features, f"features at the start of epoch {epoch + 1}")
+        cams = None if self.cams is None else self.cams.to(features.device)
+        seconds: dict[str, float] = {}
+        try:
+            result = self._grouped(self.labeller(features, cams, epoch).cpu())
+        except NoLabels as error:
+            found, advice = f"epoch {epoch + 1}: {error}", error.advice
+        else:
+            lacking = self._lacking(result)
+            if not lacking:
+                return result
+            found = f"epoch {epoch + 1}: {lacking}"
+            seconds, advice = result.seconds, self.labeller.advice(features)
+        if previous is None or self.config.plan.on_few_clusters == "stop":
+            need = self._need_of_loss()
+            remedy = "lower --batch-size / raise --num-instances" if need is None else need.remedy
+            raise ClusteringError(f"{found}; {advice}; or {remedy}")
+        log.warning("%s: going on with the labels of the epoch before; %s", found, advice)
+        centroids = cluster_centroids(features, previous.to(features.device))
+        return self._grouped(PseudoLabels(previous, centroids.cpu(), seconds=seconds))
+
+    def _grouped(self, pseudo: PseudoLabels) -> PseudoLabels:
+        """With what the method balances batches over, unless the labeller says it."""
+        if self.groups is None or pseudo.groups is not None:
+            return pseudo
+        return replace(pseudo, groups=self.groups(pseudo.labels, self.cams))
+
+    def _lacking(self, pseudo: PseudoLabels) -> str:
+        """What there is too little of to train on; nothing if there is enough."""
+        need, optim = self._need_of_loss(), self.config.optim
+        if need is not None and pseudo.clusters < need.clusters:
+            return f"{pseudo.clusters} clusters, {need.clusters} needed {need.purpose}"
+        return self.sampler.lacking(pseudo.drawn.numpy(), optim.batch_size, optim.num_instances)
+
+    def _need_of_loss(self) -> Need | None:
+        """Where the loss needs more clusters than a batch has."""
+        in_batch = self.config.optim.batch_size // self.config.optim.num_instances
+        return self.need if self.need is not None and self.need.clusters > in_batch else None
