@@ -20,6 +20,8 @@ COMMANDS = {
     "report": ("ise_fast.report", "make the page of a run anew, or compare two runs"),
 }
 
+MODULES = ("train", "evaluate", "report")  # these go by python -m too, and are told which name they go by
+
 
 def usage() -> str:
     lines = [f"  {name:9s} {what}" for name, (_, what) in COMMANDS.items()]
@@ -49,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ise-fast: error: there is no command {words[0]!r}; {hint}", file=sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[words[0]][0])
-    status: int = module.main(words[1:])
+    name = {"prog": f"ise-fast {words[0]}"} if words[0] in MODULES else {}
+    status: int = module.main(words[1:], **name)
     return status
 
 

@@ -32,6 +32,7 @@ PROG = "python -m ise_fast.evaluate"
 EXAMPLES = """  {prog} --checkpoint logs/synthetic/checkpoints/best.pt
   {prog} --checkpoint best.pt -d market1501 --data-dir DATA --rerank --output figures.json
 """
+EXIT_CODES = "exit codes: 0 done, 2 wrong arguments, or a checkpoint or images that cannot be read"
 log = logging.getLogger("ise_fast.evaluate")
 
 
@@ -58,10 +59,10 @@ class EvaluateConfig:
     quiet: bool = flag(False, "warnings and errors alone; --output takes the figures")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit status: 0 done, 2 wrong arguments."""
     try:
-        config = _parse(sys.argv[1:] if argv is None else argv)
+        config = _parse(sys.argv[1:] if argv is None else argv, prog)
         try:
             world = distributed.start(config.device)
         except (ValueError, RuntimeError) as error:
@@ -72,14 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             distributed.stop()
     except UsageError as error:
-        print(f"{PROG}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {error}", file=sys.stderr)
         return error.exit_status
     return 0
 
 
-def _parse(argv: Sequence[str]) -> EvaluateConfig:
+def _parse(argv: Sequence[str], prog: str) -> EvaluateConfig:
     parser = make_parser(
-        PROG, EXAMPLES, usage="%(prog)s --checkpoint FILE [flags]",
+        prog, EXAMPLES, EXIT_CODES, usage="%(prog)s --checkpoint FILE [flags]",
         description="Evaluate a trained network by retrieval.",
     )  # fmt: skip
     add_flags(parser, EvaluateConfig)

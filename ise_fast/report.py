@@ -11,10 +11,10 @@ from ise_fast.commands.command import Parser, finish, user_path
 PROG = "python -m ise_fast.report"
 
 
-def parser() -> Parser:
+def parser(prog: str = PROG) -> Parser:
     """The flags of the command."""
     result = Parser(
-        prog=PROG,
+        prog=prog,
         description="Make the report of a run anew, or a page that compares two runs.",
         epilog="examples: %(prog)s logs/people    %(prog)s logs/baseline logs/ise -o both.html",
     )
@@ -25,9 +25,9 @@ def parser() -> Parser:
     return result
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit status: 0 done, 2 wrong arguments."""
-    return finish(PROG, lambda: _run(parser().parse_args(argv)))
+    return finish(prog, lambda: _run(parser(prog).parse_args(argv)))
 
 
 def _run(options: Any) -> None:

@@ -24,6 +24,7 @@ from ise_fast.engine.precision import allow_tf32
 from ise_fast.engine.report import DATA, PAGE, write_report
 from ise_fast.engine.report_data import ReportData
 from ise_fast.engine.report_samples import sample_run
+from ise_fast.engine.result import TrainResult
 from ise_fast.engine.run_log import RunLog, console_level, start_console
 from ise_fast.engine.trainer import Trainer
 
@@ -32,22 +33,42 @@ FIGURES = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-1
 log = logging.getLogger("ise_fast.train")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit status: 0 done, 1 the run failed, 2 wrong arguments, 128 + n signal n."""
     try:
-        config = parse(sys.argv[1:] if argv is None else argv, PROG)
-        train(config, _start(config))
+        run(sys.argv[1:] if argv is None else argv, prog)
     except UsageError as error:
-        print(f"{PROG}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {error}", file=sys.stderr)
         return error.exit_status
     except RunError as error:
         return error.exit_status  # train has logged it, in the run's log file too
     except Interrupted as stop:
-        print(f"{PROG}: {stop}", file=sys.stderr)
+        print(f"{prog}: {stop}", file=sys.stderr)
         return stop.exit_status
+    return 0
+
+
+def run(argv: Sequence[str], prog: str = PROG) -> TrainResult:
+    """Train from Python, with the flags of the command line, and get the figures back.
+
+    Args:
+        argv: such as ["--preset", "synthetic", "--epochs", "3"].
+        prog: how --help calls the program.
+
+    Raises:
+        UsageError: (a ValueError) for wrong arguments, or a run that cannot start.
+        RunError: if the run failed.
+        Interrupted: if a signal stopped it.
+
+    Example:
+        >>> from ise_fast.train import run  # doctest: +SKIP
+        >>> run(["--preset", "synthetic", "--epochs", "3"]).epochs["mAP"]  # doctest: +SKIP
+    """
+    config = parse(argv, prog)
+    try:
+        return train(config, _start(config))
     finally:
         distributed.stop()
-    return 0
 
 
 def _start(config: TrainConfig) -> World:
@@ -64,8 +85,8 @@ def _start(config: TrainConfig) -> World:
     return world
 
 
-def train(config: TrainConfig, world: World) -> dict[str, Any]:
-    """Train as configured and return the summary that metrics.json holds.
+def train(config: TrainConfig, world: World) -> TrainResult:
+    """Train as configured.
 
     Raises:
         UsageError: before anything is written, if the run cannot start.
@@ -75,7 +96,7 @@ def train(config: TrainConfig, world: World) -> dict[str, Any]:
         return _train(config, world, held)
 
 
-def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dict[str, Any]:
+def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> TrainResult:
     log.info(
         "preset %s, method %s, seed %d, device %s", config.preset, config.plan.method, config.run.seed, world.device
     )
@@ -135,18 +156,19 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> dic
             raise
         finally:
             run_log.close()
-    return summary
+    return TrainResult(folder, summary, tuple(history))
 
 
 def _report(folder: Path, sample: Callable[[], ReportData], world: World) -> None:
-    """Write report.html; the run is done and safe, so a report that cannot be made is only a warning."""
+    """Write report.html; the run is done and safe, so whatever goes wrong here is only a warning."""
     try:
         data = sample()
         if world.is_main:
             data.save(folder / DATA)
             write_report(folder)
-    except (ImportError, OSError) as error:
-        log.warning("no report: %s", error)
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        log.warning("no report: %s; the run itself is complete", why)
 
 
 def summarise(history: Sequence[dict[str, Any]], best: dict[str, Any] | None) -> dict[str, Any]:

@@ -152,10 +152,16 @@ class CSRGraph:
         return CSRGraph(self.indptr.to(device), self.indices.to(device), self.values.to(device), self.shape)
 
     def to_scipy(self) -> csr_array:
-        """A scipy.sparse.csr_array that shares memory with a CPU graph."""
+        """A scipy.sparse.csr_array that shares the values of a CPU graph.
+
+        Indices are int32 where they fit, as scipy itself does it: compiled code of others takes no int64.
+        """
         from scipy.sparse import csr_array
 
-        values, indices, indptr = (t.detach().cpu().numpy() for t in (self.values, self.indices, self.indptr))
+        narrow = max(self.nnz, *self.shape) <= torch.iinfo(torch.int32).max
+        kind = torch.int32 if narrow else torch.int64
+        values = self.values.detach().cpu().numpy()
+        indices, indptr = (part.detach().cpu().to(kind).numpy() for part in (self.indices, self.indptr))
         return csr_array((values, indices, indptr), shape=self.shape)
 
     @classmethod

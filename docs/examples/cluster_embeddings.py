@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from ise_fast import ops
 from ise_fast.cluster import DBSCAN, JaccardDBSCAN
 
 random = np.random.default_rng(0)
@@ -18,9 +17,10 @@ labels = DBSCAN(eps=0.5, min_samples=5, metric="cosine").fit_predict(x)
 print(f"cosine: {labels.max() + 1} clusters, {(labels < 0).sum()} outliers")
 
 # Several radii cost one search: the graph of the largest holds the others.
-import torch  # noqa: E402
+radii = [0.4, 0.5, 0.6, 0.7]
+for eps, found in zip(radii, JaccardDBSCAN().eps_path(x, radii), strict=True):
+    print(f"eps {eps}: {found.max() + 1} clusters, {(found < 0).sum()} outliers")
 
-graph = ops.jaccard_graph(torch.from_numpy(x), eps=0.7)
-for eps in (0.4, 0.5, 0.6, 0.7):
-    found = ops.dbscan(graph, eps, min_samples=4).labels
-    print(f"eps {eps}: {int(found.max()) + 1} clusters, {int((found < 0).sum())} outliers")
+# New rows get the label of the nearest core sample within eps, or -1.
+clusters = JaccardDBSCAN(eps=0.6).fit(x[:1900])
+print(f"new rows: {(clusters.predict(x[1900:]) >= 0).sum()} of 100 belong to a cluster")

@@ -1,46 +1,58 @@
-"""What the estimators have in common: input of several kinds, DBSCAN on a distance graph, the fitted attributes."""
+"""What the estimators have in common: input of several kinds, DBSCAN on a distance graph, labels of new rows."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any, Self
 
-import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator, ClusterMixin
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.base import BaseEstimator, ClusterMixin, clone
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from ise_fast import ops
-from ise_fast._checks import check_features
-from ise_fast.cluster.arrays import from_foreign, from_numpy, is_foreign, to_numpy
-from ise_fast.types import CSRGraph, DBSCANResult
+from ise_fast._checks import check_features, check_number
+from ise_fast.cluster._nearest_core import nearest_by_distances
+from ise_fast.cluster._weights import check_weights, weighted_dbscan
+from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, same, to_numpy
+from ise_fast.types import CSRGraph
 
 
 class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
-    """DBSCAN on a graph of distances that the subclass makes from the input."""
+    """DBSCAN on a graph of distances that the subclass makes from the input, or on one that the user has made."""
 
     eps: float
     min_samples: int
+    metric: str
 
     @abstractmethod
-    def _distances(self, x: Tensor | CSRGraph) -> CSRGraph | Tensor:
-        """The distance graph of the input, which is a matrix or, where the subclass takes it, a sparse graph."""
+    def _distances(self, x: Tensor, eps: float) -> CSRGraph:
+        """The pairs of rows within eps."""
 
-    def _labels(self, x: Tensor | CSRGraph) -> DBSCANResult:
-        """DBSCAN of samples that all weigh the same."""
-        return ops.dbscan(self._distances(x), self.eps, self.min_samples)
+    @abstractmethod
+    def _nearest_core(self, x: Tensor) -> Tensor:
+        """For each new row the nearest core sample within eps, as a place in `core_sample_indices_`; or -1."""
+
+    @abstractmethod
+    def _check_metric(self) -> None:
+        """Raises ValueError for a metric that there is not."""
+
+    def _distinct(self, x: Tensor, eps: float) -> tuple[CSRGraph, Tensor | None]:
+        """The graph of samples that all weigh the same, and the row whose label each row takes, if not its own."""
+        return self._distances(x, eps), None
 
     def _takes_sparse(self) -> bool:
-        return False
+        return self.metric == "precomputed"
 
     def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
         """Cluster X.
 
         Args:
             X: [n_samples, n_features] NumPy array, torch tensor, CuPy array or other array with DLPack, or anything
-                NumPy takes; for what else is taken see the class.
+                NumPy takes. With metric="precomputed" [n_samples, n_samples] distances: dense, scipy sparse, or a
+                `CSRGraph`.
             y: ignored, for scikit-learn's API.
             sample_weight: [n_samples] weight of each sample, 1 if not given: a core sample is one whose neighbours,
                 with itself, have a total weight of at least min_samples.
@@ -51,77 +63,137 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
         Raises:
             TypeError, ValueError: naming the argument.
         """
-        if is_foreign(X):
-            source, restore = from_foreign("X", X)
-            x: Tensor | CSRGraph = check_features("X", source)
-            if len(source) == 0:
-                raise ValueError(f"X: expected at least one sample, got shape {tuple(source.shape)}")
-            self.n_features_in_ = source.shape[1]
-        else:
-            source, restore = validate_data(self, X, accept_sparse="csr" if self._takes_sparse() else False), to_numpy
-            x = self._from_sparse(source) if sparse.issparse(source) else from_numpy(source)
-
+        source, x, restore = self._read(X)
         if sample_weight is None:
-            labels, core_mask = self._labels(x)
+            graph, twin = self._graph(x, self.eps)
+            labels, core_mask = ops.dbscan(graph, self.eps, self.min_samples)
+            if twin is not None:
+                labels, core_mask = labels[twin], core_mask[twin]
         else:
             weights = check_weights(sample_weight, source.shape[0])
-            labels, core_mask = weighted_dbscan(self._distances(x), self.eps, self.min_samples, weights)
+            graph = x if self.metric == "precomputed" or isinstance(x, CSRGraph) else self._distances(x, self.eps)
+            labels, core_mask = weighted_dbscan(graph, self.eps, self.min_samples, weights)
 
         core = core_mask.nonzero()[:, 0]
+        self._core, self._core_labels = core, labels[core]
         self.labels_ = restore(labels)
         self.core_sample_indices_ = restore(core)
-        rows = source[core if isinstance(source, Tensor) else core.numpy()]
-        self.components_ = restore(rows) if isinstance(rows, Tensor) else rows
+        if isinstance(source, CSRGraph):
+            self.components_: Any = take_rows(source, core)
+        else:
+            rows = source[core if isinstance(source, Tensor) else core.numpy()]
+            self.components_ = restore(rows) if isinstance(rows, Tensor) else rows
+        self._keep(x)
         return self
 
+    def eps_path(self, X: Any, eps: Iterable[float]) -> Any:
+        """Labels for several eps from one graph, that of the largest.
+
+        Args:
+            X: as in `fit`; nothing of this estimator changes, and its own eps is not used.
+            eps: the radii, in any order.
+
+        Returns:
+            [len(eps), n_samples] labels, of the kind of array that X is. Row i is what `fit_predict` with eps[i] gives;
+            for features in DBSCAN, but for pairs whose distance is within a float32 rounding of eps[i].
+
+        Raises:
+            TypeError, ValueError: naming the argument.
+        """
+        radii = [check_number("eps", value, 0) for value in eps]
+        if not radii:
+            raise ValueError("eps: expected at least one number, got none")
+        _, x, restore = self._read(X, reset=False)
+        graph, twin = self._graph(x, max(radii))
+        labels = torch.stack([ops.dbscan(graph, radius, self.min_samples).labels for radius in radii])
+        return restore(labels if twin is None else labels[:, twin])
+
+    def predict(self, X: Any) -> Any:
+        """Labels of new rows; the fitted samples and their clusters stay as they are.
+
+        A new row gets the label of the nearest core sample within eps, the first of equals, or -1. See the class for
+        what the distance to a new row is. Border samples of the fit may get another cluster here: `labels_` gives them
+        to the first that reached them, `predict` to the nearest.
+
+        Args:
+            X: [n_new, n_features] rows; with metric="precomputed" [n_new, n_samples] distances to the fitted samples,
+                of which a sparse matrix or `CSRGraph` needs only those within eps.
+
+        Returns:
+            [n_new] int64 labels, of the kind of array that X is.
+
+        Raises:
+            NotFittedError: before `fit`.
+            TypeError, ValueError: naming the argument.
+        """
+        check_is_fitted(self)
+        _, x, restore = self._read(X, reset=False, new=True)
+        device = self._core.device
+        if len(self._core) == 0:
+            place = torch.full((x.shape[0],), -1, device=device)
+        elif self.metric == "precomputed":
+            place = nearest_by_distances(x.to(device), self._core, self.eps)
+        else:
+            assert isinstance(x, Tensor)  # _read gives graphs to "precomputed" alone
+            place = self._nearest_core(x.to(device))
+        labels = torch.cat([self._core_labels, self._core_labels.new_tensor([-1])])[place]
+        return restore(labels.to(x.device))
+
+    def _graph(self, x: Tensor | CSRGraph, eps: float) -> tuple[CSRGraph | Tensor, Tensor | None]:
+        if self.metric == "precomputed" or isinstance(x, CSRGraph):
+            return x, None
+        return self._distinct(x, eps)
+
+    def _read(self, X: Any, *, reset: bool = True, new: bool = False) -> tuple[Any, Tensor | CSRGraph, Restore]:
+        """X as it is indexed by rows, as operators take it, and the way back to its kind of array.
+
+        Args:
+            X: of the user.
+            reset: learn the number of columns from it.
+            new: rows besides those of `fit`, which must have as many columns.
+        """
+        self._check_metric()
+        if isinstance(X, CSRGraph):
+            if self.metric != "precomputed":
+                raise ValueError(f"X: a CSRGraph holds distances and needs metric='precomputed', got {self.metric!r}")
+            self._check_columns(X.shape, reset, new)
+            return X, X, same
+        if is_foreign(X):
+            source, restore = from_foreign("X", X)
+            x = check_features("X", source)
+            if len(source) == 0:
+                raise ValueError(f"X: expected at least one sample, got shape {tuple(source.shape)}")
+            self._check_columns(source.shape, reset, new)
+            return source, x, restore
+        if reset or new:
+            source = validate_data(self, X, reset=reset, accept_sparse="csr" if self._takes_sparse() else False)
+        else:  # of other data than those of `fit`
+            source = validate_data(clone(self), X, accept_sparse="csr" if self._takes_sparse() else False)
+        return source, self._from_sparse(source) if sparse.issparse(source) else from_numpy(source), to_numpy
+
+    def _check_columns(self, shape: tuple[int, ...], reset: bool, new: bool) -> None:
+        if reset:
+            self.n_features_in_ = shape[1]
+        elif new and shape[1] != self.n_features_in_:
+            raise ValueError(f"X: expected {self.n_features_in_} columns as in fit, got shape {tuple(shape)}")
+
     def _from_sparse(self, matrix: Any) -> Tensor | CSRGraph:
-        raise NotImplementedError  # only where _takes_sparse
+        return CSRGraph.from_scipy(matrix if matrix.dtype == "float32" else matrix.astype("float64"))
+
+    def _keep(self, x: Tensor | CSRGraph) -> None:
+        """What `_nearest_core` needs of the fitted samples."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = self.metric == "precomputed"
+        tags.input_tags.sparse = self._takes_sparse()
+        return tags
 
 
-def check_weights(weights: Any, samples: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """[samples] float64, finite.
-
-    Raises:
-        ValueError: if they are not.
-    """
-    if is_foreign(weights):
-        weights = to_numpy(from_foreign("sample_weight", weights)[0])
-    checked = check_array(
-        np.atleast_1d(np.asarray(weights)), ensure_2d=False, dtype=np.float64, input_name="sample_weight"
-    )
-    if checked.shape != (samples,):
-        raise ValueError(f"sample_weight: expected one weight for each of {samples} samples, got shape {checked.shape}")
-    if not checked.any():
-        raise ValueError("sample_weight: expected at least one weight that is not zero")
-    return np.asarray(checked)
-
-
-def weighted_dbscan(
-    graph: CSRGraph | Tensor, eps: float, min_samples: int, weights: np.ndarray[Any, np.dtype[np.float64]]
-) -> DBSCANResult:
-    """DBSCAN whose core points are those with neighbours of total weight >= min_samples.
-
-    `ops.dbscan` counts neighbours. So it gets a graph in which exactly the core points have any: their rows keep their
-    neighbours, at distance 0; other rows leave even self out, by a stored diagonal at distance 1.
-    """
-    ops.dbscan(graph, eps, min_samples)  # for its checks of graph, eps and min_samples
-    near = _neighbors(graph, eps)
-    core = near @ weights >= min_samples
-    i, j = near.nonzero()
-    i, j = i[core[i]], j[core[i]]
-    no_self = np.setdiff1d(np.arange(len(core)), i[i == j])
-    distance = np.repeat(np.array([0, 1], dtype=np.float32), [len(i), len(no_self)])
-    position = np.append(i, no_self), np.append(j, no_self)
-    only_core = CSRGraph.from_scipy(sparse.csr_array((distance, position), shape=near.shape))
-    return ops.dbscan(only_core.to(graph.device), 0.5, 1)
-
-
-def _neighbors(graph: CSRGraph | Tensor, eps: float) -> Any:
-    """[N, N] sparse, 1 where the distance is at most eps; a diagonal that a sparse graph does not store counts."""
-    if isinstance(graph, Tensor):
-        return sparse.csr_array(to_numpy(graph <= torch.tensor(eps, dtype=graph.dtype)).astype(np.float64))
-    matrix = graph.to_scipy().tocoo()
-    near = matrix.data <= matrix.data.dtype.type(eps)
-    implicit = np.setdiff1d(np.arange(graph.shape[0]), matrix.row[matrix.row == matrix.col])
-    position = np.append(matrix.row[near], implicit), np.append(matrix.col[near], implicit)
-    return sparse.csr_array((np.ones(len(position[0])), position), shape=graph.shape)
+def take_rows(graph: CSRGraph, rows: Tensor) -> CSRGraph:
+    """Some rows of a graph, with all its columns."""
+    counts = graph.indptr.diff()[rows]
+    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    shift = (graph.indptr[rows] - indptr[:-1]).repeat_interleave(counts)
+    entries = torch.arange(len(shift), device=shift.device) + shift
+    return CSRGraph(indptr, graph.indices[entries], graph.values[entries], (len(rows), graph.shape[1]))

@@ -9,6 +9,7 @@ from torch import Tensor
 from ise_fast import ops
 from ise_fast._checks import check_choice
 from ise_fast.cluster._graph_clusterer import GraphClusterer
+from ise_fast.cluster._nearest_core import nearest_by_features
 from ise_fast.cluster.arrays import from_numpy
 from ise_fast.types import CSRGraph
 
@@ -19,8 +20,8 @@ class DBSCAN(GraphClusterer):
     Args:
         eps: largest distance of neighbours, >= 0.
         min_samples: neighbours, self included, that make a core sample, >= 1.
-        metric: "euclidean", "sqeuclidean", "cosine", or "precomputed": X is then a square matrix of distances, dense or
-            scipy sparse, in which an entry that is not stored means "not neighbours".
+        metric: "euclidean", "sqeuclidean", "cosine", or "precomputed": X is then a square matrix of distances, dense,
+            scipy sparse or a `CSRGraph`; in the last two an entry that is not stored means "not neighbours".
         algorithm: taken for scikit-learn's sake, as are `leaf_size` and `n_jobs`; the three change no result there and
             nothing here. Threads are torch's (torch.set_num_threads).
         leaf_size: see `algorithm`.
@@ -37,7 +38,8 @@ class DBSCAN(GraphClusterer):
         components_: [n_core_samples, n_features] the core samples.
         n_features_in_: number of columns seen by `fit`.
 
-    The attributes are of the kind and on the device of the input: NumPy, torch, or CuPy.
+    The attributes are of the kind and on the device of the input: NumPy, torch, or CuPy; torch for a `CSRGraph`.
+    `predict` compares features in float32.
 
     Example:
         >>> import numpy as np
@@ -65,22 +67,21 @@ class DBSCAN(GraphClusterer):
         self.leaf_size = leaf_size
         self.n_jobs = n_jobs
 
-    def _distances(self, x: Tensor | CSRGraph) -> CSRGraph | Tensor:
+    def _check_metric(self) -> None:
         check_choice("metric", self.metric, ("euclidean", "sqeuclidean", "cosine", "precomputed"))
-        if self.metric == "precomputed" or isinstance(x, CSRGraph):
-            return x
-        return ops.radius_graph(x, self.eps, metric=self.metric)
+
+    def _distances(self, x: Tensor, eps: float) -> CSRGraph:
+        return ops.radius_graph(x, eps, metric=self.metric)
+
+    def _nearest_core(self, x: Tensor) -> Tensor:
+        return nearest_by_features(self._core_rows, x, self.eps, self.metric)
+
+    def _keep(self, x: Tensor | CSRGraph) -> None:
+        if isinstance(x, Tensor) and self.metric != "precomputed":
+            self._core_rows = x[self._core]
 
     def _takes_sparse(self) -> bool:
         return True
 
     def _from_sparse(self, matrix: Any) -> Tensor | CSRGraph:
-        if self.metric != "precomputed":
-            return from_numpy(matrix.toarray())
-        return CSRGraph.from_scipy(matrix if matrix.dtype == "float32" else matrix.astype("float64"))
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = self.metric == "precomputed"
-        tags.input_tags.sparse = True
-        return tags
+        return from_numpy(matrix.toarray()) if self.metric != "precomputed" else super()._from_sparse(matrix)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ise_fast import ops
-from ise_fast._checks import check_int
+from ise_fast._checks import check_choice, check_int, warn_unless_unit_rows
 from ise_fast.cluster._graph_clusterer import GraphClusterer
+from ise_fast.cluster._nearest_core import nearest_by_jaccard
 from ise_fast.ops.jaccard import distinct_jaccard_graph
-from ise_fast.types import CSRGraph, DBSCANResult
+from ise_fast.types import CSRGraph
 
 
 class JaccardDBSCAN(GraphClusterer):
@@ -21,6 +22,10 @@ class JaccardDBSCAN(GraphClusterer):
         k2: neighbours of the query expansion, 1 (none) or more; at most k1.
         max_pairs: the most pairs within eps that may be stored (see `ise_fast.ops.jaccard_graph`), or `fit` raises
             ValueError. Of samples that are equal, and so have equal distances, only the first few count.
+        metric: "jaccard", or "precomputed": X is then a square matrix of distances, dense, scipy sparse or a `CSRGraph`
+            of `ise_fast.ops.jaccard_graph`; in the last two an entry that is not stored means "not neighbours".
+
+    Weights of samples decide who is a core sample; they do not change distances, as repeating a sample does.
 
     The features are meant to be unit rows; nothing normalises them here, a warning says where they are not. Everything
     but float32 is converted to it.
@@ -31,7 +36,14 @@ class JaccardDBSCAN(GraphClusterer):
         components_: [n_core_samples, n_features] the core samples.
         n_features_in_: number of columns seen by `fit`.
 
-    The attributes are of the kind and on the device of the input: NumPy, torch, or CuPy.
+    The attributes are of the kind and on the device of the input: NumPy, torch, or CuPy; torch for a `CSRGraph`.
+
+    The Jaccard distance of two samples depends on all others, so `predict` has to say what it is for a new row: the
+    encodings of the fitted samples stay as they are, and a new row is encoded over them. Its neighbours are its k1
+    nearest fitted samples, and it is a neighbour of those to which it is at least as near as their own k1-th; if there
+    is none it gets -1. The rest is as for a sample (see `ise_fast.ops.k_reciprocal_encoding`), but that it is no
+    neighbour of itself. So new rows do not see each other, and fitting them all together may give other labels. The
+    fitted X is kept for `predict`, which costs about as much as `fit`.
 
     Example:
         >>> import numpy as np
@@ -43,27 +55,41 @@ class JaccardDBSCAN(GraphClusterer):
     """
 
     def __init__(
-        self, eps: float = 0.6, min_samples: int = 4, k1: int = 30, k2: int = 6, *, max_pairs: int | None = None
+        self,
+        eps: float = 0.6,
+        min_samples: int = 4,
+        k1: int = 30,
+        k2: int = 6,
+        *,
+        max_pairs: int | None = None,
+        metric: str = "jaccard",
     ) -> None:
         self.eps = eps
         self.min_samples = min_samples
         self.k1 = k1
         self.k2 = k2
         self.max_pairs = max_pairs
+        self.metric = metric
 
-    def _distances(self, x: Tensor | CSRGraph) -> CSRGraph:
-        rows, k1, k2 = self._arguments(x)
-        return ops.jaccard_graph(rows, k1, k2, eps=self.eps, max_pairs=self.max_pairs)
+    def _check_metric(self) -> None:
+        check_choice("metric", self.metric, ("jaccard", "precomputed"))
 
-    def _labels(self, x: Tensor | CSRGraph) -> DBSCANResult:
-        rows, k1, k2 = self._arguments(x)
-        graph, twin = distinct_jaccard_graph(
-            rows, k1, k2, eps=self.eps, min_samples=self.min_samples, max_pairs=self.max_pairs
+    def _distances(self, x: Tensor, eps: float) -> CSRGraph:
+        return ops.jaccard_graph(x.float(), *self._widths(x), eps=eps, max_pairs=self.max_pairs)
+
+    def _distinct(self, x: Tensor, eps: float) -> tuple[CSRGraph, Tensor | None]:
+        return distinct_jaccard_graph(
+            x.float(), *self._widths(x), eps=eps, min_samples=self.min_samples, max_pairs=self.max_pairs
         )
-        labels, core_mask = ops.dbscan(graph, self.eps, self.min_samples)
-        return DBSCANResult(labels, core_mask) if twin is None else DBSCANResult(labels[twin], core_mask[twin])
 
-    def _arguments(self, x: Tensor | CSRGraph) -> tuple[Tensor, int, int]:
-        assert isinstance(x, Tensor)  # sparse input is refused before
+    def _widths(self, x: Tensor) -> tuple[int, int]:
         k1 = min(check_int("k1", self.k1, 1), len(x))
-        return x.float(), k1, min(check_int("k2", self.k2, 1, self.k1, "k1"), k1)
+        return k1, min(check_int("k2", self.k2, 1, self.k1, "k1"), k1)
+
+    def _nearest_core(self, x: Tensor) -> Tensor:
+        warn_unless_unit_rows("X", x)
+        return nearest_by_jaccard(self._rows, self._core, x.float(), self.k1, self.k2, self.eps)
+
+    def _keep(self, x: Tensor | CSRGraph) -> None:
+        if isinstance(x, Tensor) and self.metric != "precomputed":
+            self._rows = x.float()

@@ -28,6 +28,7 @@ EXAMPLES = """  {prog}                                             a generated d
   {prog} -d folder --data-dir IMAGES --eps 0.5       your own images
   {prog} --logs-dir RUN --resume auto                go on with a run that was stopped
 """
+EXIT_CODES = "exit codes: 0 done, 1 the run failed, 2 wrong arguments, 128 + n stopped by signal n (130: Ctrl-C)"
 
 _SECTIONS = {"data": DataConfig, "model": ModelConfig, "plan": PlanConfig, "optim": OptimConfig, "run": RunConfig}
 
@@ -155,6 +156,7 @@ def _parser(prog: str, own: Sequence[str | None] = ()) -> Any:
     parser = wording.make_parser(
         prog,
         EXAMPLES,
+        EXIT_CODES,
         usage="%(prog)s [-d DATASET] [--preset NAME] [--config FILE] [flags]",
         description="Train a re-identification embedding without labels, by ISE, Cluster Contrast or another method.",
     )

@@ -19,10 +19,9 @@ OTHERS = ("config", "preset", "help", "version", "print_config")  # flags that a
 # Flags of other programs of this field, and what says the same here.
 ELSEWHERE = {"use-hard": "--memory-mode hard"}
 SWITCH = {"true", "yes", "false", "no"}
-EXIT_CODES = "exit codes: 0 done, 1 the run failed, 2 wrong arguments, 128 + n stopped by signal n (130: Ctrl-C)"
 
 
-def make_parser(prog: str, examples: str, **options: Any) -> Any:
+def make_parser(prog: str, examples: str, exit_codes: str, **options: Any) -> Any:
     """A parser with --version, whose help ends with examples and the exit codes."""
     from jsonargparse import ArgumentParser
 
@@ -30,7 +29,7 @@ def make_parser(prog: str, examples: str, **options: Any) -> Any:
 
     parser = ArgumentParser(
         prog=prog, exit_on_error=False, allow_abbrev=False, formatter_class=help_formatter(),
-        epilog=f"examples:\n{examples.format(prog=prog)}\n{EXIT_CODES}", **options,
+        epilog=f"examples:\n{examples.format(prog=prog)}\n{exit_codes}", **options,
     )  # fmt: skip
     version = f"ise_fast {ise_fast.__version__}"
     parser.add_argument("-V", "--version", action="version", version=version, help="print the version and stop")

@@ -40,7 +40,10 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
-    assert "usage:" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"usage: ise-fast {command} " in text
+    assert "python -m" not in text
+    assert ("signal" in text) == (command == "train")  # of the exit codes
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,9 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["export", "c", "-o", "m.tflite"], "--output: expected a name that ends in .onnx, .pt2, got m.tflite"),
         (["export", "missing.pt", "-o", "m.onnx"], "missing.pt: there is no such file"),
         (["embed", "x"], "the following arguments are required: --checkpoint, -o/--output"),
+        (["train", "--eps", "far"], "ise-fast train: error: --eps: expected a number, got 'far'"),
+        (["evaluate"], "ise-fast evaluate: error: --checkpoint: expected the path of a checkpoint, got none"),
+        (["report", "missing"], "ise-fast report: error: "),
     ],
 )
 def test_one_line_says_what_is_wrong(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 import ise_fast
 from ise_fast.engine import presets, run_images
-from ise_fast.engine.config import _SECTIONS, TrainConfig, parse, to_yaml
+from ise_fast.engine.config import _SECTIONS, EXIT_CODES, TrainConfig, parse, to_yaml
 from ise_fast.engine.errors import UsageError
-from ise_fast.engine.wording import EXIT_CODES
 from ise_fast.evaluate import main as evaluate_main
 from ise_fast.methods import METHODS
 from ise_fast.train import main
