@@ -75,10 +75,12 @@ class TrainingBatches:
         indices = self.sampler.batch(iteration)
         share = self.world.share(len(indices))
         images = self.store.batch(indices[share])
-        generator = torch.Generator().manual_seed(_mix(self.sampler.seed, self.sampler.epoch, iteration))
+        epoch, seed = self.sampler.epoch, self.sampler.seed
+        generator = torch.Generator().manual_seed(_mix(seed, epoch, iteration))
         parameters = self.augment.draw(len(indices), self.store.size, generator).slice(share.start, share.stop)
         index = torch.as_tensor(indices)
-        batch = Batch(index, self.labels[index], None if self.cams is None else self.cams[index], self.sampler.epoch)
+        cams = None if self.cams is None else self.cams[index]
+        batch = Batch(index, self.labels[index], cams, epoch, seed=_mix(seed, epoch, iteration, 1))
         if self.world.device.type == "cpu":
             return _Loaded(self._augment(images, parameters), None, batch)
         if images.device.type == "cpu":

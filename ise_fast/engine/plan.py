@@ -31,7 +31,10 @@ def make_plan(config: TrainConfig) -> Plan:
     flat = config.flat()
     try:
         method = find_method(config.plan.method)
-        source = find_labels(config.plan.labels or method.labels)
+        labels = config.plan.labels or method.labels
+        if method.fixed_labels and labels != method.labels:
+            raise ValueError(f"--labels: {config.plan.method} takes only its own, {method.labels}, got {labels}")
+        source = find_labels(labels)
         settings = read_settings(method.settings, flat)
         labeller = source.make(read_settings(source.settings, flat), config.run.seed)
         return Plan(method, settings, labeller, method.objective(settings))

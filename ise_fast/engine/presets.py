@@ -92,6 +92,65 @@ _MSMT_SPCL: _Values = {**_MARKET_SPCL, "dataset": "msmt17", "iters": 800}
 _PERSONX: _Values = {"dataset": "personx", "eps": 0.7, "momentum": 0.1}
 _VERI: _Values = {"dataset": "veri776", "height": 224, "width": 224, "eps": 0.6, "momentum": 0.1}
 
+# Images in random order, SGD: MMCL (Wang & Zhang, CVPR 2020), BUC (Lin et al., AAAI 2019), SoftSim (Lin et al., CVPR
+# 2020), whose schedule is not known to us: BUC's first step, and as long again and again with soft targets.
+_SHUFFLED: _Values = {
+    **{name: _MARKET_ISE[name] for name in ("dataset", "arch", "pretrained", "height", "width", "weight_decay")},
+    "num_instances": 1,
+    "iters": 0,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "backbone_lr": 0.1,
+    "sgd_momentum": 0.9,
+    "nesterov": True,
+    "momentum": 0.5,
+}
+_MARKET_MMCL: _Values = {
+    **_SHUFFLED,
+    "method": "mmcl",
+    "batch_size": 128,
+    "bn_chunk": 128,
+    "epochs": 60,
+    "milestones": "40",
+    "momentum_epochs": 60,
+    "single_epochs": 6,
+    "similarity": 0.6,
+    "candidates": 10,
+    "delta": 5.0,
+    "hard_share": 0.01,
+}
+_MARKET_BUC: _Values = {
+    **_SHUFFLED,
+    "method": "buc",
+    "features": 2048,
+    "batch_size": 16,
+    "bn_chunk": 16,
+    "epochs": 58,
+    "milestones": "16",
+    "reset_optimizer": True,
+    "erase": 0.0,
+    "temp": 0.1,
+    "dropout": 0.5,
+    "first_epochs": 20,
+    "step_epochs": 2,
+    "merge_share": 0.05,
+    "size_penalty": 0.003,
+}
+_MARKET_SOFTSIM: _Values = {
+    **_SHUFFLED,
+    "method": "softsim",
+    "batch_size": 16,
+    "bn_chunk": 16,
+    "epochs": 60,
+    "milestones": "16",
+    "reset_optimizer": True,
+    "temp": 0.1,
+    "hard_epochs": 20,
+    "similar": 8,
+    "own_share": 0.6,
+    "camera_penalty": 0.02,
+}
+
 # Small enough for two CPU cores: about two minutes. A network without pretrained weights learns from few images: a
 # larger learning rate, and a memory that moves slowly, because its first clusters mix people.
 _SYNTHETIC: _Values = {
@@ -135,6 +194,9 @@ _PRESETS: dict[str, _Values] = {
     "market1501-cluster-contrast": _MARKET_CONTRAST,
     "market1501-cluster-contrast-v1": {**_MARKET_CONTRAST, **_FIRST_VERSION, "eps": 0.4},
     "market1501-spcl": _MARKET_SPCL,
+    "market1501-mmcl": _MARKET_MMCL,
+    "market1501-buc": _MARKET_BUC,
+    "market1501-softsim": _MARKET_SOFTSIM,
     "msmt17-ise": _MSMT_ISE,
     "msmt17-ise-gem": {**_MSMT_ISE, "pooling_type": "gem"},
     "msmt17-ise-baseline": {**_MSMT_ISE, **_BASELINE},
@@ -143,6 +205,7 @@ _PRESETS: dict[str, _Values] = {
     "msmt17-cluster-contrast": _MSMT_CONTRAST,
     "msmt17-cluster-contrast-v1": {**_MSMT_CONTRAST, **_FIRST_VERSION, "eps": 0.7},
     "msmt17-spcl": _MSMT_SPCL,
+    "msmt17-mmcl": {**_MARKET_MMCL, "dataset": "msmt17"},
     "personx": {**_MARKET_ISE, **_PERSONX},
     "veri776": {**_MARKET_ISE, **_VERI},
     "folder": {**_MARKET_ISE, "dataset": "folder", "eps": 0.6},

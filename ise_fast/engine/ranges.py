@@ -21,6 +21,8 @@ _COUNTS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("height", "width"), (1, 65535)),
     "clusters": (0, MOST),
     "kmeans_iters": (1, MOST),
+    **dict.fromkeys(("similar", "candidates", "momentum_epochs", "first_epochs", "step_epochs"), (1, MOST)),
+    **dict.fromkeys(("hard_epochs", "single_epochs"), (0, MOST)),
     "workers": (0, 1024),
     "seed": (0, 2**63 - 1),  # torch's generators take 64 bits, other libraries 63
 }
@@ -35,6 +37,11 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     # The gradient has 1 / temperature, and Adam its square.
     **dict.fromkeys(("temp", "lp_temp"), (_FLOAT32**-0.5, _FLOAT32)),
     "eps": (0.0, 2.0),  # distances of unit rows
+    "own_share": (0.0, 1.0),
+    "similarity": (-1.0, 1.0),
+    **dict.fromkeys(("hard_share", "merge_share"), (math.ulp(0.0), 1.0)),
+    "dropout": (0.0, math.nextafter(1.0, 0.0)),
+    **dict.fromkeys(("camera_penalty", "size_penalty", "delta"), (0.0, _FLOAT32)),
 }
 
 

@@ -174,6 +174,11 @@ class TrainState:
             found = places(saved, now)
         if found is None or len(now) <= len(saved):
             raise _other_images(len(saved), len(now))
+        if not self.labeller.grows:
+            raise UsageError(
+                f"--resume: {len(now) - len(saved)} images were added, and these --labels go on from those of each "
+                "image; take the old images, or start a new run in another --logs-dir"
+            )
         log.warning("%d images were added to the %d of the run: clustered anew", len(now) - len(saved), len(saved))
         if labels is not None:
             with _part("labels"):

@@ -31,6 +31,9 @@ class Labeller:
     reads_features: bool = True
     """Without, none are extracted and it gets a row of zeros for each image."""
 
+    grows: bool = True
+    """Whether images may be added when a run is resumed: not where the state knows each image by its place."""
+
     def due(self, epoch: int) -> bool:
         """Whether there are new labels at the start of this epoch; else labels and memory of the one before go on."""
         return True
@@ -146,6 +149,7 @@ class Method:
     memory: Callable[[Any, int], Memory]  # from the settings and the width of a feature
     objective: Callable[[Any], Objective[Any]]  # from the settings
     labels: str = "dbscan"  # where its labels come from unless --labels says otherwise
+    fixed_labels: bool = False  # --labels cannot say otherwise
     # K images of each cluster; K, and one of an image that is alone; or images in random order
     sampler: Literal["pk", "pk-singles", "shuffle"] = "pk"
     # What batches are balanced over in place of labels, from labels [N] and cameras [N] or None on the CPU

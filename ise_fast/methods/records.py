@@ -19,6 +19,7 @@ class PseudoLabels:
     groups: Tensor | None = None  # [N] int64, what batches are balanced over, -1: not drawn; None: the labels
     figures: dict[str, float] = field(default_factory=dict)  # for the epoch's record, named in `Labeller.figures`
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    similar: Tensor | None = None  # [N, k] int64: images that are further targets of each image
 
     @property
     def sizes(self) -> Tensor:
@@ -48,8 +49,9 @@ class PseudoLabels:
 
     def cpu(self) -> PseudoLabels:
         """The same with tensors on the CPU: they travel between processes and into checkpoints."""
-        centroids, groups = (None if part is None else part.cpu() for part in (self.centroids, self.groups))
-        return replace(self, labels=self.labels.cpu(), centroids=centroids, groups=groups)
+        parts = (self.centroids, self.groups, self.similar)
+        centroids, groups, similar = (None if part is None else part.cpu() for part in parts)
+        return replace(self, labels=self.labels.cpu(), centroids=centroids, groups=groups, similar=similar)
 
 
 class NoLabels(ValueError):
@@ -81,6 +83,7 @@ class Batch(NamedTuple):
     cams: Tensor | None  # [B] int64; None: not known
     epoch: int = 0  # of the run, from 0
     mix: Mix | None = None
+    seed: int = 0  # for what is drawn in the loss: follows from the run's seed, the epoch and the iteration
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The same with `function` of every tensor."""
@@ -95,6 +98,7 @@ class LossOutput(NamedTuple):
     loss: Tensor  # scalar; its gradient trains the network
     parts: tuple[Tensor, ...] = ()  # scalars, as named in `Objective.parts`
     supports: Tensor | None = None  # [B, k, d] further rows for the memory
+    rows: Tensor | None = None  # [B, d] what the memory follows, where it is not the features
 
 
 class Need(NamedTuple):

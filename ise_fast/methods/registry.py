@@ -8,18 +8,38 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ise_fast._words import hint
+from ise_fast.methods.bottom_up_labels import BOTTOM_UP
+from ise_fast.methods.buc import BUC
 from ise_fast.methods.cluster_contrast import CLUSTER_CONTRAST
 from ise_fast.methods.dbscan_labels import DBSCAN
+from ise_fast.methods.instance_labels import INSTANCES
 from ise_fast.methods.interface import LabelSource, Method
 from ise_fast.methods.ise import ISE
 from ise_fast.methods.kmeans_labels import KMEANS
+from ise_fast.methods.mmcl import MMCL
 from ise_fast.methods.self_paced_labels import SELF_PACED
+from ise_fast.methods.similar_labels import SIMILAR
+from ise_fast.methods.softsim import SOFTSIM
 from ise_fast.methods.spcl import SPCL
 
 EntryT = TypeVar("EntryT", Method, LabelSource)
 
-METHODS: dict[str, Method] = {"ise": ISE, "cluster-contrast": CLUSTER_CONTRAST, "spcl": SPCL}
-LABELS: dict[str, LabelSource] = {"dbscan": DBSCAN, "kmeans": KMEANS, "self-paced": SELF_PACED}
+METHODS: dict[str, Method] = {
+    "ise": ISE,
+    "cluster-contrast": CLUSTER_CONTRAST,
+    "spcl": SPCL,
+    "mmcl": MMCL,
+    "buc": BUC,
+    "softsim": SOFTSIM,
+}
+LABELS: dict[str, LabelSource] = {
+    "dbscan": DBSCAN,
+    "kmeans": KMEANS,
+    "self-paced": SELF_PACED,
+    "bottom-up": BOTTOM_UP,
+    "similar": SIMILAR,
+    "instances": INSTANCES,
+}
 
 
 def register_method(name: str, method: Method) -> None:

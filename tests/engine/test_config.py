@@ -14,6 +14,7 @@ from ise_fast.engine.errors import UsageError
 from ise_fast.evaluate import main as evaluate_main
 from ise_fast.methods import METHODS
 from ise_fast.train import main
+from tests.engine.test_shuffled_presets import SHUFFLED
 
 # The other side of each range: what works must go on working.
 BOUNDS = "--eps 0.999 --momentum 1 --clip-grad .inf --seed 9223372036854775807 --temp 1e-3 --lp-weight 0"
@@ -211,7 +212,7 @@ def test_small_presets(name: str) -> None:
 
 
 def test_every_preset_has_its_numbers_here() -> None:
-    assert set(presets.names()) == PUBLISHED.keys() | SMALL.keys() | SPCL.keys()
+    assert set(presets.names()) == PUBLISHED.keys() | SMALL.keys() | SPCL.keys() | SHUFFLED.keys()
 
 
 @pytest.mark.parametrize("name", SPCL)

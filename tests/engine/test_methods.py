@@ -19,6 +19,12 @@ RUNS = {
     "spcl on k-means": "--labels kmeans --clusters 8",
     "ise on self-paced": "--labels self-paced --eps-gap 0.05",
     "cluster-contrast on k-means": "--labels kmeans --clusters 8 --memory-mode kalman",
+    "mmcl": "--hard-share 0.05 --single-epochs 1 --momentum-epochs 2",
+    "buc": "--first-epochs 1 --step-epochs 1 --merge-share 0.2",
+    "buc before its first merging": "--first-epochs 2",
+    "cluster-contrast on bottom-up": "--labels bottom-up --first-epochs 1 --merge-share 0.3",
+    "softsim": "--hard-epochs 1 --similar 3",
+    "softsim with hard labels": "--hard-epochs 2",
 }
 
 
