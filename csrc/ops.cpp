@@ -28,6 +28,20 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
       "Tensor core_mask)");
   m.def("dbscan_dense(Tensor graph, float eps, int min_samples) -> (Tensor labels, Tensor core_mask)");
 
+  // The same on a part of the rows, while blocks of other processes' rows go by; CPU only (ise_fast/sharded)
+  m.def("pattern_products(Tensor x, Tensor y, Tensor indptr, Tensor indices, str kind) -> Tensor");
+  m.def("softmax_rows(Tensor product, Tensor indptr) -> Tensor");
+  m.def("reciprocal_bits(Tensor nn, int begin, int end, int width) -> Tensor");
+  m.def("expanded_sets(Tensor nn, Tensor bits, int width, int begin, int end) -> (Tensor indptr, Tensor indices)");
+  m.def(
+      "average_rows(Tensor indptr, Tensor indices, Tensor values, Tensor neighbours) -> (Tensor indptr, Tensor "
+      "indices, "
+      "Tensor values)");
+  m.def(
+      "jaccard_pairs(Tensor a_indptr, Tensor a_indices, Tensor a_values, Tensor b_indptr, Tensor b_indices, Tensor "
+      "b_values, bool same, float eps, int max_pairs) -> (Tensor indptr, Tensor indices, Tensor values)");
+  m.def("unite_(Tensor(a!) parent, Tensor first, Tensor second) -> ()");
+
   // Support samples and the ISE loss
   m.def("nearest_centroids(Tensor features, Tensor centroids, Tensor labels, int k) -> (Tensor, Tensor)");
   m.def(

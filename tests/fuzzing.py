@@ -78,6 +78,45 @@ def _dbscan_dense(rng: random.Random) -> Arguments:
     return {"graph": (x[:, None] - x).norm(dim=2), "eps": rng.choice([0.0, 0.3]), "min_samples": rng.choice([1, 3])}
 
 
+def _pattern(rng: random.Random) -> Arguments:
+    x, nn = _table(rng)
+    k = nn.shape[1]
+    pattern = {"indptr": torch.arange(0, nn.numel() + 1, k), "indices": nn.flatten().int()}
+    return {"x": x, "y": x.clone(), **pattern, "kind": rng.choice(["dot", "sqeuclidean"])}
+
+
+def _softmax(rng: random.Random) -> Arguments:
+    a = _pattern(rng)
+    return {"product": OPERATORS.pattern_products(**{**a, "kind": "dot"}), "indptr": a["indptr"]}
+
+
+def _bits(rng: random.Random) -> Arguments:
+    nn = _table(rng)[1].int()
+    return {"nn": nn, "begin": rng.choice([0, 1]), "end": len(nn), "width": rng.choice([1, nn.shape[1]])}
+
+
+def _expanded(rng: random.Random) -> Arguments:
+    a = _bits(rng)
+    return {"nn": a["nn"], "bits": OPERATORS.reciprocal_bits(**{**a, "begin": 0}), "width": a["width"], "begin": 0,
+            "end": rng.choice([0, len(a["nn"])])}  # fmt: skip
+
+
+def _average(rng: random.Random) -> Arguments:
+    v = _encoding(rng)
+    return {**v, "neighbours": _integers(rng, len(v["indptr"]) - 1, 5, 2).int()}
+
+
+def _jaccard_pairs(rng: random.Random) -> Arguments:
+    a, b, same = _encoding(rng), _encoding(rng), rng.random() < 0.5
+    sides = {f"a_{k}": x for k, x in a.items()} | {f"b_{k}": x.clone() for k, x in (a if same else b).items()}
+    return {**sides, "same": same, "eps": rng.choice([0.0, 0.5, 0.9]), "max_pairs": 10**6}
+
+
+def _unite(rng: random.Random) -> Arguments:
+    n = rng.choice([1, 9])
+    return {"parent": torch.arange(n).int(), "first": _integers(rng, n, 4).int(), "second": _integers(rng, n, 4).int()}
+
+
 def _nearest(rng: random.Random) -> Arguments:
     f, c, y = _head(rng)
     return {"features": f, "centroids": c, "labels": y, "k": rng.randint(1, len(c) - 1)}
@@ -203,6 +242,13 @@ EXAMPLES: dict[str, Callable[[random.Random], Arguments]] = {
     "jaccard_graph": _jaccard_graph,
     "dbscan": _dbscan,
     "dbscan_dense": _dbscan_dense,
+    "pattern_products": _pattern,
+    "softmax_rows": _softmax,
+    "reciprocal_bits": _bits,
+    "expanded_sets": _expanded,
+    "average_rows": _average,
+    "jaccard_pairs": _jaccard_pairs,
+    "unite_": _unite,
     "nearest_centroids": _nearest,
     "support_samples": _supports,
     "support_samples_backward": _supports_backward,

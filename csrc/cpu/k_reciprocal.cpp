@@ -9,7 +9,6 @@
 
 #include <vector>
 
-#include "../math/exp.h"
 #include "exact_distance.h"
 #include "nearby.h"
 #include "operator.h"
@@ -55,24 +54,6 @@ std::vector<double> inner_products(const Tensor& x, const Csr& star) {
   return product;
 }
 
-// Softmax of -(2 - 2 x_i.x_j) over each row. The maximum is subtracted in float64, so the exponent is never infinite
-// minus infinite; the float32 numerators are added in float64, in ascending column order.
-void softmax_rows(const std::vector<double>& product, const Csr& star, float* v) {
-  parallel_rows(star.rows, [&](const auto& for_rows) {
-    for_rows([&](int64_t i) {
-      const int64_t begin = star.indptr[i], end = star.indptr[i + 1];
-      if (begin == end) return;
-      const double best = *std::max_element(product.begin() + begin, product.begin() + end);
-      double sum = 0.0;
-      for (int64_t p = begin; p < end; ++p) {
-        v[p] = exp_nonpositive(static_cast<float>(2.0 * (product[p] - best)));
-        sum += v[p];
-      }
-      for (int64_t p = begin; p < end; ++p) v[p] = static_cast<float>(v[p] / sum);
-    });
-  });
-}
-
 void check_finite(const Tensor& x, const char* name) {
   const int64_t d = x.size(1);
   const auto* feature = x.const_data_ptr<float>();
@@ -92,7 +73,9 @@ CsrTensors k_reciprocal_encoding(const Tensor& features, const Tensor& neighbour
   const Lists full = reciprocal_sets(neighbour.data(), rows, k1, k1);
   const Lists half = reciprocal_sets(neighbour.data(), rows, k1, half_width(k1));
   const CsrTensors v = expanded_sets(x, nn, full, half);
-  softmax_rows(inner_products(x, view(v)), view(v), std::get<2>(v).mutable_data_ptr<float>());
+  const std::vector<double> product = inner_products(x, view(v));
+  softmax_rows(product.data(), std::get<0>(v).const_data_ptr<int64_t>(), rows,
+               std::get<2>(v).mutable_data_ptr<float>());
   // Not an expansion by one row: a row need not be its own nearest neighbour.
   return k2 == 1 ? v : query_expansion(x, nn, neighbour.data(), view(v), k2);
 }

@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "../math/exp.h"
 #include "../math/k_reciprocal.h"
 #include "csr.h"
 
@@ -86,6 +87,24 @@ inline CsrTensors expanded_sets(const Tensor& x, const Tensor& nn, const Lists& 
       std::sort(sink.indices.begin() + start, sink.indices.end());
       sink.values.resize(sink.indices.size());
     };
+  });
+}
+
+// Softmax of -(2 - 2 x_i.x_j) over each row, from the inner products. The maximum is subtracted in float64, so the
+// exponent is never infinite minus infinite; the float32 numerators are added in float64, in ascending column order.
+inline void softmax_rows(const double* product, const int64_t* indptr, int64_t rows, float* v) {
+  parallel_rows(rows, [&](const auto& for_rows) {
+    for_rows([&](int64_t i) {
+      const int64_t begin = indptr[i], end = indptr[i + 1];
+      if (begin == end) return;
+      const double best = *std::max_element(product + begin, product + end);
+      double sum = 0.0;
+      for (int64_t p = begin; p < end; ++p) {
+        v[p] = exp_nonpositive(static_cast<float>(2.0 * (product[p] - best)));
+        sum += v[p];
+      }
+      for (int64_t p = begin; p < end; ++p) v[p] = static_cast<float>(v[p] / sum);
+    });
   });
 }
 

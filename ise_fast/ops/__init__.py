@@ -1,5 +1,6 @@
 """The operators: torch tensors in and out, CPU or CUDA, compiled."""
 
+import ise_fast.ops.shards  # noqa: F401 - fake rules of internal operators
 from ise_fast.ops.dbscan import dbscan
 from ise_fast.ops.groups import group_members, group_nce_loss, refresh_groups_
 from ise_fast.ops.jaccard import jaccard_distance, jaccard_graph, k_reciprocal_encoding

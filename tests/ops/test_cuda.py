@@ -77,9 +77,15 @@ def assert_same_bits(name: str, found: list[Tensor], expected: list[Tensor]) -> 
         torch.testing.assert_close(a.cpu(), b.cpu(), rtol=0, atol=0, equal_nan=True, msg=lambda m: f"{name}: {m}")
 
 
+# Operators on a part of the rows, which run on the CPU wherever their tensors are (ise_fast/ops/shards.py).
+ON_CPU = {
+    "pattern_products", "softmax_rows", "reciprocal_bits", "expanded_sets", "average_rows", "jaccard_pairs", "unite_",
+}  # fmt: skip
+
+
 def test_every_operator_is_here(cases: Cases) -> None:
     names = [name.split("::") for name in torch._C._dispatch_get_all_op_names()]
-    assert set(cases) == {name.split(".")[0] for library, name in names if library == "ise_fast"}
+    assert set(cases) == {name.split(".")[0] for library, name in names if library == "ise_fast"} - ON_CPU
 
 
 def test_repeated_runs_and_all_devices_give_the_same_bits(cases: Cases) -> None:

@@ -1,0 +1,154 @@
+"""Internal operators on a part of the rows, for `ise_fast.sharded`: compiled for the CPU.
+
+Tensors of a GPU are answered there too: products by torch, in the same order and so with the same bits; the rest, which
+is little work beside the neighbours, on the CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
+from ise_fast.ops._fake import register_fake
+
+Csr = tuple[Tensor, Tensor, Tensor]
+
+LANES = 32  # csrc/math/dot.h
+PIECE = 1 << 22  # float64 numbers that torch's products hold at once, several times
+
+
+def pattern_products(x: Tensor, y: Tensor, indptr: Tensor, indices: Tensor, kind: str) -> Tensor:
+    """x_i . y_j, or |x_i - y_j|^2, for every entry (i, j) of a pattern: the float64 numbers of csrc/math/distance.h.
+
+    Args:
+        x: [n, d] float32.
+        y: [m, d] float32.
+        indptr: [n + 1] int64.
+        indices: [nnz] int32, rows of y.
+        kind: dot or sqeuclidean.
+
+    Returns:
+        [nnz] float64.
+    """
+    if x.device.type == "cpu":
+        out: Tensor = torch.ops.ise_fast.pattern_products(x, y, indptr, indices, kind)
+        return out
+    row = torch.arange(len(x), device=x.device).repeat_interleave(indptr.diff())
+    return products_by_torch(x, y, row, indices.long(), kind)
+
+
+def products_by_torch(x: Tensor, y: Tensor, row: Tensor, column: Tensor, kind: str) -> Tensor:
+    """The same by torch's elementwise operators, on any device: lanes added in order, then folded (csrc/math/dot.h)."""
+    out = torch.empty(len(row), dtype=torch.float64, device=x.device)
+    piece = max(1, PIECE // max(x.shape[1], LANES))
+    for start in range(0, len(row), piece):
+        a, b = x[row[start : start + piece]].double(), y[column[start : start + piece]].double()
+        terms = a * b if kind == "dot" else (a - b).square()
+        lanes = torch.zeros((len(terms), LANES), dtype=torch.float64, device=x.device)
+        for begin in range(0, terms.shape[1], LANES):
+            part = terms[:, begin : begin + LANES]
+            lanes[:, : part.shape[1]] += part
+        while lanes.shape[1] > 1:
+            half = lanes.shape[1] // 2
+            lanes = lanes[:, :half] + lanes[:, half:]
+        out[start : start + piece] = lanes[:, 0]
+    return out
+
+
+def on_cpu(name: str, *arguments: Any) -> Any:
+    """An operator's result on the CPU, whatever device the tensors come from."""
+    moved = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]
+    return getattr(torch.ops.ise_fast, name)(*moved)
+
+
+def softmax_rows(product: Tensor, indptr: Tensor) -> Tensor:
+    """[nnz] float32: softmax of 2 (product - largest) over each row, as `k_reciprocal_encoding` computes it."""
+    out: Tensor = on_cpu("softmax_rows", product, indptr)
+    return out
+
+
+def reciprocal_bits(nn: Tensor, begin: int, end: int, width: int) -> Tensor:
+    """[end - begin, ceil(width / 8)] uint8: bit r of row i says whether its r-th neighbour has i among its first
+    `width`, for nn [N, k1] int32."""
+    out: Tensor = on_cpu("reciprocal_bits", nn, begin, end, width)
+    return out
+
+
+def expanded_sets(nn: Tensor, bits: Tensor, width: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
+    """R*(i) of rows begin to end as (indptr, indices); bits: `reciprocal_bits` of all rows at half the width."""
+    indptr, indices = on_cpu("expanded_sets", nn, bits, width, begin, end)
+    return indptr, indices
+
+
+def average_rows(v: Csr, neighbours: Tensor) -> Csr:
+    """Row i: the mean of the rows of v that neighbours [n, k2] int32 names, added in that order, divided once."""
+    out: Csr = on_cpu("average_rows", *v, neighbours)
+    return out
+
+
+def jaccard_pairs(a: Csr, b: Csr, *, same: bool, eps: float, max_pairs: int) -> Csr:
+    """Pairs of rows of two encodings with Jaccard distance <= eps, columns rows of b; same: b is a."""
+    out: Csr = on_cpu("jaccard_pairs", *a, *b, same, eps, max_pairs)
+    return out
+
+
+def unite_(parent: Tensor, first: Tensor, second: Tensor) -> None:
+    """Unites first[e] with second[e], on the CPU: in the end parent [N] int32 holds the smallest row of each set."""
+    torch.ops.ise_fast.unite_(parent, first, second)
+
+
+def _fake_csr(rows: Any, like: Tensor, dtype: torch.dtype) -> Csr:
+    nnz = torch.library.get_ctx().new_dynamic_size()
+    return (
+        like.new_empty(rows + 1, dtype=torch.int64),
+        like.new_empty(nnz, dtype=torch.int32),
+        like.new_empty(nnz, dtype=dtype),
+    )
+
+
+@register_fake("pattern_products")
+def _(x: Tensor, y: Tensor, indptr: Tensor, indices: Tensor, kind: str) -> Tensor:
+    return x.new_empty(indices.shape[0], dtype=torch.float64)
+
+
+@register_fake("softmax_rows")
+def _(product: Tensor, indptr: Tensor) -> Tensor:
+    return product.new_empty(product.shape[0], dtype=torch.float32)
+
+
+@register_fake("reciprocal_bits")
+def _(nn: Tensor, begin: int, end: int, width: int) -> Tensor:
+    return nn.new_empty((end - begin, (width + 7) // 8), dtype=torch.uint8)
+
+
+@register_fake("expanded_sets")
+def _(nn: Tensor, bits: Tensor, width: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
+    return _fake_csr(end - begin, nn, torch.float32)[:2]
+
+
+@register_fake("average_rows")
+def _(indptr: Tensor, indices: Tensor, values: Tensor, neighbours: Tensor) -> Csr:
+    return _fake_csr(neighbours.shape[0], indptr, torch.float32)
+
+
+@register_fake("jaccard_pairs")
+def _(
+    a_indptr: Tensor,
+    a_indices: Tensor,
+    a_values: Tensor,
+    b_indptr: Tensor,
+    b_indices: Tensor,
+    b_values: Tensor,
+    same: bool,
+    eps: float,
+    max_pairs: int,
+) -> Csr:
+    return _fake_csr(a_indptr.shape[0] - 1, a_indptr, torch.float32)
+
+
+@register_fake("unite_")
+def _(parent: Tensor, first: Tensor, second: Tensor) -> None:
+    pass

@@ -1,0 +1,93 @@
+"""1, 2, 3 and 4 gloo processes against the operators on all rows: every stage, `==`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ise_fast import ops
+from ise_fast.methods import cluster_centroids
+from ise_fast.ops.jaccard import encode
+from tests.sharded.shapes import Case, cases
+
+SIZE = 4
+CASES = cases()
+Answers = list[dict[tuple[str, int], dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """What each process found: started once, importing torch is most of the work."""
+    folder = tmp_path_factory.mktemp("processes")
+    command = [sys.executable, str(Path(__file__).parent / "worker.py"), str(folder)]
+    runs = [
+        subprocess.Popen([*command, str(rank), str(SIZE)], stderr=subprocess.PIPE, text=True) for rank in range(SIZE)
+    ]
+    for run in runs:
+        _, err = run.communicate()
+        assert run.returncode == 0, err
+    return [torch.load(folder / f"answers-{rank}.pt") for rank in range(SIZE)]
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, dict[str, Any]]:
+    return {name: of_one_process(case) for name, case in CASES.items()}
+
+
+@pytest.mark.filterwarnings("ignore::ise_fast.types.NotUnitRowsWarning")
+def of_one_process(case: Case) -> dict[str, Any]:
+    settings, k1 = case.settings, min(case.settings.k1, len(case.x))
+    k2 = min(settings.k2, k1)
+    nn, v = encode(case.x, k1, k2)
+    graph = ops.jaccard_graph(case.x, k1, k2, eps=settings.eps)
+    labels, core = ops.dbscan(graph, settings.eps, settings.min_samples)
+    return {
+        "nn": nn.int(), "v": v, "graph": (graph.indptr, graph.indices, graph.values), "labels": labels, "core": core,
+        "centroids": cluster_centroids(case.x, labels),
+    }  # fmt: skip
+
+
+def whole(parts: list[Any]) -> list[Tensor]:
+    """Rows of all processes: of a tensor, or of a sparse matrix."""
+    if isinstance(parts[0], Tensor):
+        return [torch.cat(parts)]
+    lengths = torch.cat([indptr.diff() for indptr, _, _ in parts])
+    indptr = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    return [indptr, torch.cat([indices for _, indices, _ in parts]), torch.cat([values for _, _, values in parts])]
+
+
+@pytest.mark.parametrize("world", range(1, SIZE + 1))
+@pytest.mark.parametrize("name", CASES)
+def test_every_stage(name: str, world: int, answers: Answers, expected: dict[str, dict[str, Any]]) -> None:
+    own = [answers[rank][name, world] for rank in range(world)]
+    for stage in ("nn", "v", "graph", "labels", "core"):
+        theirs = whole([expected[name][stage]])
+        for ours, one in zip(whole([part[stage] for part in own]), theirs, strict=True):
+            assert ours.dtype == one.dtype
+            assert ours.equal(one), stage
+    assert all(part["centroids"].equal(expected[name]["centroids"]) for part in own)
+
+
+def test_the_cases_try_what_they_say(expected: dict[str, dict[str, Any]]) -> None:
+    def noise(name: str) -> int:
+        return int((expected[name]["labels"] < 0).sum())
+
+    def border(name: str) -> int:
+        return int(((expected[name]["labels"] >= 0) & ~expected[name]["core"]).sum())
+
+    assert noise("ties") > 5
+    assert border("ties") > 5
+    own = torch.arange(len(CASES["copies"].x))[:, None]
+    assert int((expected["copies"]["nn"] != own).all(1).sum()) > 100  # rows crowded out of their own lists
+    largest = torch.bincount(expected["one giant cluster"]["labels"] + 1)[1:].max()
+    assert int(largest) > 600
+    assert border("hubs") > 5
+    assert len(expected["hubs"]["graph"][1]) > 0.3 * 400**2
+    assert CASES["unequal shares"].bounds(4) == [0, 10, 10, 912, 1003]
+    assert CASES["fewer rows than processes"].bounds(4) == [0, 0, 1, 2, 3]

@@ -1,0 +1,54 @@
+"""One of several processes over gloo: `python worker.py FOLDER RANK SIZE`. Answers for all cases go to FOLDER."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from ise_fast.sharded import HeldRows, Peers, cluster, jaccard_rows
+from ise_fast.sharded.centroids import shared_centroids
+from ise_fast.sharded.encoding import encode_own
+from ise_fast.sharded.neighbours import own_neighbours
+from tests.sharded.shapes import Case, cases
+
+
+def answer(case: Case, group: dist.ProcessGroup | None, rank: int, size: int) -> dict[str, Any]:
+    low, high = case.bounds(size)[rank : rank + 2]
+    features = HeldRows("x", case.x[low:high].clone(), Peers(group))
+    settings = case.settings
+    k1 = min(settings.k1, features.rows)
+    nn = own_neighbours(features, k1)
+    v = encode_own(features, nn, min(settings.k2, k1))
+    graph = jaccard_rows(features, settings, settings.eps)
+    labels, core = cluster(features, settings)
+    return {
+        "nn": nn, "v": v, "graph": (graph.indptr, graph.indices, graph.values), "labels": labels, "core": core,
+        "centroids": shared_centroids(features, labels),
+    }  # fmt: skip
+
+
+def main() -> None:
+    folder, rank, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    groups = {world: dist.new_group(list(range(world))) for world in range(1, size + 1)}
+    answers = {}
+    for name, case in cases().items():
+        for world in range(1, size + 1):
+            if rank < world:
+                answers[name, world] = answer(case, groups[world] if world > 1 else None, rank, world)
+    torch.save(answers, folder / f"answers-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
