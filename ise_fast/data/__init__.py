@@ -3,6 +3,7 @@
 from .base import DatasetError, DatasetWarning, ReIDDataset, Split, UnlabelledSplit
 from .decode import read_image
 from .images import ImageStore, open_images
+from .mixing import Mixing, MixParameters
 from .registry import DATASETS, load_dataset
 from .sampler import PKSampler
 from .shuffle_sampler import ShuffleSampler
@@ -17,6 +18,8 @@ __all__ = [
     "DatasetError",
     "DatasetWarning",
     "ImageStore",
+    "MixParameters",
+    "Mixing",
     "PKSampler",
     "ReIDDataset",
     "ShuffleSampler",

@@ -7,6 +7,7 @@ can be resumed by saving the generator's state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -113,8 +114,16 @@ class BatchAugment:
         erased = torch.stack([y, x, y + h, x + w], dim=1)
         return torch.where((wanted & fits.any(dim=1))[:, None], erased, 0)
 
-    def apply(self, images: Tensor, parameters: AugmentParameters) -> Tensor:
-        """Augment and normalise with given parameters: [B, 3, h, w] uint8 -> float32 on the same device."""
+    def apply(
+        self, images: Tensor, parameters: AugmentParameters, mix: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Augment and normalise with given parameters: [B, 3, h, w] uint8 -> float32 on the same device.
+
+        Args:
+            images: the batch.
+            parameters: of each image.
+            mix: what happens to the normalised images before parts are erased.
+        """
         _check(images)
         batch, channels, height, width = images.shape
         if len(parameters.flip) != batch:
@@ -136,7 +145,8 @@ class BatchAugment:
         y0, x0, y1, x1 = (edge[:, None] for edge in erase.unbind(dim=1))
         inside = ((y >= y0) & (y < y1))[:, None, :, None] & ((x >= x0) & (x < x1))[:, None, None, :]
         value = torch.tensor(self.erase_value, device=device).view(1, 3, 1, 1)
-        return torch.where(inside, value, normalize(cropped))
+        normalised = normalize(cropped)
+        return torch.where(inside, value, normalised if mix is None else mix(normalised))
 
 
 def _affine(device: torch.device) -> tuple[Tensor, Tensor]:

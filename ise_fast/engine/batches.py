@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ise_fast.data import BatchAugment, ImageStore, PKSampler
+from ise_fast.data import BatchAugment, ImageStore, Mixing, MixParameters, PKSampler
 from ise_fast.data.transforms import AugmentParameters
 from ise_fast.engine.distributed import World
 from ise_fast.engine.loader import prefetch
-from ise_fast.methods import Batch
+from ise_fast.methods import Batch, Mix
 
 
 class _Loaded(NamedTuple):
     images: Tensor  # uint8, or augmented float32 where the thread has done all
     parameters: AugmentParameters | None
+    mix: MixParameters | None
     batch: Batch  # on the CPU
 
 
@@ -35,6 +37,7 @@ class TrainingBatches:
         labels: [n] int64 pseudo labels.
         cams: [n] int64 cameras, or None.
         augment: draws and applies the augmentation.
+        mixing: draws and applies mixtures of images, or None.
         world: this process among its peers.
         channels_last: memory format of the batches.
     """
@@ -46,6 +49,7 @@ class TrainingBatches:
         labels: Tensor,
         cams: Tensor | None,
         augment: BatchAugment,
+        mixing: Mixing | None,
         world: World,
         *,
         channels_last: bool = False,
@@ -55,6 +59,7 @@ class TrainingBatches:
         self.labels = labels
         self.cams = cams
         self.augment = augment
+        self.mixing = mixing
         self.world = world
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
@@ -65,7 +70,7 @@ class TrainingBatches:
             for item in loaded:
                 images = item.images.to(self.world.device, non_blocking=True)
                 if item.parameters is not None:
-                    images = self._augment(images, item.parameters)
+                    images = self._augment(images, item.parameters, item.mix)
                 yield images, item.batch.each(lambda rows: rows.to(self.world.device, non_blocking=True))
         finally:
             loaded.close()
@@ -78,17 +83,31 @@ class TrainingBatches:
         epoch, seed = self.sampler.epoch, self.sampler.seed
         generator = torch.Generator().manual_seed(_mix(seed, epoch, iteration))
         parameters = self.augment.draw(len(indices), self.store.size, generator).slice(share.start, share.stop)
-        index = torch.as_tensor(indices)
-        cams = None if self.cams is None else self.cams[index]
-        batch = Batch(index, self.labels[index], cams, epoch, seed=_mix(seed, epoch, iteration, 1))
+        mix = None
+        if self.mixing is not None:
+            random = np.random.default_rng((seed, epoch, iteration, 5))
+            mix = self.mixing.draw(len(indices), self.store.size, random)
+        batch = self._describe(torch.as_tensor(indices), mix, _mix(seed, epoch, iteration, 1))
         if self.world.device.type == "cpu":
-            return _Loaded(self._augment(images, parameters), None, batch)
+            return _Loaded(self._augment(images, parameters, mix), None, None, batch)
         if images.device.type == "cpu":
             images = images.pin_memory()
-        return _Loaded(images, parameters, batch.each(Tensor.pin_memory))
+        return _Loaded(images, parameters, mix, batch.each(Tensor.pin_memory))
 
-    def _augment(self, images: Tensor, parameters: AugmentParameters) -> Tensor:
-        return self.augment.apply(images, parameters).contiguous(memory_format=self.memory_format)
+    def _describe(self, index: Tensor, mix: MixParameters | None, seed: int) -> Batch:
+        """What the objective gets beside features."""
+        mixed = None
+        if mix is not None and self.mixing is not None:
+            mixed = Mix(mix.partner, mix.share, self.mixing.kind == "feature")
+        cams = None if self.cams is None else self.cams[index]
+        return Batch(index, self.labels[index], cams, self.sampler.epoch, mixed, seed)
+
+    def _augment(self, images: Tensor, parameters: AugmentParameters, mix: MixParameters | None) -> Tensor:
+        start = self.world.share(self.sampler.clusters_per_batch * self.sampler.num_instances).start
+        apply = None
+        if mix is not None and self.mixing is not None:
+            apply = partial(self.mixing.apply, parameters=mix, start=start)
+        return self.augment.apply(images, parameters, apply).contiguous(memory_format=self.memory_format)
 
 
 def _mix(*words: int) -> int:

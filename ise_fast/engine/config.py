@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.flags import add_flags, expand_home, normalise, run_parser
-from ise_fast.engine.sections import DataConfig, ModelConfig, OptimConfig, PlanConfig, RunConfig
+from ise_fast.engine.sections import DataConfig, MixConfig, ModelConfig, OptimConfig, PlanConfig, RunConfig
 from ise_fast.methods import LABELS, METHODS, find_labels, find_method
 
 __all__ = [
@@ -30,7 +30,14 @@ EXAMPLES = """  {prog}                                             a generated d
 """
 EXIT_CODES = "exit codes: 0 done, 1 the run failed, 2 wrong arguments, 128 + n stopped by signal n (130: Ctrl-C)"
 
-_SECTIONS = {"data": DataConfig, "model": ModelConfig, "plan": PlanConfig, "optim": OptimConfig, "run": RunConfig}
+_SECTIONS = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "plan": PlanConfig,
+    "mix": MixConfig,
+    "optim": OptimConfig,
+    "run": RunConfig,
+}
 
 
 def plug_ins(*names: str | None) -> list[type]:
@@ -48,6 +55,13 @@ def _defaults() -> dict[str, Any]:
     return {item.name: item.default for section in reversed(plug_ins()) for item in dataclasses.fields(section)}
 
 
+def _own_defaults(method: str) -> dict[str, Any]:
+    """What a method's own settings say, also where another one with a setting of that name says something else."""
+    with contextlib.suppress(ValueError):  # reported by `validate`
+        return {item.name: item.default for item in dataclasses.fields(find_method(method).settings)}
+    return {}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that `python -m ise_fast.train` can be told.
@@ -59,6 +73,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
     settings: Mapping[str, Any] = field(default_factory=_defaults)
@@ -127,7 +142,9 @@ def parse(argv: Sequence[str], prog: str = "python -m ise_fast.train") -> TrainC
     asked = run_parser(probe, settled, *sections)
     preset = asked["preset"] or presets.for_dataset(asked["dataset"], asked["method"])
     parser = _parser(prog, own)
-    parser.set_defaults({**presets.values(preset), "preset": preset})
+    published = presets.values(preset)
+    chosen = {"method": asked["method"], **published} if own[0] is None else {"method": own[0]}
+    parser.set_defaults({**_own_defaults(chosen["method"]), **published, "preset": preset})
     config = TrainConfig.from_flat(expand_home(run_parser(parser, argv, *sections), *sections))
     validate(config)
     return config

@@ -10,6 +10,7 @@ from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.methods import Labeller, Method, Objective, find_labels, find_method, read_settings
+from ise_fast.methods.softened import soften
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ def make_plan(config: TrainConfig) -> Plan:
         source = find_labels(labels)
         settings = read_settings(method.settings, flat)
         labeller = source.make(read_settings(source.settings, flat), config.run.seed)
-        return Plan(method, settings, labeller, method.objective(settings))
+        mixed, smoothing = config.mix.mix != "none", config.mix.label_smoothing
+        objective = soften(method.objective(settings), mixed=mixed, smoothing=smoothing)
+        return Plan(method, settings, labeller, objective)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

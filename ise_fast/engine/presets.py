@@ -88,6 +88,30 @@ _MARKET_SPCL: _Values = {
 }
 _MSMT_SPCL: _Values = {**_MARKET_SPCL, "dataset": "msmt17", "iters": 800}
 
+# CAP: Wang et al., AAAI 2021. Batches of 8 proxies x 4 on one GPU; an epoch is one pass, and its images of a proxy are
+# all of one camera, so that drawing evenly repeats images only where there are too few.
+_MARKET_CAP: _Values = {
+    **_MARKET_ISE,
+    "method": "cap",
+    "batch_size": 32,
+    "num_instances": 4,
+    "bn_chunk": 32,
+    "sampler": "balanced",
+    "epochs": 50,
+    "iters": 0,
+    "milestones": "20,40",
+    "warmup_epochs": 10,
+    "warmup_start": 0.01,
+    "k1": 20,
+    "eps": 0.5,
+    "temp": 0.07,
+    "cross_weight": 0.5,
+    "cross_epoch": 5,
+    "hard_negatives": 50,
+}
+# Cluster Contrast's published second recipe: the same with labels by Infomap.
+_INFOMAP: _Values = {"labels": "infomap", "neighbours": 15, "min_similarity": 0.5, "max_noise": 4}
+
 # The papers give no ISE settings for these: Market-1501's, with the radius that keeps clusters apart there.
 _PERSONX: _Values = {"dataset": "personx", "eps": 0.7, "momentum": 0.1}
 _VERI: _Values = {"dataset": "veri776", "height": 224, "width": 224, "eps": 0.6, "momentum": 0.1}
@@ -193,10 +217,12 @@ _PRESETS: dict[str, _Values] = {
     "market1501-ise-label-preserving": {**_MARKET_ISE, **_LABEL_PRESERVING},
     "market1501-cluster-contrast": _MARKET_CONTRAST,
     "market1501-cluster-contrast-v1": {**_MARKET_CONTRAST, **_FIRST_VERSION, "eps": 0.4},
+    "market1501-cluster-contrast-infomap": {**_MARKET_CONTRAST, **_INFOMAP},
     "market1501-spcl": _MARKET_SPCL,
     "market1501-mmcl": _MARKET_MMCL,
     "market1501-buc": _MARKET_BUC,
     "market1501-softsim": _MARKET_SOFTSIM,
+    "market1501-cap": _MARKET_CAP,
     "msmt17-ise": _MSMT_ISE,
     "msmt17-ise-gem": {**_MSMT_ISE, "pooling_type": "gem"},
     "msmt17-ise-baseline": {**_MSMT_ISE, **_BASELINE},
@@ -204,8 +230,10 @@ _PRESETS: dict[str, _Values] = {
     "msmt17-ise-label-preserving": {**_MSMT_ISE, **_LABEL_PRESERVING},
     "msmt17-cluster-contrast": _MSMT_CONTRAST,
     "msmt17-cluster-contrast-v1": {**_MSMT_CONTRAST, **_FIRST_VERSION, "eps": 0.7},
+    "msmt17-cluster-contrast-infomap": {**_MSMT_CONTRAST, **_INFOMAP},
     "msmt17-spcl": _MSMT_SPCL,
     "msmt17-mmcl": {**_MARKET_MMCL, "dataset": "msmt17"},
+    "msmt17-cap": {**_MARKET_CAP, "dataset": "msmt17"},
     "personx": {**_MARKET_ISE, **_PERSONX},
     "veri776": {**_MARKET_ISE, **_VERI},
     "folder": {**_MARKET_ISE, "dataset": "folder", "eps": 0.6},

@@ -23,6 +23,8 @@ _COUNTS: dict[str, tuple[int, int]] = {
     "kmeans_iters": (1, MOST),
     **dict.fromkeys(("similar", "candidates", "momentum_epochs", "first_epochs", "step_epochs"), (1, MOST)),
     **dict.fromkeys(("hard_epochs", "single_epochs"), (0, MOST)),
+    "neighbours": (2, MOST),
+    **dict.fromkeys(("max_noise", "cross_epoch", "hard_negatives"), (0, MOST)),
     "workers": (0, 1024),
     "seed": (0, 2**63 - 1),  # torch's generators take 64 bits, other libraries 63
 }
@@ -30,12 +32,14 @@ _COUNTS: dict[str, tuple[int, int]] = {
 _FLOAT32 = torch.finfo(torch.float32).max
 _NUMBERS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("flip", "erase", "momentum", "base_degree", "eps_gap"), (0.0, 1.0)),
-    **dict.fromkeys(("backbone_lr", "sgd_momentum", "warmup_start"), (0.0, 1.0)),
-    **dict.fromkeys(("weight_decay", "lp_weight"), (0.0, _FLOAT32)),
+    **dict.fromkeys(("backbone_lr", "sgd_momentum", "warmup_start", "mix_probability", "label_smoothing"), (0.0, 1.0)),
+    **dict.fromkeys(("weight_decay", "lp_weight", "cross_weight"), (0.0, _FLOAT32)),
     "lr": (math.ulp(0.0), _FLOAT32),
+    "mix_alpha": (1e-3, 1e3),
     "clip_grad": (0.0, math.inf),
     # The gradient has 1 / temperature, and Adam its square.
     **dict.fromkeys(("temp", "lp_temp"), (_FLOAT32**-0.5, _FLOAT32)),
+    "min_similarity": (-1.0, 1.0),  # cosines
     "eps": (0.0, 2.0),  # distances of unit rows
     "own_share": (0.0, 1.0),
     "similarity": (-1.0, 1.0),

@@ -55,6 +55,18 @@ class PlanConfig:
 
 
 @dataclass(frozen=True)
+class MixConfig:
+    """Mixed batches and smoothed labels, with any method."""
+
+    mix: Literal["none", "mixup", "cutmix", "feature"] = flag(
+        "none", "mix images (mixup), boxes of images (cutmix), or features, each pair with the losses of both labels"
+    )
+    mix_alpha: float = flag(1.0, "share of a mixture: Beta(alpha, alpha)")
+    mix_probability: float = flag(0.5, "probability of a batch to be mixed; mixed images do not move the memory")
+    label_smoothing: float = flag(0.0, "share of the target that is spread evenly over all classes")
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """Batches, optimiser, schedule and arithmetic."""
 

@@ -64,7 +64,8 @@ class TrainStep:
         output = self.objective(features, batch, self.memory, progress)
         # The gathered rows of other processes carry no gradient here and DistributedDataParallel averages: times size.
         self.precision.backward_and_step(output.loss * self.world.size, self.model, self.optimizer, self.clip)
-        self.memory.follow(features.detach(), batch, output)
+        if batch.mix is None or batch.mix.features:  # a mixed image is no image of any cluster
+            self.memory.follow(features.detach(), batch, output)
         return (output.loss.detach(), *(part.detach() for part in output.parts))
 
 

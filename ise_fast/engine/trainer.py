@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ise_fast._progress import Stage, stage
 from ise_fast._stopwatch import Stopwatch
-from ise_fast.data import BatchAugment
+from ise_fast.data import BatchAugment, Mixing
 from ise_fast.engine.assemble import Plan, TrainingImages
 from ise_fast.engine.batches import TrainingBatches
 from ise_fast.engine.checkpoint import CheckpointFolder
@@ -82,6 +82,7 @@ class Trainer:
         self.world = world
         self.guard = guard
         self.augment = BatchAugment(flip=config.data.flip, pad=config.data.padding, erase=config.data.erase)
+        self.mixing = self._make_mixing()
         extract.before_batch = self._stop_if_alone_and_asked
 
     @property
@@ -242,8 +243,16 @@ class Trainer:
         )  # fmt: skip
         sampler.set_epoch(self.progress.epoch)
         return TrainingBatches(
-            self.images, sampler, labels, self.cams, self.augment, self.world, channels_last=optim.channels_last
-        )
+            self.images, sampler, labels, self.cams, self.augment, self.mixing, self.world,
+            channels_last=optim.channels_last,
+        )  # fmt: skip
+
+    def _make_mixing(self) -> Mixing | None:
+        """Mixtures of images that one BatchNorm sees together."""
+        mix, local = self.config.mix, self.config.optim.batch_size // self.world.size
+        if mix.mix == "none":
+            return None
+        return Mixing(mix.mix, mix.mix_alpha, mix.mix_probability, min(self.config.model.bn_chunk or local, local))
 
     def _save(self, *, best: bool = False) -> Path | None:
         """Write a checkpoint of this moment; every rank must call it, the first writes."""

@@ -32,15 +32,19 @@ class RepelledMemory(InstanceMemory, Memory):
     def follow(self, features: Tensor, batch: Batch, output: LossOutput) -> None:
         self.update(features if output.rows is None else output.rows, batch.labels)
 
+    @property
+    def classes(self) -> Tensor:
+        return self.table
+
 
 class BUCObjective(Objective[RepelledMemory]):
     def __init__(self, settings: BUCSettings) -> None:
-        self.temperature = settings.temp
+        self.temp = self.temperature = settings.temp
         self.dropout = settings.dropout
 
     def __call__(self, features: Tensor, batch: Batch, memory: RepelledMemory, progress: float) -> LossOutput:
         f, y = dropped(features, self.dropout, batch.seed), batch.labels[:, None]
-        loss = ops.soft_nce_loss(f, memory.table, y, torch.ones(y.shape, device=f.device), self.temperature)
+        loss = ops.soft_nce_loss(f, memory.table, y, torch.ones(y.shape, device=f.device), self.temp)
         return LossOutput(loss, rows=f.detach())
 
 

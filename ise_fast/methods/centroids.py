@@ -29,6 +29,10 @@ class Centroids(ClusterMemory, Memory):
     def follow(self, features: Tensor, batch: Batch, output: LossOutput) -> None:
         self.update(features, batch.labels, output.supports)
 
+    @property
+    def classes(self) -> Tensor:
+        return self.centroids
+
 
 def cluster_centroids(features: Tensor, labels: Tensor) -> Tensor:
     """Unit-normalised mean feature of each cluster, outliers left out.

@@ -26,6 +26,7 @@ class ContrastSettings:
 
 class ContrastObjective(Objective[Centroids]):
     def __init__(self, settings: ContrastSettings) -> None:
+        self.temperature = settings.temp
         self.loss = ClusterNCELoss(settings.temp)
 
     def __call__(self, features: Tensor, batch: Batch, memory: Centroids, progress: float) -> LossOutput:

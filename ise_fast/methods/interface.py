@@ -94,6 +94,11 @@ class Memory(nn.Module):
         raise NotImplementedError
 
     @property
+    def classes(self) -> Tensor:
+        """[K, d] rows that the loss compares features with."""
+        raise NotImplementedError
+
+    @property
     def rows(self) -> Tensor | None:
         """[N, d] unit rows, one an image, that the next labels are made of; None: features are extracted for them.
 
@@ -109,6 +114,10 @@ class Objective(Generic[MemoryT]):
     """Names of `LossOutput.parts`: columns of the loss log beside the loss itself."""
     figures: tuple[str, ...] = ()
     """Names of the numbers in `figures_at`."""
+    temperature: float | None = None
+    """Of the softmax over `Memory.classes`; None: there is none, and labels cannot be smoothed."""
+    mixes: bool = True
+    """Whether the loss of an image may be computed with the label of another one, as for mixed images."""
     need: Need | None = None
     """Clusters without which the loss cannot be computed."""
 

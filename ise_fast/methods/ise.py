@@ -32,6 +32,7 @@ class ISEObjective(Objective[Centroids]):
     figures = ("degree",)
 
     def __init__(self, settings: ISESettings) -> None:
+        self.temperature = settings.temp
         self.loss = ISELoss(
             settings.supports,
             settings.base_degree,

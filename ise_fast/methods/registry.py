@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from ise_fast._words import hint
 from ise_fast.methods.bottom_up_labels import BOTTOM_UP
 from ise_fast.methods.buc import BUC
+from ise_fast.methods.cap import CAP
 from ise_fast.methods.cluster_contrast import CLUSTER_CONTRAST
 from ise_fast.methods.dbscan_labels import DBSCAN
+from ise_fast.methods.infomap_labels import INFOMAP
 from ise_fast.methods.instance_labels import INSTANCES
 from ise_fast.methods.interface import LabelSource, Method
 from ise_fast.methods.ise import ISE
@@ -28,6 +30,7 @@ METHODS: dict[str, Method] = {
     "ise": ISE,
     "cluster-contrast": CLUSTER_CONTRAST,
     "spcl": SPCL,
+    "cap": CAP,
     "mmcl": MMCL,
     "buc": BUC,
     "softsim": SOFTSIM,
@@ -36,6 +39,7 @@ LABELS: dict[str, LabelSource] = {
     "dbscan": DBSCAN,
     "kmeans": KMEANS,
     "self-paced": SELF_PACED,
+    "infomap": INFOMAP,
     "bottom-up": BOTTOM_UP,
     "similar": SIMILAR,
     "instances": INSTANCES,

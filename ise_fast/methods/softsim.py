@@ -40,6 +40,10 @@ class SoftMemory(InstanceMemory, Memory):
     def follow(self, features: Tensor, batch: Batch, output: LossOutput) -> None:
         self.update(features, batch.images)
 
+    @property
+    def classes(self) -> Tensor:
+        return self.table
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self.similar = self.similar.new_empty(state_dict[prefix + "similar"].shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -47,7 +51,7 @@ class SoftMemory(InstanceMemory, Memory):
 
 class SoftSimObjective(Objective[SoftMemory]):
     def __init__(self, settings: SoftSimSettings) -> None:
-        self.temperature = settings.temp
+        self.temp = self.temperature = settings.temp
         self.own_share = settings.own_share
 
     def __call__(self, features: Tensor, batch: Batch, memory: SoftMemory, progress: float) -> LossOutput:
@@ -57,7 +61,7 @@ class SoftSimObjective(Objective[SoftMemory]):
         if similar.shape[1]:
             weights[:, 0] = self.own_share
             weights[:, 1:] = (1 - self.own_share) / similar.shape[1]
-        return LossOutput(ops.soft_nce_loss(features, memory.table, columns, weights, self.temperature))
+        return LossOutput(ops.soft_nce_loss(features, memory.table, columns, weights, self.temp))
 
 
 SOFTSIM = Method(

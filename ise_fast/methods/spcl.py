@@ -32,16 +32,21 @@ class HybridMemory(InstanceMemory, Memory):
         self.update(features, batch.images)
 
     @property
+    def classes(self) -> Tensor:
+        """Means of the groups, not normalised."""
+        return self.sums / self.counts[:, None]
+
+    @property
     def rows(self) -> Tensor | None:
         return self.table if len(self.table) else None
 
 
 class SpCLObjective(Objective[HybridMemory]):
     def __init__(self, settings: SpCLSettings) -> None:
-        self.temperature = settings.temp
+        self.temp = self.temperature = settings.temp
 
     def __call__(self, features: Tensor, batch: Batch, memory: HybridMemory, progress: float) -> LossOutput:
-        return LossOutput(ops.group_nce_loss(features, memory.sums, memory.counts, batch.labels, self.temperature))
+        return LossOutput(ops.group_nce_loss(features, memory.sums, memory.counts, batch.labels, self.temp))
 
 
 SPCL = Method(

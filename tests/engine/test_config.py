@@ -171,6 +171,8 @@ PUBLISHED: dict[str, tuple[object, ...]] = {
     "msmt17-ise-baseline": ("cluster-contrast", "avg", 50, 400, 20, 0.7, 0.1, "momentum", None, True),
     "msmt17-ise-pli": ("ise", "avg", 50, 400, 20, 0.7, 0.1, "momentum", 0.0, True),
     "msmt17-ise-label-preserving": ("ise", "avg", 50, 400, 20, 0.7, 0.1, "momentum", 0.01, False),
+    "market1501-cluster-contrast-infomap": ("cluster-contrast", "gem", 50, 200, 20, 0.6, 0.1, "momentum", None, True),
+    "msmt17-cluster-contrast-infomap": ("cluster-contrast", "gem", 50, 400, 20, 0.6, 0.1, "momentum", None, True),
     "msmt17-cluster-contrast": ("cluster-contrast", "gem", 50, 400, 20, 0.6, 0.1, "momentum", None, True),
     "msmt17-cluster-contrast-v1": ("cluster-contrast", "avg", 50, 400, 20, 0.7, 0.1, "hard", None, True),
     # Not published: Market-1501's settings with another radius and momentum; VeRi-776 has images of 224 x 224.
@@ -206,18 +208,45 @@ SPCL: dict[str, dict[str, object]] = {
 }
 
 
+# CAP: AAAI 2021.
+CAP: dict[str, object] = {
+    "method": "cap", "labels": None, "batch_size": 32, "num_instances": 4, "bn_chunk": 32, "epochs": 50, "iters": 0,
+    "optimizer": "adam", "lr": 3.5e-4, "weight_decay": 5e-4, "milestones": "20,40", "warmup_epochs": 10,
+    "warmup_start": 0.01, "k1": 20, "k2": 6, "eps": 0.5, "min_samples": 4, "temp": 0.07, "momentum": 0.2,
+    "cross_weight": 0.5, "cross_epoch": 5, "hard_negatives": 50, "sampler": "balanced", "pooling_type": "avg",
+}  # fmt: skip
+OTHERS = {
+    **{name: {**SPCL_SHARED, **values} for name, values in SPCL.items()},
+    **{f"{name}-cap": {**CAP, "dataset": name} for name in ("market1501", "msmt17")},
+}
+INFOMAP = {"labels": "infomap", "neighbours": 15, "min_similarity": 0.5, "max_noise": 4}
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_small_presets(name: str) -> None:
     assert parse(["--preset", name]).flat() == {**TrainConfig().flat(), "preset": name, **SMALL[name]}
 
 
 def test_every_preset_has_its_numbers_here() -> None:
-    assert set(presets.names()) == PUBLISHED.keys() | SMALL.keys() | SPCL.keys() | SHUFFLED.keys()
+    assert set(presets.names()) == PUBLISHED.keys() | SMALL.keys() | OTHERS.keys() | SHUFFLED.keys()
 
 
-@pytest.mark.parametrize("name", SPCL)
-def test_spcl_presets(name: str) -> None:
-    assert parse(["--preset", name]).flat().items() >= {**SPCL_SHARED, **SPCL[name]}.items()
+@pytest.mark.parametrize("name", OTHERS)
+def test_presets_of_other_methods(name: str) -> None:
+    assert parse(["--preset", name]).flat().items() >= OTHERS[name].items()
+
+
+@pytest.mark.parametrize("name", ["market1501", "msmt17"])
+def test_infomap_presets_are_cluster_contrast_with_other_labels(name: str) -> None:
+    plain, infomap = (parse(["--preset", f"{name}-cluster-contrast{end}"]).flat() for end in ("", "-infomap"))
+    assert infomap == {**plain, **INFOMAP, "preset": f"{name}-cluster-contrast-infomap"}
+
+
+def test_a_method_brings_its_own_defaults() -> None:
+    assert parse(["--method", "cap"]).settings["temp"] == 0.07
+    assert parse(["--method", "cap", "--temp", "0.1"]).settings["temp"] == 0.1
+    assert parse(["--method", "spcl"]).settings["temp"] == parse([]).settings["temp"] == 0.05
+    assert parse(["--method", "cap"]).settings["momentum"] == 0.8  # of the preset
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from ise_fast.engine import run_images
 from ise_fast.methods import METHODS
 from ise_fast.train import main
 from tests.engine.test_resume import after_step, assert_same_run
@@ -18,12 +21,19 @@ RUNS = {
     "spcl": "--eps-gap 0.05",
     "spcl on k-means": "--labels kmeans --clusters 8",
     "ise on self-paced": "--labels self-paced --eps-gap 0.05",
+    "cap": "--cross-epoch 1 --hard-negatives 3 --iters 0",
+    "cap on k-means": "--labels kmeans --clusters 3",
+    "ise on infomap": "--labels infomap --neighbours 6 --max-noise 1",
+    "ise with CutMix": "--mix cutmix --mix-probability 0.6 --label-smoothing 0.1",
+    "spcl with mixed features": "--mix feature --label-smoothing 0.1 --eps-gap 0.05",
+    "cap with mixup": "--mix mixup --mix-alpha 0.3",
     "cluster-contrast on k-means": "--labels kmeans --clusters 8 --memory-mode kalman",
     "mmcl": "--hard-share 0.05 --single-epochs 1 --momentum-epochs 2",
     "buc": "--first-epochs 1 --step-epochs 1 --merge-share 0.2",
     "buc before its first merging": "--first-epochs 2",
     "cluster-contrast on bottom-up": "--labels bottom-up --first-epochs 1 --merge-share 0.3",
     "softsim": "--hard-epochs 1 --similar 3",
+    "mmcl with mixup": "--mix mixup --hard-share 0.05",
     "softsim with hard labels": "--hard-epochs 2",
 }
 
@@ -34,6 +44,8 @@ def test_every_method_is_tried() -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_and_resumed(name: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "infomap" in name:
+        pytest.importorskip("infomap")
     flags = [*flags, "--method", name.split()[0], *RUNS[name].split(), "--eval-step", "2", "--checkpoint-step", "2"]
     assert main([*flags, "--logs-dir", str(tmp_path / "whole")]) == 0
 
@@ -51,3 +63,33 @@ def test_killed_and_resumed(name: str, flags: list[str], tmp_path: Path, monkeyp
     last = json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])
     assert last["clusters"] >= 2
     assert 0 < last["loss"] < 100
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--method cap", "--method: cap needs the cameras of the training images, and none are known"),
+        (
+            "--labels infomap",
+            "--labels: infomap needs the package infomap, which is not installed: pip install infomap",
+        ),
+    ],
+)
+def test_what_a_method_lacks_is_said_before_images_are_decoded(
+    words: str,
+    said: str,
+    flags: list[str],
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def decode(*_: object, **__: object) -> None:
+        raise AssertionError("images were decoded")
+
+    monkeypatch.setattr(run_images, "open_images", decode)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    shutil.copytree(data_dir / "Market-1501-v15.09.15/bounding_box_train", tmp_path / "images")
+    place = ["--dataset", "folder", "--data-dir", str(tmp_path / "images"), "--identity-pattern", r"(?P<id>\d+)_"]
+    assert main([*flags, *place, *words.split(), "--logs-dir", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err
