@@ -46,4 +46,13 @@ inline Metric check_radius_graph(const Tensor& x, double eps, const std::string&
   return check_metric(metric);
 }
 
+// Besides check_radius_graph. `same`: y holds the rows of x.
+inline void check_radius_pairs(const Tensor& x, const Tensor& y, bool same) {
+  check_rows(y, "y");
+  check_dtype(y, "y", x.scalar_type());
+  check_size(y, "y", 1, x.size(1));
+  check_same_device(y, "y", x, "x");
+  check(!same || x.size(0) == y.size(0), "same: expected as many rows in y as in x, ", x.size(0), ", got ", y.size(0));
+}
+
 }  // namespace ise_fast

@@ -112,6 +112,12 @@ def _jaccard_pairs(rng: random.Random) -> Arguments:
     return {**sides, "same": same, "eps": rng.choice([0.0, 0.5, 0.9]), "max_pairs": 10**6}
 
 
+def _radius_pairs(rng: random.Random) -> Arguments:
+    a = _radius_graph(rng)
+    y, same = (a["x"].clone(), True) if rng.random() < 0.5 else (_rows(rng, 3, a["x"].shape[1]), False)
+    return {"x": a["x"], "y": y, "eps": a["eps"], "metric": a["metric"], "same": same}
+
+
 def _unite(rng: random.Random) -> Arguments:
     n = rng.choice([1, 9])
     return {"parent": torch.arange(n).int(), "first": _integers(rng, n, 4).int(), "second": _integers(rng, n, 4).int()}
@@ -248,6 +254,7 @@ EXAMPLES: dict[str, Callable[[random.Random], Arguments]] = {
     "expanded_sets": _expanded,
     "average_rows": _average,
     "jaccard_pairs": _jaccard_pairs,
+    "radius_pairs": _radius_pairs,
     "unite_": _unite,
     "nearest_centroids": _nearest,
     "support_samples": _supports,

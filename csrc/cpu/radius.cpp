@@ -54,15 +54,33 @@ std::vector<std::vector<int32_t>> possible_pairs(const PairFilter& filter, doubl
   return columns;
 }
 
-template <class T>
-std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double bound, Metric metric, int64_t block,
-                                                int64_t width) {
-  const FilterRows& rows = filter.base();
-  const int64_t n = rows.rows.size(0);
-  std::vector<std::vector<int32_t>> columns = possible_pairs(filter, bound, block, width);
+// For every row of y those of x that may be within `bound`.
+std::vector<std::vector<int32_t>> possible_pairs_of_two(const PairFilter& filter, double bound) {
+  const FilterRows &query = filter.query(), &base = filter.base();
+  const int64_t n = query.rows.size(0), others = base.rows.size(0);
+  std::vector<float> limit(n);
+  for (int64_t i = 0; i < n; ++i) limit[i] = filter.score_limit(i, bound);
+  std::vector<std::vector<int32_t>> columns(n);
+  scan_pairs(row_matrix(query.rows), row_matrix(base.rows), false, tile_shape(n, others, false, 0), query.half.data(),
+             base.half.data(), limit.data(),
+             [&](int64_t i, int64_t j, float) { columns[i].push_back(static_cast<int32_t>(j)); });
+  return columns;
+}
 
-  const T* data = rows.original.const_data_ptr<T>();
-  const ExactDistance<T> exact{data, data, rows.rows.size(1), metric, rows.squared.data(), rows.squared.data()};
+// Those of the possible pairs that are within `bound`; `same`: queries and base are the same rows, which are their own
+// neighbours.
+template <class T>
+std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, std::vector<std::vector<int32_t>> columns,
+                                                double bound, Metric metric, bool same) {
+  const FilterRows &rows = filter.query(), &base = filter.base();
+  const int64_t n = rows.rows.size(0);
+
+  const ExactDistance<T> exact{rows.original.const_data_ptr<T>(),
+                               base.original.const_data_ptr<T>(),
+                               rows.rows.size(1),
+                               metric,
+                               rows.squared.data(),
+                               base.squared.data()};
   Tensor indptr = new_tensor(rows.rows, {n + 1}, ScalarType::Long);
   auto* offset = indptr.mutable_data_ptr<int64_t>();
   std::vector<std::vector<float>> values(n);
@@ -72,12 +90,13 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, double
       std::vector<int32_t>& row = columns[i];
       std::sort(row.begin(), row.end());
       const auto self = std::lower_bound(row.begin(), row.end(), static_cast<int32_t>(i));
-      if (self == row.end() || *self != i) row.insert(self, static_cast<int32_t>(i));  // a zero row under the cosine
+      if (same && (self == row.end() || *self != i))
+        row.insert(self, static_cast<int32_t>(i));  // a zero row under the cosine
       distances.resize(row.size());
       exact(i, row.data(), static_cast<int64_t>(row.size()), distances.data());
       size_t kept = 0;
       for (size_t c = 0; c < row.size(); ++c) {
-        if (!(distances[c] <= bound || row[c] == i)) continue;
+        if (!(distances[c] <= bound || (same && row[c] == i))) continue;
         row[kept] = row[c];
         distances[kept++] = distances[c];
       }
@@ -115,14 +134,27 @@ std::tuple<Tensor, Tensor, Tensor> radius_graph(const Tensor& x, double eps, std
   const double bound = compared_bound(eps, metric, single);
   const PairFilter filter(x, nullptr, metric);
   if (tree_pays(filter, {0, bound}, metric, width)) return tree_graph(filter, bound, metric);
-  return single ? graph_within<float>(filter, bound, metric, block, width)
-                : graph_within<double>(filter, bound, metric, block, width);
+  const auto within = single ? graph_within<float> : graph_within<double>;
+  return within(filter, possible_pairs(filter, bound, block, width), bound, metric, true);
+}
+
+// The same between the rows of y and those of x: [rows of y, rows of x]. `same`: x is y.
+std::tuple<Tensor, Tensor, Tensor> radius_pairs(const Tensor& x, const Tensor& y, double eps, std::string metric_name,
+                                                bool same) {
+  const Metric metric = check_radius_graph(x, eps, metric_name);
+  check_radius_pairs(x, y, same);
+  const bool single = x.scalar_type() == ScalarType::Float;
+  const double bound = compared_bound(eps, metric, single);
+  const PairFilter filter(x, &y, metric);
+  const auto within = single ? graph_within<float> : graph_within<double>;
+  return within(filter, possible_pairs_of_two(filter, bound), bound, metric, same);
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
   m.impl("radius_graph", OPERATOR(radius_graph));
+  m.impl("radius_pairs", OPERATOR(radius_pairs));
 }
 
 }  // namespace ise_fast

@@ -11,13 +11,16 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClusterMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from ise_fast import ops
 from ise_fast._checks import check_features, check_number
+from ise_fast.cluster._group_fit import fit_own_rows
 from ise_fast.cluster._nearest_core import nearest_by_distances
 from ise_fast.cluster._weights import check_weights, weighted_dbscan
 from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, same, to_numpy
-from ise_fast.types import CSRGraph
+from ise_fast.sharded import Peers
+from ise_fast.types import CSRGraph, DBSCANResult
 
 
 class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
@@ -46,7 +49,11 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
     def _takes_sparse(self) -> bool:
         return self.metric == "precomputed"
 
-    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
+    def _own_labels(self, x: Tensor, peers: Peers) -> DBSCANResult:
+        """Labels and core flags of own rows, where the processes of a group have the others."""
+        raise NotImplementedError
+
+    def fit(self, X: Any, y: None = None, sample_weight: Any = None, *, group: ProcessGroup | None = None) -> Self:
         """Cluster X.
 
         Args:
@@ -56,13 +63,21 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
             y: ignored, for scikit-learn's API.
             sample_weight: [n_samples] weight of each sample, 1 if not given: a core sample is one whose neighbours,
                 with itself, have a total weight of at least min_samples.
+            group: processes of torch.distributed (`torch.distributed.group.WORLD`: all) that all call `fit`, each with
+                its own rows X, in the order of the processes; none is also welcome. No process ever has all rows. The
+                attributes are those of the own rows, indices included; `predict` is refused then.
 
         Returns:
             The fitted estimator.
 
         Raises:
             TypeError, ValueError: naming the argument.
+            ise_fast.sharded.PeerError: another process of the group failed, or is gone.
         """
+        self._group = group is not None
+        if group is not None:
+            fit_own_rows(self, X, group, weighted=sample_weight is not None)
+            return self
         source, x, restore = self._read(X)
         if sample_weight is None:
             graph, twin = self._graph(x, self.eps)
@@ -127,6 +142,8 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
             TypeError, ValueError: naming the argument.
         """
         check_is_fitted(self)
+        if self._group:
+            raise ValueError("predict: expected an estimator fitted without a group, whose samples one process has")
         _, x, restore = self._read(X, reset=False, new=True)
         device = self._core.device
         if len(self._core) == 0:

@@ -7,11 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from ise_fast import ops
-from ise_fast._checks import check_choice
+from ise_fast._checks import check_choice, check_int, check_number
 from ise_fast.cluster._graph_clusterer import GraphClusterer
 from ise_fast.cluster._nearest_core import nearest_by_features
 from ise_fast.cluster.arrays import from_numpy
-from ise_fast.types import CSRGraph
+from ise_fast.sharded import HeldRows, Peers
+from ise_fast.sharded.density import own_dbscan
+from ise_fast.sharded.radius import own_radius
+from ise_fast.types import CSRGraph, DBSCANResult
 
 
 class DBSCAN(GraphClusterer):
@@ -72,6 +75,14 @@ class DBSCAN(GraphClusterer):
 
     def _distances(self, x: Tensor, eps: float) -> CSRGraph:
         return ops.radius_graph(x, eps, metric=self.metric)
+
+    def _own_labels(self, x: Tensor, peers: Peers) -> DBSCANResult:
+        eps, least = peers.together(
+            lambda: (check_number("eps", self.eps, 0), check_int("min_samples", self.min_samples, 1))
+        )
+        peers.same(eps=eps, min_samples=least, metric=self.metric)
+        features = HeldRows("X", x, peers, keep_double=True, unit=False)
+        return own_dbscan(own_radius(features, eps, self.metric), eps, least)
 
     def _nearest_core(self, x: Tensor) -> Tensor:
         return nearest_by_features(self._core_rows, x, self.eps, self.metric)

@@ -9,7 +9,8 @@ from ise_fast._checks import check_choice, check_int, warn_unless_unit_rows
 from ise_fast.cluster._graph_clusterer import GraphClusterer
 from ise_fast.cluster._nearest_core import nearest_by_jaccard
 from ise_fast.ops.jaccard import distinct_jaccard_graph
-from ise_fast.types import CSRGraph
+from ise_fast.sharded import HeldRows, JaccardSettings, Peers, cluster
+from ise_fast.types import CSRGraph, DBSCANResult
 
 
 class JaccardDBSCAN(GraphClusterer):
@@ -81,6 +82,10 @@ class JaccardDBSCAN(GraphClusterer):
         return distinct_jaccard_graph(
             x.float(), *self._widths(x), eps=eps, min_samples=self.min_samples, max_pairs=self.max_pairs
         )
+
+    def _own_labels(self, x: Tensor, peers: Peers) -> DBSCANResult:
+        settings = peers.together(lambda: JaccardSettings(self.eps, self.min_samples, self.k1, self.k2, self.max_pairs))
+        return cluster(HeldRows("X", x, peers), settings)
 
     def _widths(self, x: Tensor) -> tuple[int, int]:
         k1 = min(check_int("k1", self.k1, 1), len(x))

@@ -26,7 +26,7 @@ def leave_out_copies(v: _Csr, keep: int) -> tuple[_Csr, Tensor | None]:
         The encoding, and [N] int64 the first row equal to each; the encoding as it came and None where the search
         for copies would cost more than it saves, or finds none to leave out.
     """
-    indptr, indices, values = v
+    indptr, indices, _ = v
     rows = indptr.shape[0] - 1
     terms = int(torch.bincount(indices).square().sum())
     if terms <= USUAL_TERMS * rows and terms <= rows * rows:
@@ -35,10 +35,7 @@ def leave_out_copies(v: _Csr, keep: int) -> tuple[_Csr, Tensor | None]:
     kept = rank < keep
     if bool(kept.all()):
         return v, None
-    row = torch.arange(rows, device=indptr.device).repeat_interleave(indptr.diff())
-    entries = kept[row]
-    counts = torch.where(kept, indptr.diff(), 0).cumsum(0)
-    return (torch.cat((counts.new_zeros(1), counts)), indices[entries], values[entries]), twin
+    return keep_rows(v, kept), twin
 
 
 def first_equal_rows(v: _Csr) -> tuple[Tensor, Tensor]:
@@ -49,19 +46,8 @@ def first_equal_rows(v: _Csr) -> tuple[Tensor, Tensor]:
     if rows == 0:
         return alone, alone
     row = alone.repeat_interleave(indptr.diff())
-
-    # A sum of 64-bit hashes, which wraps, so in any order; equal hashes are compared below, entry by entry.
-    bits = values.contiguous().view(torch.int32).long()
-    mixed = _mix(_mix(indices.long() + 1) + bits)
-    sums = torch.cat((mixed.new_zeros(1), mixed.cumsum(0)))
-    hashes = sums[indptr[1:]] - sums[indptr[:-1]]
-    ordered, order = torch.sort(hashes, stable=True)
-    starts = torch.cat((ordered.new_ones(1, dtype=torch.bool), ordered[1:] != ordered[:-1]))
-    group = starts.cumsum(0) - 1
-    first = starts.nonzero()[:, 0]
-    twin, rank = torch.empty_like(order), torch.empty_like(order)
-    twin[order] = order[first[group]]
-    rank[order] = alone - first[group]
+    twin, rank = first_equal(row_hashes(v))
+    bits = values.contiguous().view(torch.int32).long()  # equal hashes are compared, entry by entry
 
     lengths = indptr.diff()
     same = bool((lengths == lengths[twin]).all())
@@ -69,6 +55,34 @@ def first_equal_rows(v: _Csr) -> tuple[Tensor, Tensor]:
         source = torch.arange(indices.shape[0], device=indptr.device) + (indptr[:-1][twin] - indptr[:-1])[row]
         same = torch.equal(indices, indices[source]) and torch.equal(bits, bits[source])
     return (twin, rank) if same else (alone, torch.zeros_like(alone))  # two hashes in 2^64 met: no copies then
+
+
+def row_hashes(v: _Csr) -> Tensor:
+    """[N] int64 of each row's entries: a sum of 64-bit hashes, which wraps, so in any order."""
+    indptr, indices, values = v
+    mixed = _mix(_mix(indices.long() + 1) + values.contiguous().view(torch.int32).long())
+    sums = torch.cat((mixed.new_zeros(1), mixed.cumsum(0)))
+    return sums[indptr[1:]] - sums[indptr[:-1]]
+
+
+def first_equal(hashes: Tensor) -> tuple[Tensor, Tensor]:
+    """For each number the place of the first equal one, and how many equal ones are before it: both [N] int64."""
+    ordered, order = torch.sort(hashes, stable=True)
+    starts = torch.cat((ordered.new_ones(min(len(ordered), 1), dtype=torch.bool), ordered[1:] != ordered[:-1]))
+    group = starts.cumsum(0) - 1
+    first = starts.nonzero()[:, 0]
+    twin, rank = torch.empty_like(order), torch.empty_like(order)
+    twin[order] = order[first[group]]
+    rank[order] = torch.arange(len(order), device=order.device) - first[group]
+    return twin, rank
+
+
+def keep_rows(v: _Csr, kept: Tensor) -> _Csr:
+    """The matrix in which the other rows are empty."""
+    indptr, indices, values = v
+    entries = kept.repeat_interleave(indptr.diff())
+    counts = torch.where(kept, indptr.diff(), 0).cumsum(0)
+    return torch.cat((counts.new_zeros(1), counts)), indices[entries], values[entries]
 
 
 def _mix(x: Tensor) -> Tensor:

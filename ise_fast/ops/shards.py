@@ -95,6 +95,12 @@ def jaccard_pairs(a: Csr, b: Csr, *, same: bool, eps: float, max_pairs: int) -> 
     return out
 
 
+def radius_pairs(x: Tensor, y: Tensor, *, eps: float, metric: str, same: bool) -> Csr:
+    """Pairs of rows of y with rows of x within eps, as `ops.radius_graph` compares them; same: x is y."""
+    out: Csr = on_cpu("radius_pairs", x, y, eps, metric, same)
+    return out
+
+
 def unite_(parent: Tensor, first: Tensor, second: Tensor) -> None:
     """Unites first[e] with second[e], on the CPU: in the end parent [N] int32 holds the smallest row of each set."""
     torch.ops.ise_fast.unite_(parent, first, second)
@@ -147,6 +153,11 @@ def _(
     max_pairs: int,
 ) -> Csr:
     return _fake_csr(a_indptr.shape[0] - 1, a_indptr, torch.float32)
+
+
+@register_fake("radius_pairs")
+def _(x: Tensor, y: Tensor, eps: float, metric: str, same: bool) -> Csr:
+    return _fake_csr(y.shape[0], y, torch.float32)
 
 
 @register_fake("unite_")

@@ -59,14 +59,19 @@ class HeldRows(Features):
         name: of the argument, for messages.
         x: [n, d] floating rows of this process, float32 from here on.
         peers: the processes.
+        keep_double: leave float64 as it is.
+        unit: warn of rows that are not of unit length.
 
     Raises:
         TypeError, ValueError, PeerError: on every process, if a process has something else, NaN or infinity.
     """
 
-    def __init__(self, name: str, x: Any, peers: Peers) -> None:
+    def __init__(self, name: str, x: Any, peers: Peers, *, keep_double: bool = False, unit: bool = True) -> None:
         self.peers = peers
-        self.x = peers.together(lambda: _finite_rows(name, x))
+        self.x = peers.together(lambda: _finite_rows(name, x, keep_double))
+        peers.same(**{f"dtype of {name}": self.x.dtype})
+        if unit:
+            warn_unless_unit_rows(name, self.x)
         shapes = peers.numbers(*self.x.shape)
         self.width = max(width for _, width in shapes)
         for rank, (count, width) in enumerate(shapes):
@@ -135,10 +140,8 @@ class StoredRows(Features):
         return rows.to(self.device)
 
 
-def _finite_rows(name: str, x: Any) -> Tensor:
+def _finite_rows(name: str, x: Any, keep_double: bool) -> Tensor:
     rows = check_tensor(name, x, 2, FLOATING).detach()
-    if rows.shape[1] == 0 and len(rows) == 0:
-        return rows.float()
-    rows = check_features(name, rows).float().contiguous()
-    warn_unless_unit_rows(name, rows)
-    return rows
+    if len(rows):
+        rows = check_features(name, rows)
+    return (rows if keep_double and rows.dtype == torch.float64 else rows.float()).contiguous()

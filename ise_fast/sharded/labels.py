@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ise_fast._checks import check_int, check_number
 from ise_fast._collapse import check_max_pairs, most_pairs
+from ise_fast.sharded.copies import labels_of_twins, leave_out_copies
 from ise_fast.sharded.density import own_dbscan
 from ise_fast.sharded.encoding import encode_own
 from ise_fast.sharded.features import Features
 from ise_fast.sharded.jaccard import OwnGraph, own_jaccard
 from ise_fast.sharded.neighbours import own_neighbours
 from ise_fast.types import DBSCANResult
+
+
+class SharedGraph(NamedTuple):
+    """Own rows of a graph, and for each the row of all whose label it takes; None: its own."""
+
+    rows: OwnGraph
+    twin: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,17 @@ class JaccardSettings:
         check_max_pairs(self.max_pairs)
 
 
-def jaccard_rows(features: Features, settings: JaccardSettings, eps: float) -> OwnGraph:
+def jaccard_rows(features: Features, settings: JaccardSettings, eps: float, copies: int = 0) -> SharedGraph:
     """Own rows of `ops.jaccard_graph` at eps.
+
+    Args:
+        features: the rows.
+        settings: all but eps are used.
+        eps: radius.
+        copies: how many stay of each crowd of equal rows; 0: all.
+
+    Returns:
+        The graph, and for each own row the one whose label it takes; None: its own.
 
     Raises:
         TooManyPairs, PeerError: on all processes.
@@ -49,7 +68,15 @@ def jaccard_rows(features: Features, settings: JaccardSettings, eps: float) -> O
     k2 = min(settings.k2, k1)
     near = own_neighbours(features, k1)
     v = encode_own(features, near, k2)
-    return own_jaccard(features, v, near.cpu(), k2, eps, most_pairs(settings.max_pairs, features.rows))
+    v, twin = leave_out_copies(features, v, copies) if copies else (v, None)
+    most = most_pairs(settings.max_pairs, features.rows)
+    return SharedGraph(own_jaccard(features, v, near.cpu(), k2, eps, most), twin)
+
+
+def label_rows(features: Features, graph: SharedGraph, eps: float, min_samples: int) -> DBSCANResult:
+    """DBSCAN of own rows, at the radius of the graph or a smaller one."""
+    found = own_dbscan(graph.rows, eps, min_samples)
+    return found if graph.twin is None else labels_of_twins(features, found, graph.twin)
 
 
 def cluster(features: Features, settings: JaccardSettings) -> DBSCANResult:
@@ -70,5 +97,5 @@ def cluster(features: Features, settings: JaccardSettings) -> DBSCANResult:
         PeerError: another process failed, or is gone.
     """
     features.peers.same(**vars(settings))
-    graph = jaccard_rows(features, settings, settings.eps)
-    return own_dbscan(graph, settings.eps, settings.min_samples)
+    graph = jaccard_rows(features, settings, settings.eps, copies=settings.min_samples)
+    return label_rows(features, graph, settings.eps, settings.min_samples)

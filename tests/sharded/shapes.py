@@ -44,6 +44,10 @@ def with_hubs(n: int, d: int, seed: int, hubs: int = 6) -> Tensor:
     return normalize(x, dim=1)
 
 
+#: Metrics and precisions of the plain DBSCAN.
+PLAIN = (("euclidean", "float32"), ("cosine", "float32"), ("sqeuclidean", "float64"))
+
+
 @dataclass(frozen=True)
 class Case:
     """Rows, settings, and the share of each process (relative; None: even)."""
@@ -71,5 +75,8 @@ def cases() -> dict[str, Case]:
         "unequal shares": Case(clustered(1003, 24, 6), plain, (1, 0, 90, 9)),
         "fewer rows than k1": Case(clustered(7, 5, 7), JaccardSettings(min_samples=2)),
         "fewer rows than processes": Case(clustered(3, 5, 8), JaccardSettings(min_samples=1, k1=2, k2=2)),
+        "crowds": Case(
+            torch.cat([torch.eye(2, 9).repeat(150, 1), clustered(60, 9, 9)]), JaccardSettings(max_pairs=9000)
+        ),
         "all equal": Case(torch.eye(1, 9).expand(150, 9).contiguous(), plain),
     }

@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from ise_fast import ops
+from ise_fast.cluster import DBSCAN, JaccardDBSCAN
 from ise_fast.methods import cluster_centroids
 from ise_fast.ops.jaccard import encode
-from tests.sharded.shapes import Case, cases
+from tests.sharded.shapes import PLAIN, Case, cases
 
 SIZE = 4
 CASES = cases()
@@ -32,7 +34,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     for run in runs:
         _, err = run.communicate()
         assert run.returncode == 0, err
-    return [torch.load(folder / f"answers-{rank}.pt") for rank in range(SIZE)]
+    return [torch.load(folder / f"answers-{rank}.pt", weights_only=False) for rank in range(SIZE)]
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +48,11 @@ def of_one_process(case: Case) -> dict[str, Any]:
     k2 = min(settings.k2, k1)
     nn, v = encode(case.x, k1, k2)
     graph = ops.jaccard_graph(case.x, k1, k2, eps=settings.eps)
+    estimators = [JaccardDBSCAN(**vars(settings)).fit(case.x)]
+    estimators += [DBSCAN(0.5, 4, metric).fit(case.x.numpy().astype(dtype)) for metric, dtype in PLAIN]
     labels, core = ops.dbscan(graph, settings.eps, settings.min_samples)
     return {
+        "estimators": [(found.labels_, found.core_sample_indices_, found.components_) for found in estimators],
         "nn": nn.int(), "v": v, "graph": (graph.indptr, graph.indices, graph.values), "labels": labels, "core": core,
         "centroids": cluster_centroids(case.x, labels),
     }  # fmt: skip
@@ -74,6 +79,19 @@ def test_every_stage(name: str, world: int, answers: Answers, expected: dict[str
     assert all(part["centroids"].equal(expected[name]["centroids"]) for part in own)
 
 
+@pytest.mark.parametrize("world", range(1, SIZE + 1))
+@pytest.mark.parametrize("name", CASES)
+def test_estimators_of_a_group(name: str, world: int, answers: Answers, expected: dict[str, dict[str, Any]]) -> None:
+    own = [answers[rank][name, world] for rank in range(world)]
+    found = [[part["estimator"], *part["dbscan"]] for part in own]
+    starts = CASES[name].bounds(world)
+    for place, (labels, core, components) in enumerate(expected[name]["estimators"]):
+        ours = [part[place] for part in found]
+        assert np.concatenate([part[0] for part in ours]).tolist() == labels.tolist()
+        assert np.concatenate([part[1] + starts[rank] for rank, part in enumerate(ours)]).tolist() == core.tolist()
+        assert np.array_equal(np.concatenate([part[2] for part in ours]), components)
+
+
 def test_the_cases_try_what_they_say(expected: dict[str, dict[str, Any]]) -> None:
     def noise(name: str) -> int:
         return int((expected[name]["labels"] < 0).sum())
@@ -87,6 +105,7 @@ def test_the_cases_try_what_they_say(expected: dict[str, dict[str, Any]]) -> Non
     assert int((expected["copies"]["nn"] != own).all(1).sum()) > 100  # rows crowded out of their own lists
     largest = torch.bincount(expected["one giant cluster"]["labels"] + 1)[1:].max()
     assert int(largest) > 600
+    assert len(expected["crowds"]["graph"][1]) > CASES["crowds"].settings.max_pairs
     assert border("hubs") > 5
     assert len(expected["hubs"]["graph"][1]) > 0.3 * 400**2
     assert CASES["unequal shares"].bounds(4) == [0, 10, 10, 912, 1003]

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from ise_fast.cluster import DBSCAN, JaccardDBSCAN
 from ise_fast.sharded import HeldRows, Peers, cluster, jaccard_rows
 from ise_fast.sharded.centroids import shared_centroids
 from ise_fast.sharded.encoding import encode_own
 from ise_fast.sharded.neighbours import own_neighbours
-from tests.sharded.shapes import Case, cases
+from tests.sharded.shapes import PLAIN, Case, cases
+
+
+def dbscan_by_estimator(x: Tensor, group: dist.ProcessGroup | None, metric: str, dtype: str) -> list[Any]:
+    found = DBSCAN(0.5, 4, metric).fit(x.numpy().astype(dtype), group=group)
+    return [found.labels_, found.core_sample_indices_, found.components_]
 
 
 def answer(case: Case, group: dist.ProcessGroup | None, rank: int, size: int) -> dict[str, Any]:
@@ -26,9 +34,12 @@ def answer(case: Case, group: dist.ProcessGroup | None, rank: int, size: int) ->
     k1 = min(settings.k1, features.rows)
     nn = own_neighbours(features, k1)
     v = encode_own(features, nn, min(settings.k2, k1))
-    graph = jaccard_rows(features, settings, settings.eps)
+    graph = jaccard_rows(features, replace(settings, max_pairs=None), settings.eps).rows
     labels, core = cluster(features, settings)
+    estimator = JaccardDBSCAN(**vars(settings)).fit(case.x[low:high], group=group)
     return {
+        "estimator": [estimator.labels_, estimator.core_sample_indices_, estimator.components_],
+        "dbscan": [dbscan_by_estimator(case.x[low:high], group, *kind) for kind in PLAIN],
         "nn": nn, "v": v, "graph": (graph.indptr, graph.indices, graph.values), "labels": labels, "core": core,
         "centroids": shared_centroids(features, labels),
     }  # fmt: skip
