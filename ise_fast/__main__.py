@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ise-fast: error: there is no command {words[0]!r}; {hint}", file=sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[words[0]][0])
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # as python -m does: a method or backbone of the user may lie here
     name = {"prog": f"ise-fast {words[0]}"} if words[0] in MODULES else {}
     status: int = module.main(words[1:], **name)
     return status

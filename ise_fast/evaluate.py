@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ise_fast.engine import assemble, distributed
 from ise_fast.engine.config import TrainConfig
@@ -109,10 +110,15 @@ class Network:
 def _open_network(config: EvaluateConfig) -> Network:
     path = Path(config.checkpoint or "").expanduser()
     if config.arch is not None:
+        size = (config.height, config.width) if config.height and config.width else None
         try:
-            return Network(build_model(config.arch, pretrained=str(path), **embedding_options(path)), TrainConfig())
+            model = build_model(config.arch, pretrained=str(path), size=size, **embedding_options(path))
         except (ValueError, FileNotFoundError, ImportError) as error:
-            raise UsageError(f"--checkpoint: {str(error).removeprefix('pretrained: ')}") from error
+            said = str(error)
+            if said.startswith("pretrained: "):
+                said = f"--checkpoint: {said.removeprefix('pretrained: ')}"
+            raise UsageError(said) from error
+        return Network(model, TrainConfig())
     model, trained, state = open_checkpoint(path)
     best = state["best"]
     return Network(model, trained, state["epoch"], best is not None and best["epoch"] == state["epoch"])
@@ -138,6 +144,7 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
     data = dataclasses.replace(trained.data, **overrides)
     dataset = assemble.check_test_images(assemble.open_dataset(data, world))
     log.info("%s", dataset.table())
+    assemble.check_image_size(network.model, assemble.image_size(data, dataset), torch.device("cpu"))
     test = assemble.open_test_images(data, dataset, world, progress=not config.quiet)
     if test is None:
         raise UsageError(

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ise_fast.engine.checkpoint import seed_everything
-from ise_fast.engine.config import ModelConfig, TrainConfig
+from ise_fast.engine.config import DataConfig, ModelConfig, TrainConfig
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.optimizer import build_optimizer
@@ -28,11 +28,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-def build_network(config: ModelConfig, *, weights: bool = True) -> EmbeddingNet:
+def build_network(config: ModelConfig, images: DataConfig, *, weights: bool = True) -> EmbeddingNet:
     """The embedding network, on the CPU.
 
     Args:
         config: architecture, pooling, embedding size.
+        images: their height and width, where they are known.
         weights: load the pretrained weights; False where a checkpoint follows.
 
     Raises:
@@ -44,26 +45,25 @@ def build_network(config: ModelConfig, *, weights: bool = True) -> EmbeddingNet:
             pretrained=config.pretrained if weights else "none",
             pooling=config.pooling_type,
             num_features=config.features,
+            size=(images.height, images.width) if images.height and images.width else None,
         )
     except (ValueError, FileNotFoundError, ImportError) as error:
         raise UsageError(str(error)) from error
 
 
 def check_image_size(model: nn.Module, size: tuple[int, int], device: torch.device) -> None:
-    """The network gives a feature for images as small as these.
+    """The network gives a feature for images of this size.
 
     Raises:
         UsageError: if it does not.
     """
-    if min(size) >= 64:  # tried when the network was built
-        return
     training = model.training
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, *size, device=device))
-    except RuntimeError as error:
-        why = str(error).splitlines()[0]
-        raise UsageError(f"--height, --width: {size[0]} x {size[1]} is too small for the network ({why})") from error
+    except (RuntimeError, AssertionError, ValueError) as error:  # too small, or not the one that a network is bound to
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"--height, --width: the network does not take {size[0]} x {size[1]} ({why})") from error
     finally:
         model.train(training)
 
@@ -76,7 +76,7 @@ def build_step_and_state(config: TrainConfig, plan: Plan, world: World) -> tuple
     """
     optim = config.optim
     seed_everything(config.run.seed)
-    model = world.together(lambda: build_network(config.model)).to(world.device)
+    model = world.together(lambda: build_network(config.model, config.data)).to(world.device)
     if optim.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     local = optim.batch_size // world.size

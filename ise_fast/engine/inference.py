@@ -91,7 +91,7 @@ def open_checkpoint(path: Path) -> tuple[EmbeddingNet, TrainConfig, dict[str, An
     state = checkpoint.load(path)
     checkpoint_parts.require(path, state, checkpoint_parts.FOR_EVALUATION)
     config = TrainConfig.from_flat(state["config"])
-    network = assemble.build_network(config.model, weights=False)
+    network = assemble.build_network(config.model, config.data, weights=False)
     try:
         network.load_state_dict(state["model"])
     except RuntimeError as error:

@@ -36,7 +36,9 @@ class DataConfig:
 class ModelConfig:
     """The embedding network."""
 
-    arch: str = flag("resnet50", "backbone: resnet18 ... resnet152, a torchvision name, or small (CPU default)", "-a")
+    arch: str = flag(
+        "resnet50", "backbone: small (CPU default), a torchvision name, timm:NAME, or package.module:FUNCTION", "-a"
+    )
     pretrained: str = flag("imagenet", "none, imagenet, or the path of a weight file", path=True)
     pooling_type: Literal["avg", "gem"] = flag("avg", "global pooling")
     features: int = flag(0, "embedding size; 0: the backbone's own width")

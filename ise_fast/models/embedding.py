@@ -29,7 +29,8 @@ class EmbeddingNet(nn.Module):
     frozen at zero, so that the features stay centred around the origin, where the cosine compares them.
 
     Args:
-        backbone: images [B, 3, H, W] to a feature map [B, C, h, w].
+        backbone: images [B, 3, H, W] to a feature map [B, C, h, w], tokens [B, N, C], which are pooled alike, or
+            vectors [B, C], which are taken as they are.
         channels: C.
         pooling: "avg" or "gem".
         num_features: 0 embeds in the C dimensions of the backbone; otherwise a linear layer maps to this many.
@@ -69,7 +70,10 @@ class EmbeddingNet(nn.Module):
         self.backbone.add_module("relu", NoReLU().to(device))
 
     def forward(self, images: Tensor) -> Tensor:
-        pooled = self.embedding(self.pooling(self.backbone(images)))
+        maps = self.backbone(images)
+        if maps.dim() == 3:
+            maps = maps.transpose(1, 2)[..., None]  # tokens as a map of one column
+        pooled = self.embedding(maps if maps.dim() == 2 else self.pooling(maps))
         # The neck and the norm see float32: half precision here would cost the distances a digit and save nothing.
         with torch.autocast(images.device.type, enabled=False):
             features: Tensor = self.neck(pooled.float())

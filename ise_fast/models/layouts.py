@@ -111,7 +111,11 @@ def _layouts(backbone: nn.Module) -> Iterator[tuple[dict[str, str], bool]]:
         variants.append(([name for name in children if name != "relu"], True))
     for listed, without_relu in variants:
         number = {name: str(i) for i, name in enumerate(listed)}
-        yield {name: ".".join([number[name.split(".")[0]], *name.split(".")[1:]]) for name in ours}, without_relu
+        words = {name: name.split(".") for name in ours}
+        yield (
+            {name: ".".join([number.get(first, first), *rest]) for name, (first, *rest) in words.items()},
+            without_relu,
+        )
 
 
 def _fit_names(names: Mapping[str, str], wanted: Tensors, state: Tensors) -> Fit:
