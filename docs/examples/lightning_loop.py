@@ -44,6 +44,6 @@ if __name__ == "__main__":
     images = torch.randn(20, 32).repeat_interleave(12, dim=0) + 0.6 * torch.randn(240, 32)
     network = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 16))
     batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.arange(240)), 64, shuffle=True)
-    lightning.Trainer(max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False).fit(
-        ISE(network, 16, images), batches
-    )
+    trainer = lightning.Trainer(max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.fit(ISE(network, 16, images), batches)
+    print(f"loss of the last batch: {float(trainer.callback_metrics['loss']):.3f}")
