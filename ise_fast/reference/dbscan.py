@@ -21,16 +21,7 @@ def dbscan(graph: CSRGraph | Tensor, eps: float, min_samples: int = 4) -> DBSCAN
     stored counts as self; a stored or dense diagonal above eps leaves self out. Asymmetric graphs are followed along
     their rows. float32 distances are compared with float32(eps).
 
-    Args:
-        graph: square CSRGraph, or dense [N, N]; float32 or float64 distances, finite, >= 0.
-        eps: >= 0.
-        min_samples: >= 1.
-
-    Returns:
-        DBSCANResult(labels [N] int64, core_mask [N] bool).
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.dbscan`.
     """
     eps = check_number("eps", eps, 0)
     min_samples = check_int("min_samples", min_samples, 1)

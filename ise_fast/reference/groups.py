@@ -22,15 +22,7 @@ from ise_fast.types import Groups
 def group_members(labels: Tensor, groups: int) -> Groups:
     """The rows of each group, ascending: what `refresh_groups_` adds up.
 
-    Args:
-        labels: [N] int64, the group of each row, -1 for none.
-        groups: K, how many there are; a group may be empty.
-
-    Returns:
-        Groups(indptr [K + 1] int64, rows [at most N] int64).
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.group_members`.
     """
     y = check_tensor("labels", labels, 1, (torch.int64,))
     if len(y) and not -1 <= int(y.min()) <= int(y.max()) < groups:
@@ -44,14 +36,7 @@ def group_members(labels: Tensor, groups: int) -> Groups:
 def refresh_groups_(sums: Tensor, table: Tensor, members: Groups, touched: Tensor) -> None:
     """Sums of the touched groups made anew from their rows, in place: float64, in row order, rounded once.
 
-    Args:
-        sums: [K, d] float32 or float64, changed in place.
-        table: [N, d] floating.
-        members: the rows of each group, ascending.
-        touched: [M] int64, groups, repeats allowed.
-
-    Raises:
-        TypeError, ValueError: naming the argument; `sums` is then untouched.
+    Arguments, result and errors are those of `ise_fast.ops.refresh_groups_`.
     """
     check_tensor("sums", sums, 2, (torch.float32, torch.float64))
     rows = check_features("table", table)
@@ -79,19 +64,7 @@ def group_nce_loss(
 
     Nothing is normalised here: behind a network whose last layer makes unit rows the parameters get the same gradient.
 
-    Args:
-        features: [B, d] floating, unit rows, B >= 1; differentiable.
-        sums: [K, d] floating, the sum of each group's rows; a constant.
-        counts: [K] int64, how many rows each group owns; groups without rows take no part.
-        labels: [B] int64, groups that own rows.
-        temperature: tau > 0.
-        eps: both constants of the published loss, >= 0.
-
-    Returns:
-        A scalar, float32 or, for float64 input, float64.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.group_nce_loss`.
     """
     f, s = check_features("features", features), check_features("sums", sums).detach()
     check_columns("sums", s, "features", f)

@@ -30,16 +30,7 @@ def k_reciprocal_encoding(x: Tensor, k1: int = 30, k2: int = 6) -> CSRGraph:
 
     A row whose R is empty (it lies in a crowd of duplicates that crowd it out of its own list) has V(i) = 0.
 
-    Args:
-        x: [N, d] float32 (float16 and bfloat16 are converted), meant to be unit rows: nothing normalises them here.
-        k1: 1 <= k1 <= N.
-        k2: 1 <= k2 <= k1; 1 means no averaging.
-
-    Returns:
-        CSRGraph of [N, N], indices int32, values float32.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.k_reciprocal_encoding`.
     """
     rows, k1, k2 = check_encoding(x, k1, k2)
     return encode(rows, knn(rows, k1).indices, k2)
@@ -108,18 +99,7 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
         s(i,j) = sum over f of min(V'(i,f), V'(j,f)), f ascending, in float32
         d(i,j) = 1 - s / (2 - s), at least 0
 
-    d(i,i) is 0 up to 1e-6, and 1 for an empty row of V'.
-
-    Args:
-        x: [N, d] float32 (float16 and bfloat16 are converted), meant to be unit rows.
-        k1: 1 <= k1 <= N.
-        k2: 1 <= k2 <= k1.
-
-    Returns:
-        [N, N] float32, symmetric.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.jaccard_distance`.
     """
     v = k_reciprocal_encoding(x, k1, k2)
     return torch.from_numpy(np.stack(list(jaccard_rows(v)))).to(v.device)
@@ -128,22 +108,7 @@ def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
 def jaccard_graph(x: Tensor, k1: int = 30, k2: int = 6, *, eps: float, max_pairs: int | None = None) -> CSRGraph:
     """Every pair of rows with Jaccard distance <= eps, compared in float32; pairs at distance 0 are stored as zeros.
 
-    The diagonal is stored in every row with its value, even one above eps (an empty row of V' has d(i,i) = 1), so that
-    `dbscan` on this graph and on the dense matrix agree.
-
-    Args:
-        x: [N, d] float32 (float16 and bfloat16 are converted), meant to be unit rows.
-        k1: 1 <= k1 <= N.
-        k2: 1 <= k2 <= k1.
-        eps: in [0, 1): unrelated rows are at distance 1, so a larger one would mean all N^2 pairs.
-        max_pairs: the most pairs that the graph may hold; None: 100 million, or 500 a row if that is more.
-
-    Returns:
-        CSRGraph of [N, N], indices int32, values float32.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
-        TooManyPairs: (a ValueError) more than max_pairs pairs are within eps.
+    Arguments, result and errors are those of `ise_fast.ops.jaccard_graph`.
     """
     rows, k1, k2 = check_encoding(x, k1, k2)
     most = most_pairs(check_max_pairs(max_pairs), rows.shape[0])

@@ -14,16 +14,7 @@ def kmeans_step(x: Tensor, centres: Tensor) -> KMeansStep:
 
     Distances are float64; sums are float64 in row order.
 
-    Args:
-        x: [N, d] floating.
-        centres: [K, d] floating, K >= 1.
-
-    Returns:
-        KMeansStep(labels [N] int64, sums [K, d] float64, counts [K] int64, inertia scalar float64, distances [N]
-        float64).
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.kmeans_step`.
     """
     rows, c = check_features("x", x), check_features("centres", centres)
     check_columns("centres", c, "x", rows)
@@ -43,20 +34,7 @@ def kmeans_step(x: Tensor, centres: Tensor) -> KMeansStep:
 def kmeans(x: Tensor, centres: Tensor, *, iterations: int = 300) -> KMeansResult:
     """Lloyd's iterations from given centres until no label changes.
 
-    A new centre is the float64 mean of its rows in row order, rounded to the precision of x. A centre without rows
-    takes the row farthest from its own centre (ties: lowest row) among clusters of more than one, empty centres one
-    after the other by index.
-
-    Args:
-        x: [N, d] floating.
-        centres: [K, d] floating, 1 <= K <= N: where to start.
-        iterations: most assignments, >= 1.
-
-    Returns:
-        KMeansResult(labels [N] int64, centres [K, d], inertia, iterations).
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.kmeans`.
     """
     rows, c = check_features("x", x), check_features("centres", centres)
     check_columns("centres", c, "x", rows)
@@ -100,16 +78,7 @@ def _sum_in_order(rows: Tensor) -> Tensor:
 def kmeans_start(x: Tensor, clusters: int, generator: torch.Generator | None = None) -> Tensor:
     """Rows to start from, by k-means++: each drawn in proportion to its squared distance from those chosen.
 
-    Args:
-        x: [N, d] floating.
-        clusters: K, 1 to N.
-        generator: of the CPU; None for the global one.
-
-    Returns:
-        [K] int64, rows of x in the order in which they were chosen.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.kmeans_start`.
     """
     rows = check_features("x", x).double()
     k = check_int("clusters", clusters, 1, rows.shape[0], f"x has {rows.shape[0]} rows")

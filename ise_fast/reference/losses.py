@@ -43,22 +43,7 @@ def ise_loss(
     that term has no gradient along f_i even for unit rows, while supports and the label-preserving term take f_i as it
     is. The published gradients show it.
 
-    Args:
-        features: [B, d] floating, unit rows, B >= 1; differentiable.
-        labels: [B] int64.
-        centroids: [K, d] floating, unit rows; a constant.
-        degree: interpolation degree lambda in [0, 1].
-        k: supports per feature, 1 <= k <= K - 1.
-        temperature: tau > 0.
-        lp_temperature: tau of the label-preserving term, > 0.
-        lp_weight: its weight, >= 0. At 0 the term is left out: label_preserving is 0 and has no gradient.
-        gram: [K, K] centroids @ centroids.T: the compiled operator saves work with it, the direct form needs none.
-
-    Returns:
-        ISELossOutput(loss, contrastive, label_preserving, supports [B, k, d] detached).
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.ise_loss`.
     """
     f, c, y = _check_head(features, centroids, labels)
     if f.shape[0] == 0:
@@ -100,17 +85,7 @@ def cluster_nce_loss(features: Tensor, labels: Tensor, centroids: Tensor, temper
 
     Its memory normalises the features, as in `ise_loss`: no gradient along f.
 
-    Args:
-        features: [B, d] floating, unit rows, B >= 1; differentiable.
-        labels: [B] int64.
-        centroids: [K, d] floating, unit rows; a constant.
-        temperature: tau > 0.
-
-    Returns:
-        A scalar, float32 or, for float64 input, float64.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.cluster_nce_loss`.
     """
     f, c, y = _check_head(features, centroids, labels)
     if f.shape[0] == 0:

@@ -22,19 +22,7 @@ from ise_fast._checks import (
 def update_memory_(centroids: Tensor, rows: Tensor, labels: Tensor, momentum: float, mode: str = "hard") -> None:
     """Move centroids towards the rows of a batch, in place: c <- momentum c + (1 - momentum) row, made unit again.
 
-    `hard` takes one row a label: the one least similar to its centroid as it was before the call (the first on ties;
-    products in float64, rounded to float32). `momentum` takes every row of the label, one after the other in the order
-    of the batch. The published order is all real rows first, then all supports.
-
-    Args:
-        centroids: [K, d] float32 or float64, unit rows; changed in place.
-        rows: [M, d] floating.
-        labels: [M] int64.
-        momentum: in [0, 1]: 1 keeps the centroid.
-        mode: "hard" or "momentum".
-
-    Raises:
-        TypeError, ValueError: naming the argument; `centroids` is then untouched.
+    Arguments, result and errors are those of `ise_fast.ops.update_memory_`.
     """
     check_tensor("centroids", centroids, 2, (torch.float32, torch.float64))
     check_features("centroids", centroids)

@@ -14,21 +14,7 @@ def merge_nearest(graph: CSRGraph, labels: Tensor, penalty: float, merges: int) 
 
         D(i, j) = graph(i, j) + penalty (|cluster of i| + |cluster of j|),   i < j in different clusters
 
-    Pairs are taken by rising (D, i, j), sizes as before the step; a pair of one cluster by then is passed over, any
-    other joins two clusters, until `merges` clusters are gone or the graph has no more pairs. D is float64.
-
-    Args:
-        graph: square CSRGraph of distances; an entry above the diagonal is a pair, those below are ignored.
-        labels: [N] int64, cluster of each row, >= 0.
-        penalty: lambda >= 0.
-        merges: how many, >= 0.
-
-    Returns:
-        Merges(labels [N] int64: a joined cluster keeps its lower label, then numbered from 0 by rising label; pairs
-        [M, 2] int64 and dissimilarity [M] float64 in the order of merging, M <= merges).
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.merge_nearest`.
     """
     check_graph("graph", graph)
     y = check_label_vector("labels", labels, graph.shape[0], "graph")
@@ -68,17 +54,7 @@ def merge_nearest(graph: CSRGraph, labels: Tensor, penalty: float, merges: int) 
 def merge_rows(x: Tensor, labels: Tensor, penalty: float, merges: int) -> Merges:
     """`merge_nearest` on all pairs of rows under the squared Euclidean distance.
 
-    Args:
-        x: [N, d] floating.
-        labels: [N] int64, cluster of each row, >= 0.
-        penalty: lambda >= 0.
-        merges: how many, >= 0; at most one less than there are clusters are made.
-
-    Returns:
-        Merges(labels, pairs, dissimilarity) as `merge_nearest`.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.merge_rows`.
     """
     rows = check_features("x", x).double()
     distance = (rows[:, None] - rows[None]).square().sum(2).float()

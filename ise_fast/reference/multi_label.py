@@ -22,22 +22,7 @@ from ise_fast.types import CSRGraph
 def cycle_positives(table: Tensor, rows: Tensor, threshold: float = 0.6, least: int = 10) -> CSRGraph:
     """The rows of the memory that are reciprocal neighbours of each given row.
 
-    Lists are ordered by (inner product rounded to float32, index), the largest first. With a = how many rows are more
-    similar to i than the threshold, k = max(a, least), c_0, c_1, ... the list of i, and q = the largest j such that
-    c_0 ... c_j all have c_0 at place k or better in their own lists (places from 0), the positives are
-    c_0 ... c_{n-1}, n = min(max(1, q) + 1, a), and i itself.
-
-    Args:
-        table: [N, d] floating, unit rows or zeros.
-        rows: [B] int64, rows of the table.
-        threshold: t.
-        least: candidates at least, >= 1.
-
-    Returns:
-        CSRGraph of [B, N], columns int32 ascending, values the similarities in float32.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.cycle_positives`.
     """
     v = check_features("table", table)
     idx = check_tensor("rows", rows, 1, (torch.int64,))
@@ -77,18 +62,7 @@ def multi_label_loss(
     z = f . V_r. The hard negatives are the int(hard_share * negatives) rows most similar to f among those that are no
     positives, by (inner product rounded to float32, index). Nothing is normalised here.
 
-    Args:
-        features: [B, d] floating, unit rows, B >= 1; differentiable.
-        table: [N, d] floating; a constant.
-        positives: CSRGraph of [B, N], at least one column a row; its values are not read.
-        delta: weight of the positives, >= 0.
-        hard_share: r in (0, 1]; int(r * negatives) must be 1 at least in every row.
-
-    Returns:
-        A scalar, float32 or, for float64 input, float64.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.multi_label_loss`.
     """
     f, v = check_features("features", features), check_features("table", table).detach()
     check_columns("table", v, "features", f)

@@ -33,17 +33,7 @@ def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidea
     Self is an ordinary candidate: with k duplicates of lower index a row is not its own neighbour. `euclidean` has the
     order of `sqeuclidean`. The cosine distance 1 - x.y / (|x| |y|) of a zero row is 1.
 
-    Args:
-        x: [N, d] float32, or float16 or bfloat16, which are converted.
-        k: 1 <= k <= N.
-        y: [M, d]; None for x itself.
-        metric: sqeuclidean, euclidean or cosine.
-
-    Returns:
-        KNN(distances [M, k] float32, indices [M, k] int64).
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.knn`.
     """
     candidates = check_features("x", x, HALF_OR_SINGLE)
     queries = candidates if y is None else check_features("y", y, HALF_OR_SINGLE)
@@ -77,16 +67,7 @@ def radius_graph(x: Tensor, eps: float, *, metric: str = "euclidean") -> CSRGrap
     float32 input is rounded: float32(float32(eps)^2). The other metrics compare the float64 distance with eps. The
     diagonal is always stored; it is 0 but for a zero row under cosine, where it is 1.
 
-    Args:
-        x: [N, d] float32 or float64 (float16 and bfloat16 are converted to float32).
-        eps: >= 0.
-        metric: euclidean, sqeuclidean or cosine.
-
-    Returns:
-        CSRGraph of [N, N], indices int32, values the float32 distances.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.radius_graph`.
     """
     rows = check_features("x", x)
     eps = check_number("eps", eps, 0)

@@ -30,18 +30,7 @@ def re_ranking(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda
         V(i,j) = exp(-d(i,j)) / sum over R*(i), j in R*(i): sets and query expansion as in `k_reciprocal_encoding`
         result = (1 - lambda_value) * Jaccard distance of V' + lambda_value * d                           (eq. 12)
 
-    Args:
-        query: [Q, d] float32 (float16 and bfloat16 are converted).
-        gallery: [G, d].
-        k1: 1 <= k1 <= Q + G - 1.
-        k2: 1 <= k2 <= k1; 1 means no averaging.
-        lambda_value: in [0, 1].
-
-    Returns:
-        [Q, G] float32.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.re_ranking`.
     """
     x, queries, k1, k2, weight = check_re_ranking(query, gallery, k1, k2, lambda_value)
     nn = knn(x, k1 + 1).indices
@@ -80,27 +69,12 @@ def rank_metrics(
 ) -> RankMetrics:
     """CMC, mAP and mINP of a distance matrix.
 
-    Gallery entries with both the identity and the camera of the query are left out (none without cameras), and so are
-    queries without a match. The gallery is ranked by (distance, index).
-
     * cmc[r - 1]: share of the queries whose first match has rank r or better.
     * AP: sum over the distinct distances of (recall gained there) * precision, as scikit-learn's
       average_precision_score: equal distances count as one step. mAP is its mean.
     * INP: number of matches / rank of the last one (Ye et al., TPAMI 2021). mINP is its mean.
 
-    Args:
-        distance: [Q, G] float32 or float64, finite.
-        query_ids: [Q] int64.
-        gallery_ids: [G] int64.
-        query_cams: [Q] int64; given together with `gallery_cams`, or not.
-        gallery_cams: [G] int64.
-        max_rank: length of the CMC, 1 to 2^20.
-
-    Returns:
-        RankMetrics(mAP, cmc [max_rank] float32, mINP, ap [Q] float32 with NaN for a query without a match).
-
-    Raises:
-        TypeError, ValueError: naming the argument; also if no query has a match.
+    Arguments, result and errors are those of `ise_fast.ops.rank_metrics`.
     """
     d = check_tensor("distance", distance, 2, (torch.float32, torch.float64))
     check_finite("distance", d)

@@ -41,20 +41,7 @@ def reliable_labels(tight: Tensor, normal: Tensor, loose: Tensor, theta: float |
         comp_c = smallest Rcomp, indep_c = smallest Rindep over the images of cluster c
         i stays iff indep_c <= theta and Rcomp_i <= comp_c
 
-    Args:
-        tight: [N] int64, labels of the stricter clustering (smaller eps), -1 noise.
-        normal: [N] int64, the clustering to refine; its clusters are numbered from 0.
-        loose: [N] int64, labels of the looser clustering.
-        theta: threshold; None (first epoch): the value at place min(M - 1, round(0.9 M)) of the indep_c of the M
-            clusters with more than one image, ascending; 1 if there is no such cluster.
-
-    Returns:
-        ReliableLabels(labels [N] int64 without noise, threshold, completeness [N] float32 = Rcomp, independence [N]
-        float32 = Rindep). Clusters keep their number, singles of `normal` come next in image order, then images that
-        had to leave, in image order; the last image of a cluster that all others left keeps the cluster's number.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.reliable_labels`.
     """
     theta = check_clusterings(tight, normal, loose, theta)
     n = normal.shape[0]

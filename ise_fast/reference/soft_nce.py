@@ -30,22 +30,7 @@ def soft_nce_loss(
     only its targets and the n other rows of D most similar to f, by (inner product rounded to float32, index), are
     left in D. Nothing is normalised here, neither features nor weights.
 
-    Args:
-        features: [B, d] floating, unit rows, B >= 1; differentiable.
-        table: [R, d] floating; a constant.
-        columns: [B, s] int64, the targets of each sample, -1 for none; a repeated column adds up.
-        weights: [B, s] floating, >= 0.
-        temperature: tau > 0.
-        smooth: share a of the target that is spread evenly over D, in [0, 1]: one number, or [B].
-        negatives: n; 0 takes all rows.
-        ranges: [B, 2] int64, first row and the one past the last, of each sample; None: the whole table.
-        excluded: [B, e] int64, rows that take no part, -1 for none.
-
-    Returns:
-        A scalar, float32 or, for float64 input, float64.
-
-    Raises:
-        TypeError, ValueError: naming the argument.
+    Arguments, result and errors are those of `ise_fast.ops.soft_nce_loss`.
 
     Source: Lin et al., Softened Similarity Learning, CVPR 2020; Zhang et al., mixup, ICLR 2018; Yun et al., CutMix,
     ICCV 2019; Wang et al., Camera-aware Proxies, AAAI 2021; Cho et al., Part-based Pseudo Label Refinement, CVPR 2022.

@@ -37,17 +37,7 @@ def nearest_centroids(features: Tensor, centroids: Tensor, labels: Tensor, k: in
 
     The products are taken in float64 and rounded to float32; equal ones are ordered by index.
 
-    Args:
-        features: [B, d] floating.
-        centroids: [K, d] floating.
-        labels: [B] int64, the own centroid of each feature.
-        k: 1 <= k <= K - 1.
-
-    Returns:
-        Nearest(similarity [B, k] float32, or float64 for float64 input; indices [B, k] int64).
-
-    Raises:
-        TypeError, ValueError: naming the argument; k out of range, a label without a centroid, NaN or infinity.
+    Arguments, result and errors are those of `ise_fast.ops.nearest_centroids`.
     """
     f, c, y = _check_head(features, centroids, labels)
     k = check_int("k", k, 1, c.shape[0] - 1, f"one less than the {c.shape[0]} centroids")
@@ -60,20 +50,7 @@ def nearest_centroids(features: Tensor, centroids: Tensor, labels: Tensor, k: in
 def support_samples(features: Tensor, centroids: Tensor, labels: Tensor, nearest: Tensor, degree: float) -> Tensor:
     """s_j = u_j / ||u_j|| with u_j = f + degree (m_j - o): a step from the own centroid towards the j-th nearest one.
 
-    Differentiable in `features`; centroids and degree are constants. A zero u_j stays zero.
-
-    Args:
-        features: [B, d] floating, unit rows.
-        centroids: [K, d] floating, unit rows.
-        labels: [B] int64.
-        nearest: [B, k] int64, rows of `centroids`.
-        degree: in [0, 1].
-
-    Returns:
-        [B, k, d] float32, or float64 for float64 input.
-
-    Raises:
-        TypeError, ValueError: naming the argument; a label or index without a centroid, degree outside [0, 1].
+    Arguments, result and errors are those of `ise_fast.ops.support_samples`.
     """
     f, c, y = _check_head(features, centroids, labels)
     m = check_tensor("nearest", nearest, 2, (torch.int64,))
