@@ -11,9 +11,10 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 SAYS = {
-    "cluster_embeddings": "eps 0.6: 5",
+    "cluster_embeddings": "OPTICS: ",
     "plain_loop": "epoch 3: ",
     "lightning_loop": "loss of the last batch: ",
+    "own_backbone": "clusters     loss ",
     "own_dataset": "epoch 1/1",
     "own_method": "(own 0.",
     "sweep": " 0.6 ",

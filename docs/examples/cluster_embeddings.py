@@ -1,7 +1,10 @@
 """Cluster embeddings, compare radii, and give new rows a label."""
 
 import numpy as np
+import torch
+from sklearn.cluster import OPTICS
 
+from ise_fast import ops
 from ise_fast.cluster import DBSCAN, JaccardDBSCAN
 
 random = np.random.default_rng(0)
@@ -24,3 +27,8 @@ for eps, found in zip(radii, JaccardDBSCAN().eps_path(x, radii), strict=True):
 # New rows get the label of the nearest core sample within eps, or -1.
 clusters = JaccardDBSCAN(eps=0.6).fit(x[:1900])
 print(f"new rows: {(clusters.predict(x[1900:]) >= 0).sum()} of 100 belong to a cluster")
+
+# The graph goes into the clusterings of others.
+graph = ops.jaccard_graph(torch.from_numpy(x[:500]), eps=0.9)
+optics = OPTICS(min_samples=4, metric="precomputed").fit(graph.to_scipy())
+print(f"OPTICS: {optics.labels_.max() + 1} clusters of the first 500 rows")

@@ -1,0 +1,22 @@
+"""Train a network of your own: any module that gives [B, C, h, w], [B, N, C] or [B, C] for images [B, 3, H, W]."""
+
+import sys
+
+from torch import nn
+
+from ise_fast.train import run
+
+
+def tiny() -> nn.Module:
+    """Called without arguments; the training program adds pooling, the BatchNorm neck and the unit length."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 5, stride=4, padding=2), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 64, 3, stride=2)
+    )
+
+
+if __name__ == "__main__":
+    short = ["--preset", "synthetic", "--epochs", "1", "--iters", "2", "--no-report", "--no-tensorboard"]
+    result = run(
+        [*short, "--arch", "own_backbone:tiny", *sys.argv[1:]]
+    )  # on the command line: --arch own_backbone:tiny
+    print(result.epochs[["clusters", "loss", "mAP"]])
