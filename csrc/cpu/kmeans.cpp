@@ -350,54 +350,6 @@ Step kmeans_step(const Tensor& x, const Tensor& centres) {
   return x.scalar_type() == ScalarType::Double ? run(double{}) : run(float{});
 }
 
-// k-means++ (Arthur & Vassilvitskii, SODA 2007): the first row by the first draw, each further one with a probability
-// in proportion to its squared distance from the nearest one so far. Sums are taken in chunks of kChunk rows, rows and
-// chunks in order, on every device. If all rows are at distance 0, the lowest row not taken follows.
-template <class T>
-Tensor start(const Tensor& x_tensor, const Tensor& draws_tensor) {
-  const Tensor x = row_major(x_tensor), draws = row_major(draws_tensor);
-  const T* const row = x.const_data_ptr<T>();
-  const auto* draw = draws.const_data_ptr<double>();
-  const int64_t n = x.size(0), d = x.size(1), k = draws.numel(), chunks = (n + kStartChunk - 1) / kStartChunk;
-  row_lengths(row, n, d, "x");
-  for (int64_t c = 0; c < k; ++c) {
-    check(0 <= draw[c] && draw[c] < 1, "draws: expected numbers in [0, 1), got ", draw[c], " at ", c);
-  }
-  Tensor out = new_tensor(x, {k}, ScalarType::Long);
-  auto* chosen = out.mutable_data_ptr<int64_t>();
-  std::vector<double> distance(n, std::numeric_limits<double>::infinity()), sum(chunks);
-  std::vector<uint8_t> taken(n, 0);
-  for (int64_t c = 0; c < k; ++c) {
-    if (c == 0) {
-      chosen[0] = std::min(static_cast<int64_t>(draw[0] * static_cast<double>(n)), n - 1);
-    } else {
-      parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
-        for (int64_t b = first; b < last; ++b) {
-          sum[b] = 0;
-          for (int64_t i = b * kStartChunk; i < std::min(n, (b + 1) * kStartChunk); ++i) sum[b] += distance[i];
-        }
-      });
-      chosen[c] = drawn_row(sum.data(), chunks, distance.data(), n, draw[c]);
-      if (chosen[c] < 0) chosen[c] = std::find(taken.begin(), taken.end(), 0) - taken.begin();
-    }
-    taken[chosen[c]] = 1;
-    parallel_for(0, n, 16, [&](int64_t first, int64_t last) {
-      const int32_t zero = 0;
-      for (int64_t i = first; i < last; ++i) {
-        double to_new = 0;
-        squared_distances(row + i * d, row + chosen[c] * d, d, &zero, 1, &to_new);
-        distance[i] = std::min(distance[i], to_new);
-      }
-    });
-  }
-  return out;
-}
-
-Tensor kmeans_start(const Tensor& x, const Tensor& draws) {
-  check_kmeans_start(x, draws);
-  return x.scalar_type() == ScalarType::Double ? start<double>(x, draws) : start<float>(x, draws);
-}
-
 using Result = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 Result kmeans(const Tensor& x, const Tensor& centres, int64_t iterations) {
@@ -427,7 +379,6 @@ Result kmeans(const Tensor& x, const Tensor& centres, int64_t iterations) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ise_fast, CPU, m) {
-  m.impl("kmeans_start", OPERATOR(kmeans_start));
   m.impl("kmeans_step", OPERATOR(kmeans_step));
   m.impl("kmeans", OPERATOR(kmeans));
 }

@@ -91,15 +91,37 @@ def test_threads_do_not_change_the_bits() -> None:
     assert all(a.equal(b) if isinstance(a, Tensor) else a == b for a, b in zip(*runs, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["clusters", "integers", "copies", "zeros"])
-def test_start_is_k_means_plus_plus(device: torch.device, kind: str) -> None:
-    x = rows(60, 3, kind)
+@pytest.mark.parametrize("kind", ["clusters", "integers", "copies", "far", "zeros"])
+@pytest.mark.parametrize("d", [3, 300])
+def test_start_is_k_means_plus_plus(device: torch.device, kind: str, d: int) -> None:
+    x = rows(60, d, kind)
     draws = [
         api.kmeans_start(y, 20, torch.Generator().manual_seed(5)) for api, y in ((ops, x.to(device)), (reference, x))
     ]
     assert draws[0].cpu().equal(draws[1])
     assert len(draws[1].unique()) == 20
     assert ops.kmeans_start(x, 1).shape == (1,)
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1e-20, 1e18, 1e300])
+def test_start_at_the_ends_of_the_range(scale: float) -> None:
+    """Rows as bytes have no meaning there, or their squares no finite value: distances decide."""
+    x = rows(60, 40, "clusters").double() * scale
+    x = x if scale > 1e30 else x.float()
+    if scale > 1e30:
+        with pytest.raises(ValueError, match="x: expected"):
+            ops.kmeans_start(x, 5)
+        return
+    chosen = [api.kmeans_start(x, 20, torch.Generator().manual_seed(5)) for api in (ops, reference)]
+    assert chosen[0].equal(chosen[1])
+
+
+def test_start_with_more_columns_than_an_integer_adds_up() -> None:
+    x = torch.randint(-1, 2, (6, 140_000), generator=torch.Generator().manual_seed(0)).float()
+    x[1] = x[0]
+    x[1, -1] += 1
+    chosen = [api.kmeans_start(x, 6, torch.Generator().manual_seed(5)) for api in (ops, reference)]
+    assert chosen[0].equal(chosen[1])
 
 
 def test_opcheck(device: torch.device) -> None:
