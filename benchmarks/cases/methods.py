@@ -1,4 +1,4 @@
-"""Operators of the other methods: K-means, and the losses of SpCL, SoftSim and MMCL with their gradients."""
+"""Operators of the other methods: K-means, merging, the losses of SpCL, SoftSim and MMCL with their gradients."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from torch import Tensor
 from benchmarks import checks
 from benchmarks.cases.setting import Setting, identities, missing
 from benchmarks.data import clustered_features
-from benchmarks.measure import Case, Variant
+from benchmarks.measure import Case, Variant, WrongResult
+from benchmarks.published import merging
 from ise_fast import ops, reference
+from ise_fast.methods import METHODS, Batch, PseudoLabels
+from ise_fast.nn import InstanceMemory
+from ise_fast.types import CSRGraph
 
 
 def kmeans(setting: Setting) -> Iterator[Case]:
@@ -46,6 +50,125 @@ def _sklearn_kmeans(x: Tensor, centres: Tensor, iterations: int) -> Any:
 
     fitted = KMeans(len(centres), init=centres.numpy(), n_init=1, algorithm="lloyd", tol=0, max_iter=iterations)
     return fitted.fit(x.numpy()).labels_
+
+
+def kmeans_start(setting: Setting) -> Iterator[Case]:
+    """k-means++: the rows to start from; scikit-learn draws several candidates for each, we one as published."""
+    for n, d in setting.label_sizes():
+        k = min(500, max(2, n // 25))
+        x = clustered_features(n, d, identities(n)).to(setting.device)
+        variants = [Variant("fused", partial(_start, x, k))]
+        skipped = {}
+        if reason := missing("sklearn"):
+            skipped["scikit-learn"] = reason
+        elif x.device.type == "cpu":
+            variants.append(Variant("scikit-learn", partial(_sklearn_start, x, k)))
+        shape: dict[str, float] = {"N": n, "d": d, "K": k}
+        yield Case("kmeans_start", shape, variants, 3.0 * n * k * d, 4 * n * d, device=x.device, skipped=skipped)
+
+
+def _start(x: Tensor, k: int) -> Tensor:
+    return ops.kmeans_start(x, k, torch.Generator().manual_seed(0))
+
+
+def _sklearn_start(x: Tensor, k: int) -> Any:
+    from sklearn.cluster import kmeans_plusplus
+
+    return kmeans_plusplus(x.numpy(), k, random_state=0, n_local_trials=1)[1]
+
+
+def merge_rows(setting: Setting) -> Iterator[Case]:
+    """BUC's first merging, of a twentieth of the images; the plain loops where they take no more than minutes."""
+    for n, d in setting.label_sizes():
+        x = clustered_features(n, d, identities(n)).to(setting.device)
+        labels, merges = torch.arange(n, device=x.device), n // 20
+        truth = ops.merge_rows(x, labels, 0.003, merges).labels
+        variants = [Variant("fused", partial(ops.merge_rows, x, labels, 0.003, merges))]
+        skipped = {}
+        if n > setting.reference_limit:
+            skipped["plain loops"] = f"N > {setting.reference_limit}"
+        elif x.device.type == "cpu":
+            check = partial(checks.same_labels, truth, exact=False)
+            variants.append(Variant("plain loops", partial(merging.merge, x, labels, 0.003, merges), check))
+        shape: dict[str, float] = {"N": n, "d": d, "merges": merges}
+        yield Case("merge_rows", shape, variants, 1.0 * n * n * d, 4 * n * d, device=x.device, skipped=skipped)
+
+
+def cycle_positives(setting: Setting) -> Iterator[Case]:
+    """MMCL's labels of a batch: against the product of batch and memory, and the reference, which sorts all rows."""
+    b = 16 if setting.quick else 128
+    _, index, table = _batch(setting, b)
+    truth = ops.cycle_positives(table, index)
+    batch = table[index]
+    variants = [
+        Variant("fused", partial(ops.cycle_positives, table, index)),
+        Variant("yardstick: product", lambda: batch @ table.T),
+    ]
+    skipped = {}
+    if len(table) <= setting.slow_limit:
+        variants.append(
+            Variant("reference", partial(reference.cycle_positives, table, index), partial(_same_graph, truth))
+        )
+    else:
+        skipped["reference"] = f"N > {setting.slow_limit}"
+    n, d = table.shape
+    shape: dict[str, float] = {"B": b, "N": n, "d": d}
+    yield Case("cycle_positives", shape, variants, 2.0 * b * n * d, 4 * n * d, device=table.device, skipped=skipped)
+
+
+def _same_graph(truth: CSRGraph, got: CSRGraph) -> str:
+    if not (torch.equal(truth.indptr, got.indptr) and torch.equal(truth.indices, got.indices)):
+        raise WrongResult("positives differ")
+    return ""
+
+
+def method_steps(setting: Setting) -> Iterator[Case]:
+    """Loss, gradient and update of a method as the trainer calls them, against the products that they need."""
+    b = 16 if setting.quick else 64
+    f, index, table = _batch(setting, b)
+    n, d = table.shape
+    labels = torch.arange(n) * 3 % max(2, n // 20)
+    similar = (torch.arange(n)[:, None] + torch.arange(1, 9)) % n
+    small = {"hard_share": 0.05} if setting.quick else {}
+    every = torch.arange(n)
+    plans: list[tuple[str, Any, PseudoLabels, int]] = [
+        ("spcl", {}, PseudoLabels(labels), int(labels.max()) + 1),
+        ("softsim", {}, PseudoLabels(every, similar=similar), n),
+        ("mmcl", small, PseudoLabels(every), n),
+        ("buc", {"dropout": 0.0}, PseudoLabels(every), n),
+    ]
+    for name, changes, pseudo, columns in plans:
+        method = METHODS[name]
+        settings = method.settings(**changes)
+        memory, objective = method.memory(settings, d).to(f.device), method.objective(settings)
+        memory.begin(table, pseudo, None)
+        if isinstance(memory, InstanceMemory):
+            memory.table.copy_(table)
+        batch = Batch(index, pseudo.labels.to(f.device)[index], None)
+        against = table[:columns]
+        yield Case(
+            operator="method_step",
+            shape={"B": b, "columns": columns, "d": d, **{name: 1}},
+            variants=[
+                Variant("fused", partial(_method_step, objective, memory, batch, f)),
+                Variant("yardstick: products", partial(_products, f, against)),
+            ],
+            flops=4.0 * b * columns * d,
+            bytes=8 * columns * d,
+            device=f.device,
+        )
+
+
+def _products(f: Tensor, table: Tensor) -> Tensor:
+    return (f @ table.T) @ table
+
+
+def _method_step(objective: Any, memory: Any, batch: Batch, f: Tensor) -> Tensor:
+    leaf = f.detach().requires_grad_()
+    output = objective(leaf, batch, memory, 0.5)
+    (gradient,) = torch.autograd.grad(output.loss, leaf)
+    memory.follow(f, batch, output)
+    return gradient
 
 
 def _with_gradient(loss: Any, f: Tensor) -> tuple[Tensor, Tensor]:

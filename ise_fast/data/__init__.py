@@ -1,6 +1,6 @@
 """Data sets, samplers, decoded images and batch augmentation."""
 
-from .base import DatasetError, DatasetWarning, ReIDDataset, Split, UnlabelledSplit
+from .base import DatasetError, DatasetWarning, ReIDDataset, Split, UnlabelledSplit, Views
 from .decode import read_image
 from .images import ImageStore, open_images
 from .mixing import Mixing, MixParameters
@@ -27,6 +27,7 @@ __all__ = [
     "Split",
     "SyntheticSpec",
     "UnlabelledSplit",
+    "Views",
     "generate_synthetic",
     "load_dataset",
     "normalize",

@@ -23,16 +23,39 @@ class DatasetWarning(UserWarning):
 
 
 @dataclass(frozen=True, eq=False)
+class Views:
+    """Further views of the images of a split: the same things in another look, mostly made by a network.
+
+    Attributes:
+        paths: v image paths.
+        of: [v] int64, the image of the split that each is a view of.
+    """
+
+    paths: tuple[Path, ...]
+    of: NDArray[np.int64]
+
+    def take(self, chosen: NDArray[np.int64]) -> Views:
+        """The views of the images at `chosen`, which are then numbered from 0."""
+        place = {int(image): i for i, image in enumerate(chosen)}
+        kept = [(path, place[int(image)]) for path, image in zip(self.paths, self.of, strict=True) if image in place]
+        return Views(tuple(path for path, _ in kept), np.array([image for _, image in kept], dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False)
 class UnlabelledSplit:
     """Images and cameras of a split: all that unsupervised training may see.
 
     Attributes:
         paths: n image paths. A path may point into a zip archive (`a.zip/folder/x.png`): read it with `read_image`.
         cams: [n] int64, cameras from 0, or None where they are not known.
+        tracklets: [n] int64, from 0, or -1 for an image in none; None where none is known.
+        views: further views of the images, or None.
     """
 
     paths: tuple[Path, ...]
     cams: NDArray[np.int64] | None
+    tracklets: NDArray[np.int64] | None = None
+    views: Views | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -40,7 +63,9 @@ class UnlabelledSplit:
     def take(self, indices: ArrayLike) -> UnlabelledSplit:
         """The images at `indices`, for example `ImageStore.kept`."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return UnlabelledSplit(tuple(self.paths[i] for i in chosen), None if self.cams is None else self.cams[chosen])
+        cams, tracklets = (None if value is None else value[chosen] for value in (self.cams, self.tracklets))
+        views = None if self.views is None else self.views.take(chosen)
+        return UnlabelledSplit(tuple(self.paths[i] for i in chosen), cams, tracklets, views)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +76,20 @@ class Split:
         paths: n image paths. A path may point into a zip archive (`a.zip/folder/x.png`): read it with `read_image`.
         ids: [n] int64, true identities as the data set numbers them, or None where they are not known.
         cams: [n] int64, cameras from 0, or None where they are not known.
+        tracklets, views: as those of `UnlabelledSplit`.
 
     Raises:
-        ValueError: if ids or cams have another length than paths.
+        ValueError: if ids, cams or tracklets have another length than paths.
     """
 
     paths: tuple[Path, ...]
     ids: NDArray[np.int64] | None
     cams: NDArray[np.int64] | None
+    tracklets: NDArray[np.int64] | None = None
+    views: Views | None = None
 
     def __post_init__(self) -> None:
-        for field in ("ids", "cams"):
+        for field in ("ids", "cams", "tracklets"):
             value = getattr(self, field)
             if value is None:
                 continue
@@ -86,13 +114,14 @@ class Split:
     def take(self, indices: ArrayLike) -> Split:
         """The images at `indices`, for example `ImageStore.kept`."""
         chosen = np.asarray(indices, dtype=np.int64)
-        ids, cams = (None if value is None else value[chosen] for value in (self.ids, self.cams))
-        return Split(tuple(self.paths[i] for i in chosen), ids, cams)
+        kept = self.unlabelled.take(chosen)
+        ids = None if self.ids is None else self.ids[chosen]
+        return Split(kept.paths, ids, kept.cams, kept.tracklets, kept.views)
 
     @property
     def unlabelled(self) -> UnlabelledSplit:
         """The same images and cameras; the identities are not reachable from the result."""
-        return UnlabelledSplit(self.paths, self.cams)
+        return UnlabelledSplit(self.paths, self.cams, self.tracklets, self.views)
 
     def counts(self) -> tuple[int | None, int, int | None]:
         """(identities, images, cameras); None where they are not known."""

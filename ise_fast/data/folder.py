@@ -10,7 +10,20 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .base import ROLES, DatasetError, DatasetWarning, ReIDDataset, Split, listing, option_error, require_directory
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import (
+    ROLES,
+    DatasetError,
+    DatasetWarning,
+    ReIDDataset,
+    Split,
+    Views,
+    listing,
+    option_error,
+    require_directory,
+)
 from .find import images_in
 from .labels import ROLE_NAMES, TEST_NAMES, numbering, numbers, role_of, spelled_alike, spelling
 from .table import read_table
@@ -23,6 +36,8 @@ class _Image:
     identity: str | None
     camera: str | None
     place: str  # for messages
+    tracklet: str | None = None
+    view_of: Path | None = None
 
 
 def load_folder(
@@ -41,9 +56,11 @@ def load_folder(
         data_dir: the folder.
         pattern: regular expression, searched in the path below data_dir, with groups named `id` and/or `camera`:
             `(?P<id>\d+)_c(?P<camera>\d+)`. It must match every image.
-        csv: table with a header and a column `path` (relative to data_dir, or absolute), and any of `id`, `camera` and
-            `split` (train, query, gallery; train when left out). Only the images it lists are used. `read_table` says
-            which spellings it knows; a column that it does not know is an error.
+        csv: table with a header and a column `path` (relative to data_dir, or absolute), and any of `id`, `camera`,
+            `tracklet` (of the images of one camera that are known to show one thing), `view_of` (the path of the
+            training image that this is a further view of) and `split` (train, query, gallery; train when left out).
+            Only the images it lists are used. `read_table` says which spellings it knows; a column that it does not
+            know is an error.
         image_size: (height, width) to resize to.
 
     Identities and cameras may be words or numbers; they are numbered from 0 in sorted order, the same in all splits.
@@ -58,7 +75,7 @@ def load_folder(
     if pattern is not None and csv is not None:
         raise DatasetError("folder: options pattern and csv: expected one of them, got both")
     images = _from_table(data_dir, Path(os.path.expanduser(csv))) if csv is not None else _from_files(data_dir, pattern)
-    images = _without_repeats(_spelled_alike(images))
+    images, views = _split_views(_without_repeats(_spelled_alike(images)))
     ids, cams = numbering(image.identity for image in images), numbering(image.camera for image in images)
     splits = {}
     for role in ROLES:
@@ -67,6 +84,8 @@ def load_folder(
             tuple(image.path for image in chosen),
             numbers([image.identity for image in chosen], ids, f"{role} images have no identity"),
             numbers([image.camera for image in chosen], cams, f"{role} images have no camera"),
+            _tracklets(chosen) if role == "train" else None,
+            views if role == "train" else None,
         )
     _warn_of_half_a_test(splits)
     return ReIDDataset("folder", data_dir, **splits, image_size=image_size)
@@ -136,7 +155,8 @@ def _from_table(root: Path, table: Path) -> list[_Image]:
     if 0 < without < len(rows):
         _warn(f"{without} of {len(rows)} rows of {table} have no split and are taken for training")
     return [
-        _Image(row.path, row.role or "train", row.identity, row.camera, f"{table}, line {row.line}") for row in rows
+        _Image(row.path, row.role or "train", row.identity, row.camera, place, row.tracklet, row.view_of)
+        for row, place in ((row, f"{table}, line {row.line}") for row in rows)
     ]
 
 
@@ -144,9 +164,11 @@ def _spelled_alike(images: list[_Image]) -> list[_Image]:
     try:
         ids = spelled_alike([image.identity for image in images])
         cams = spelled_alike([image.camera for image in images])
+        tracks = spelled_alike([image.tracklet for image in images])
     except ValueError as error:
         raise DatasetError(f"folder: {error}") from None
-    return [replace(image, identity=i, camera=c) for image, i, c in zip(images, ids, cams, strict=True)]
+    spelled = zip(images, ids, cams, tracks, strict=True)
+    return [replace(image, identity=i, camera=c, tracklet=t) for image, i, c, t in spelled]
 
 
 def _without_repeats(images: list[_Image]) -> list[_Image]:
@@ -174,6 +196,40 @@ def _without_repeats(images: list[_Image]) -> list[_Image]:
         counts = ", ".join(f"{count} in {of}" for of, count in sorted(shared.items()))
         _warn(f"some images have several roles ({counts}): figures measured on them flatter")
     return list(kept.values())
+
+
+def _split_views(images: list[_Image]) -> tuple[list[_Image], Views | None]:
+    """The images that are no view of another one, and the views of those for training.
+
+    Raises:
+        DatasetError: a view for evaluation, or of something that is no training image.
+    """
+    own = [image for image in images if image.view_of is None]
+    if len(own) == len(images):
+        return images, None
+    training = (image for image in own if image.role == "train")
+    place = {os.path.normpath(image.path): i for i, image in enumerate(training)}
+    paths, of = [], []
+    for image in images:
+        if image.view_of is None:
+            continue
+        if image.role != "train":
+            raise DatasetError(f"folder: {image.place}: a view_of another image is for training, got {image.role}")
+        original = place.get(os.path.normpath(image.view_of))
+        if original is None:
+            raise DatasetError(f"folder: {image.place}: view_of: {image.view_of} is no training image of the table")
+        paths.append(image.path)
+        of.append(original)
+    return own, Views(tuple(paths), np.array(of, dtype=np.int64))
+
+
+def _tracklets(images: list[_Image]) -> NDArray[np.int64] | None:
+    """A number for each (camera, tracklet), -1 for an image in none; None if all are in none."""
+    names = [None if image.tracklet is None else (image.camera or "", image.tracklet) for image in images]
+    numbered = {name: i for i, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
+    if not numbered:
+        return None
+    return np.array([-1 if name is None else numbered[name] for name in names], dtype=np.int64)
 
 
 def _warn_of_half_a_test(splits: dict[str, Split]) -> None:

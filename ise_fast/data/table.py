@@ -24,6 +24,8 @@ COLUMNS = {
     "id": ("id", "ids", "pid", "identity", "identities", "person_id", "personid", "vehicle_id", "vehicleid"),
     "camera": ("camera", "cameras", "cam", "cams", "camid", "cam_id", "camera_id", "cameraid"),
     "split": ("split", "splits", "role", "roles", "subset", "partition"),
+    "tracklet": ("tracklet", "tracklets", "track", "track_id", "trackid", "tracklet_id", "trackletid"),
+    "view_of": ("view_of", "viewof"),
 }
 NAMES = {name: column for column, names in COLUMNS.items() for name in names}
 DELIMITERS = (",", ";", "\t", "|", " ")
@@ -39,10 +41,12 @@ class Row:
     role: str | None
     identity: str | None
     camera: str | None
+    tracklet: str | None = None
+    view_of: Path | None = None
 
 
 def read_table(root: Path, table: Path) -> list[Row]:
-    """All rows of a table with a header and a column `path`, and any of `id`, `camera` and `split`.
+    """All rows of a table with a header and a column `path`, and any of the other COLUMNS.
 
     Args:
         root: what relative paths in the table start from.
@@ -91,7 +95,7 @@ class _Reader:
             raise self._error(reader.line_num + skipped, f"{error}; is a quotation mark missing?") from None
 
     def _columns(self, header: list[str]) -> list[str | None]:
-        """The column of each field: path, id, camera, split, or None for row numbers and a delimiter at the end."""
+        """The column of each field, one of COLUMNS, or None for row numbers and a delimiter at the end."""
         found = [NAMES.get(spelling(name)) for name in header]
         if "path" not in found:
             told = ", ".join(header) or "nothing"
@@ -118,11 +122,17 @@ class _Reader:
         role = role_of(values["split"]) if values.get("split") else None
         if values.get("split") and role is None:
             raise self._error(line, f"split: expected {', '.join(ROLES)}, got {values['split']!r}")
-        path = self._find(values["path"])
+        path = self._existing(line, values["path"])
+        original = self._existing(line, values["view_of"]) if values.get("view_of") else None
+        identity, camera, tracklet = (values.get(name) or None for name in ("id", "camera", "tracklet"))
+        return Row(line, path, role, identity, camera, tracklet, original)
+
+    def _existing(self, line: int, name: str) -> Path:
+        path = self._find(name)
         if path is None:
-            wanted = self._root / values["path"] if values["path"] else "an empty path"
+            wanted = self._root / name if name else "an empty path"
             raise self._error(line, f"{wanted} does not exist{self._text.hint}")
-        return Row(line, path, role, values.get("id") or None, values.get("camera") or None)
+        return path
 
     def _find(self, name: str) -> Path | None:
         """The file of that name: as written, with the slashes of Windows, in the other Unicode form, in old bytes."""

@@ -46,6 +46,7 @@ def build_network(config: ModelConfig, images: DataConfig, *, weights: bool = Tr
             pooling=config.pooling_type,
             num_features=config.features,
             size=(images.height, images.width) if images.height and images.width else None,
+            parts=config.parts,
         )
     except (ValueError, FileNotFoundError, ImportError) as error:
         raise UsageError(str(error)) from error
@@ -89,5 +90,6 @@ def build_step_and_state(config: TrainConfig, plan: Plan, world: World) -> tuple
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
         wrapped = DistributedDataParallel(wrapped, device_ids=ids)
-    step = TrainStep(wrapped, plan.objective, memory, optimizer, precision, world, optim.clip_grad)
+    model.gives_parts = plan.method.needs_parts  # in training; the evaluator asks for whole images
+    step = TrainStep(wrapped, plan.objective, memory, optimizer, precision, world, optim.clip_grad, config.model.parts)
     return step, TrainState(config, model, optimizer, precision, memory, plan.labeller, world)

@@ -14,6 +14,7 @@ from ise_fast.data import BatchAugment, ImageStore, Mixing, MixParameters, PKSam
 from ise_fast.data.transforms import AugmentParameters
 from ise_fast.engine.distributed import World
 from ise_fast.engine.loader import prefetch
+from ise_fast.engine.views import FurtherViews
 from ise_fast.methods import Batch, Mix
 
 
@@ -40,6 +41,7 @@ class TrainingBatches:
         mixing: draws and applies mixtures of images, or None.
         world: this process among its peers.
         channels_last: memory format of the batches.
+        views: further views of the images, or None.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class TrainingBatches:
         world: World,
         *,
         channels_last: bool = False,
+        views: FurtherViews | None = None,
     ) -> None:
         self.store = store
         self.sampler = sampler
@@ -61,6 +64,7 @@ class TrainingBatches:
         self.augment = augment
         self.mixing = mixing
         self.world = world
+        self.views = views
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
     def iterate(self, start: int) -> Generator[tuple[Tensor, Batch], None, None]:
@@ -81,6 +85,8 @@ class TrainingBatches:
         share = self.world.share(len(indices))
         images = self.store.batch(indices[share])
         epoch, seed = self.sampler.epoch, self.sampler.seed
+        if self.views is not None:
+            images = self.views.exchange(images, indices, share, _mix(seed, epoch, iteration, 2))
         generator = torch.Generator().manual_seed(_mix(seed, epoch, iteration))
         parameters = self.augment.draw(len(indices), self.store.size, generator).slice(share.start, share.stop)
         mix = None

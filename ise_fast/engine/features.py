@@ -43,15 +43,18 @@ class FeatureExtractor:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.before_batch = before_batch
 
-    def __call__(self, store: ImageStore, on_batch: Callable[[int], object] = lambda images: None) -> Tensor:
+    def __call__(
+        self, store: ImageStore, on_batch: Callable[[int], object] = lambda images: None, *, with_parts: bool = False
+    ) -> Tensor:
         """Features of every image of the store, on every process.
 
         Args:
             store: n images.
             on_batch: told after each batch how many images of this process are done.
+            with_parts: also those of the parts of each image, behind those of the whole (`EmbeddingNet.gives_parts`).
 
         Returns:
-            [n, d] float32 unit rows on the device of the process.
+            [n, d] float32 unit rows on the device of the process; [n, (1 + parts) d] with parts.
         """
         share = self.world.share(len(store))
         starts = range(share.start, share.stop, self.batch_size)
@@ -63,7 +66,10 @@ class FeatureExtractor:
 
         self.world.synchronise_buffers(self.model)
         was_training = self.model.training
+        gave_parts = getattr(self.model, "gives_parts", False)
         self.model.eval()
+        if gave_parts:  # only then is there such a switch
+            self.model.gives_parts = with_parts  # type: ignore[assignment]
         parts = []
         batches = prefetch(load, starts)
         try:
@@ -74,6 +80,8 @@ class FeatureExtractor:
         finally:
             batches.close()
             self.model.train(was_training)
+            if gave_parts:
+                self.model.gives_parts = True  # type: ignore[assignment]
         width = parts[0].shape[1] if parts else 0
         rows = torch.cat(parts) if parts else torch.empty((0, width), device=self.world.device)
         return self.world.concatenate(rows, len(store))

@@ -12,7 +12,7 @@ from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.errors import ClusteringError
 from ise_fast.engine.features import check_features
 from ise_fast.engine.plan import Plan
-from ise_fast.methods import Need, NoLabels, PseudoLabels, cluster_centroids
+from ise_fast.methods import Need, NoLabels, PseudoLabels, cluster_centroids, follow_tracklets
 
 SAMPLERS: dict[str, type[PKSampler]] = {"pk": PKSampler, "pk-singles": SinglesSampler, "shuffle": ShuffleSampler}
 log = logging.getLogger(__name__)
@@ -25,15 +25,17 @@ class Labelling:
         config: the settings.
         plan: the method.
         cams: [N] int64 cameras of the training images on the CPU, or None.
+        tracklets: [N] int64 tracklets of the training images on the CPU, -1 for none, or None.
     """
 
-    def __init__(self, config: TrainConfig, plan: Plan, cams: Tensor | None) -> None:
+    def __init__(self, config: TrainConfig, plan: Plan, cams: Tensor | None, tracklets: Tensor | None = None) -> None:
         self.config = config
         self.labeller = plan.labeller
         self.need = plan.objective.need
         self.sampler = SAMPLERS[plan.method.sampler]
         self.groups = plan.method.groups
         self.cams = cams
+        self.tracklets = tracklets
 
     def __call__(self, features: Tensor, epoch: int, previous: Tensor | None) -> PseudoLabels:
         """Labels of all training images, or those of the epoch before where there is too little to train on.
@@ -50,7 +52,7 @@ class Labelling:
         cams = None if self.cams is None else self.cams.to(features.device)
         seconds: dict[str, float] = {}
         try:
-            result = self._grouped(self.labeller(features, cams, epoch).cpu())
+            result = self._grouped(self._constrained(features, cams, epoch))
         except NoLabels as error:
             found, advice = f"epoch {epoch + 1}: {error}", error.advice
         else:
@@ -66,6 +68,16 @@ class Labelling:
         log.warning("%s: going on with the labels of the epoch before; %s", found, advice)
         centroids = cluster_centroids(features, previous.to(features.device))
         return self._grouped(PseudoLabels(previous, centroids.cpu(), seconds=seconds))
+
+    def _constrained(self, features: Tensor, cams: Tensor | None, epoch: int) -> PseudoLabels:
+        """Labels that keep the images of a tracklet together, if asked for; in the first epochs, tracklets alone."""
+        plan, tracklets = self.config.plan, self.tracklets
+        if tracklets is not None and epoch < plan.tracklet_epochs:
+            return PseudoLabels(follow_tracklets(tracklets, tracklets))  # numbered without holes
+        result = self.labeller(features, cams, epoch).cpu()
+        if tracklets is None or plan.tracklets == "ignore":
+            return result
+        return replace(result, labels=follow_tracklets(result.labels, tracklets), centroids=None)
 
     def _grouped(self, pseudo: PseudoLabels) -> PseudoLabels:
         """With what the method balances batches over, unless the labeller says it."""

@@ -53,6 +53,16 @@ def check_plan(config: TrainConfig, plan: Plan, split: UnlabelledSplit) -> None:
     """
     if plan.method.needs_cameras and split.cams is None:
         raise UsageError(f"--method: {config.plan.method} needs the cameras of the training images, and none are known")
+    needs_parts, parts = plan.method.needs_parts, config.model.parts
+    if needs_parts != (parts > 0):
+        expected = "at least 1" if needs_parts else "0"
+        raise UsageError(f"--parts: expected {expected} for --method {config.plan.method}, got {parts}")
+    wanted = "tracklets" if config.plan.tracklets != "ignore" else "tracklet-epochs"
+    if config.plan.tracklets != "ignore" or config.plan.tracklet_epochs:
+        if split.tracklets is None:
+            raise UsageError(f"--{wanted}: no tracklet is known of the training images; --labels-csv needs that column")
+        if plan.method.fixed_labels:
+            raise UsageError(f"--{wanted}: {config.plan.method} has no clusters that tracklets could be part of")
     _check_counts(config, plan, len(split.paths))
 
 

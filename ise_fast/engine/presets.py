@@ -160,6 +160,18 @@ _MARKET_BUC: _Values = {
     "merge_share": 0.05,
     "size_penalty": 0.003,
 }
+# PPLR: Cho et al., CVPR 2022, without cameras. Of its losses the two that refine labels.
+_MARKET_PPLR: _Values = {
+    **_MARKET_SPCL,
+    "method": "pplr",
+    "height": 384,
+    "parts": 3,
+    "eps": 0.5,
+    "memory_mode": "momentum",
+    "agreement_neighbours": 20,
+    "own_label": 0.5,
+    "refine_epoch": 5,
+}
 _MARKET_SOFTSIM: _Values = {
     **_SHUFFLED,
     "method": "softsim",
@@ -222,6 +234,7 @@ _PRESETS: dict[str, _Values] = {
     "market1501-mmcl": _MARKET_MMCL,
     "market1501-buc": _MARKET_BUC,
     "market1501-softsim": _MARKET_SOFTSIM,
+    "market1501-pplr": _MARKET_PPLR,
     "market1501-cap": _MARKET_CAP,
     "msmt17-ise": _MSMT_ISE,
     "msmt17-ise-gem": {**_MSMT_ISE, "pooling_type": "gem"},

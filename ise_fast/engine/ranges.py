@@ -16,13 +16,17 @@ MOST = 2**31 - 1
 _COUNTS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("k1", "k2", "min_samples", "supports", "batch_size", "num_instances"), (1, MOST)),
     **dict.fromkeys(("epochs", "step_size", "print_freq", "test_batch_size", "keep_checkpoints"), (1, MOST)),
-    **dict.fromkeys(("padding", "features", "bn_chunk", "eval_step", "checkpoint_step"), (0, MOST)),
+    **dict.fromkeys(
+        ("padding", "features", "parts", "bn_chunk", "eval_step", "checkpoint_step", "tracklet_epochs"), (0, MOST)
+    ),
     **dict.fromkeys(("iters", "warmup_epochs"), (0, MOST)),
     **dict.fromkeys(("height", "width"), (1, 65535)),
     "clusters": (0, MOST),
     "kmeans_iters": (1, MOST),
-    **dict.fromkeys(("similar", "candidates", "momentum_epochs", "first_epochs", "step_epochs"), (1, MOST)),
-    **dict.fromkeys(("hard_epochs", "single_epochs"), (0, MOST)),
+    **dict.fromkeys(
+        ("similar", "candidates", "agreement_neighbours", "momentum_epochs", "first_epochs", "step_epochs"), (1, MOST)
+    ),
+    **dict.fromkeys(("hard_epochs", "single_epochs", "refine_epoch"), (0, MOST)),
     "neighbours": (2, MOST),
     **dict.fromkeys(("max_noise", "cross_epoch", "hard_negatives"), (0, MOST)),
     "workers": (0, 1024),
@@ -31,7 +35,7 @@ _COUNTS: dict[str, tuple[int, int]] = {
 # Numbers and their smallest and largest value.
 _FLOAT32 = torch.finfo(torch.float32).max
 _NUMBERS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("flip", "erase", "momentum", "base_degree", "eps_gap"), (0.0, 1.0)),
+    **dict.fromkeys(("flip", "erase", "view_share", "momentum", "base_degree", "eps_gap"), (0.0, 1.0)),
     **dict.fromkeys(("backbone_lr", "sgd_momentum", "warmup_start", "mix_probability", "label_smoothing"), (0.0, 1.0)),
     **dict.fromkeys(("weight_decay", "lp_weight", "cross_weight"), (0.0, _FLOAT32)),
     "lr": (math.ulp(0.0), _FLOAT32),
@@ -41,7 +45,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("temp", "lp_temp"), (_FLOAT32**-0.5, _FLOAT32)),
     "min_similarity": (-1.0, 1.0),  # cosines
     "eps": (0.0, 2.0),  # distances of unit rows
-    "own_share": (0.0, 1.0),
+    **dict.fromkeys(("own_share", "own_label"), (0.0, 1.0)),
     "similarity": (-1.0, 1.0),
     **dict.fromkeys(("hard_share", "merge_share"), (math.ulp(0.0), 1.0)),
     "dropout": (0.0, math.nextafter(1.0, 0.0)),

@@ -23,6 +23,7 @@ from ise_fast.engine.evaluator import evaluate
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.image_list import require_same_choice, sign
 from ise_fast.engine.run_dataset import image_size, require_matches
+from ise_fast.engine.views import FurtherViews
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,13 @@ class RetrievalImages:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Images and cameras, without identities, and [n, 8] bytes that tell one image from another, wherever it lies."""
+    """Images, cameras, tracklets, without identities, and [n, 8] bytes that tell one image from another anywhere."""
 
     images: ImageStore
     cams: np.ndarray[Any, np.dtype[np.int64]] | None
     signature: torch.Tensor
+    tracklets: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    views: FurtherViews | None = None
 
 
 def open_training_images(
@@ -78,7 +81,12 @@ def open_training_images(
     store = _open(split.paths, config, dataset, world, progress)
     kept = split.take(store.kept)
     signature = sign(dataset.root, store.paths, kept.cams, world, config.workers)
-    return TrainingImages(store, kept.cams, signature)
+    views = None
+    if kept.views is not None and len(kept.views.paths) and config.view_share > 0:
+        pictures = _open(kept.views.paths, config, dataset, world, progress)
+        views = FurtherViews(pictures, kept.views.of[pictures.kept], config.view_share)
+        log.info("%d further views of the training images", len(pictures))
+    return TrainingImages(store, kept.cams, signature, kept.tracklets, views)
 
 
 def open_test_images(

@@ -27,6 +27,9 @@ class DataConfig:
     unreadable: Literal["error", "skip"] = flag("error", "an image that cannot be decoded: stop, or skip and count")
     identity_pattern: str | None = flag(None, "folder data set: regular expression with groups id and camera")
     labels_csv: str | None = flag(None, "folder data set: CSV file with columns path, id, camera, split", path=True)
+    view_share: float = flag(
+        0.5, "probability that a training image is replaced by a further view of it (column view_of of --labels-csv)"
+    )
     flip: float = flag(0.5, "probability of a horizontal flip")
     padding: int = flag(10, "pixels padded on every side before the random crop; 0: none")
     erase: float = flag(0.5, "probability of random erasing")
@@ -42,6 +45,7 @@ class ModelConfig:
     pretrained: str = flag("imagenet", "none, imagenet, or the path of a weight file", path=True)
     pooling_type: Literal["avg", "gem"] = flag("avg", "global pooling")
     features: int = flag(0, "embedding size; 0: the backbone's own width")
+    parts: int = flag(0, "horizontal parts of the image with features of their own, for a method that needs them")
     bn_chunk: int = flag(64, "images that one BatchNorm sees, in sampler order (ghost BatchNorm); 0: the whole batch")
 
 
@@ -54,6 +58,10 @@ class PlanConfig:
     on_few_clusters: Literal["previous", "stop"] = flag(
         "previous", "fewer clusters than a batch needs: go on with the previous labels, or stop"
     )
+    tracklets: Literal["ignore", "merge"] = flag(
+        "ignore", "merge: each image gets the most frequent label of its tracklet (column tracklet of --labels-csv)"
+    )
+    tracklet_epochs: int = flag(0, "first epochs, whose clusters are the tracklets")
 
 
 @dataclass(frozen=True)

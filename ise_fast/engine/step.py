@@ -25,6 +25,7 @@ class TrainStep:
         precision: arithmetic of the network.
         world: this process among its peers.
         clip: largest gradient norm; 0: no limit.
+        parts: P > 0: the model gives [B, (1 + P) d], for images as a whole and their parts.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class TrainStep:
         precision: Precision,
         world: World,
         clip: float = 0.0,
+        parts: int = 0,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -44,6 +46,7 @@ class TrainStep:
         self.precision = precision
         self.world = world
         self.clip = clip
+        self.parts = parts
 
     def __call__(self, images: Tensor, batch: Batch, progress: float) -> tuple[Tensor, ...]:
         """Train on one batch.
@@ -61,12 +64,22 @@ class TrainStep:
         features = self.world.gather_batch(embedded.float())
         if features.device.type == "cpu":  # free there; on a GPU the log of losses finds it without a wait
             require_finite("features", features.detach())
-        output = self.objective(features, batch, self.memory, progress)
+        features, parts = split_parts(features, self.parts)
+        output = self.objective(features, batch._replace(parts=parts), self.memory, progress)
         # The gathered rows of other processes carry no gradient here and DistributedDataParallel averages: times size.
         self.precision.backward_and_step(output.loss * self.world.size, self.model, self.optimizer, self.clip)
         if batch.mix is None or batch.mix.features:  # a mixed image is no image of any cluster
-            self.memory.follow(features.detach(), batch, output)
+            parts = None if parts is None else parts.detach()
+            self.memory.follow(features.detach(), batch._replace(parts=parts), output)
         return (output.loss.detach(), *(part.detach() for part in output.parts))
+
+
+def split_parts(rows: Tensor, parts: int) -> tuple[Tensor, Tensor | None]:
+    """[N, (1 + parts) d] into the whole images' features [N, d] and those of their parts [N, parts, d], if any."""
+    if parts == 0:
+        return rows, None
+    split = rows.unflatten(1, (1 + parts, -1))
+    return split[:, 0].contiguous(), split[:, 1:].contiguous()
 
 
 def require_finite(name: str, value: Tensor) -> None:

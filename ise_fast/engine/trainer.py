@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ise_fast.engine.labelling import Labelling
 from ise_fast.engine.optimizer import learning_rate, set_learning_rate
 from ise_fast.engine.run_log import RunLog, epoch_line
 from ise_fast.engine.state import Progress, TrainState
-from ise_fast.engine.step import LossLog, TrainStep
+from ise_fast.engine.step import LossLog, TrainStep, split_parts
 from ise_fast.methods import PseudoLabels
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,9 @@ class Trainer:
         self.cams = None if training.cams is None else torch.from_numpy(training.cams)
         self.labeller = plan.labeller
         self.objective = plan.objective
-        self.label = Labelling(config, plan, self.cams)
+        tracklets = None if training.tracklets is None else torch.from_numpy(training.tracklets)
+        self.label = Labelling(config, plan, self.cams, tracklets)
+        self.views = training.views
         self.singles_apart = plan.method.sampler == "pk-singles"
         self.step = step
         self.state = state
@@ -172,13 +175,14 @@ class Trainer:
         if features is None and self.labeller.reads_features:
             share = self.world.share(len(self.images))  # what this process extracts
             with watch.stage("extract"), self._watched(share.stop - share.start, "extract", "img") as watched:
-                features = self.extract(self.images, watched.update)
+                features = self.extract(self.images, watched.update, with_parts=True)
         elif features is None:
-            width = int(self.state.model.num_features)  # type: ignore[arg-type]
+            width = int(self.state.model.num_features) * (1 + self.config.model.parts)  # type: ignore[arg-type]
             features = torch.zeros(len(self.images), width, device=self.world.device)
-        rows, previous = features, progress.labels
+        (rows, parts), previous = split_parts(features, self.config.model.parts), progress.labels
         result = self.world.on_main(lambda: self.label(rows, progress.epoch, previous))
         progress.labels, progress.groups = result.labels, result.groups
+        result = replace(result, parts=parts)
         self.step.memory.begin(rows, result, None if self.cams is None else self.cams.to(rows.device))
         self.state.needs_labels = False
         if self.config.optim.reset_optimizer:
@@ -244,7 +248,7 @@ class Trainer:
         sampler.set_epoch(self.progress.epoch)
         return TrainingBatches(
             self.images, sampler, labels, self.cams, self.augment, self.mixing, self.world,
-            channels_last=optim.channels_last,
+            channels_last=optim.channels_last, views=self.views,
         )  # fmt: skip
 
     def _make_mixing(self) -> Mixing | None:

@@ -16,6 +16,7 @@ from ise_fast.methods.registry import (
     register_labels,
     register_method,
 )
+from ise_fast.methods.tracklets import follow_tracklets
 
 __all__ = [
     "LABELS",
@@ -36,6 +37,7 @@ __all__ = [
     "find_labels",
     "find_method",
     "flag",
+    "follow_tracklets",
     "read_settings",
     "register_labels",
     "register_method",

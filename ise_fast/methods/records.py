@@ -20,6 +20,7 @@ class PseudoLabels:
     figures: dict[str, float] = field(default_factory=dict)  # for the epoch's record, named in `Labeller.figures`
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     similar: Tensor | None = None  # [N, k] int64: images that are further targets of each image
+    parts: Tensor | None = None  # [N, P, d] float32 unit rows: added by the trainer for a method that needs parts
 
     @property
     def sizes(self) -> Tensor:
@@ -84,6 +85,7 @@ class Batch(NamedTuple):
     epoch: int = 0  # of the run, from 0
     mix: Mix | None = None
     seed: int = 0  # for what is drawn in the loss: follows from the run's seed, the epoch and the iteration
+    parts: Tensor | None = None  # [B, P, d] float32 unit rows, with gradient in the objective
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The same with `function` of every tensor."""

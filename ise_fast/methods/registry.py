@@ -19,6 +19,7 @@ from ise_fast.methods.interface import LabelSource, Method
 from ise_fast.methods.ise import ISE
 from ise_fast.methods.kmeans_labels import KMEANS
 from ise_fast.methods.mmcl import MMCL
+from ise_fast.methods.pplr import PPLR
 from ise_fast.methods.self_paced_labels import SELF_PACED
 from ise_fast.methods.similar_labels import SIMILAR
 from ise_fast.methods.softsim import SOFTSIM
@@ -34,6 +35,7 @@ METHODS: dict[str, Method] = {
     "mmcl": MMCL,
     "buc": BUC,
     "softsim": SOFTSIM,
+    "pplr": PPLR,
 }
 LABELS: dict[str, LabelSource] = {
     "dbscan": DBSCAN,

@@ -19,6 +19,7 @@ def build_model(
     norm: bool = True,
     last_stride: int = 1,
     size: tuple[int, int] | None = None,
+    parts: int = 0,
 ) -> EmbeddingNet:
     """Make an embedding network: backbone, pooling, BatchNorm neck, L2.
 
@@ -37,6 +38,7 @@ def build_model(
         last_stride: stride of the last stage of a ResNet: 1 keeps twice the resolution, as re-identification does;
             2 is the classifier's. Other architectures have no such switch.
         size: (height, width) of the images, for networks that are bound to one; default: 64 x 64.
+        parts: horizontal parts of the image that have features of their own; see `EmbeddingNet`.
 
     Raises:
         ValueError: an argument is none of these, or a checkpoint does not fit the architecture.
@@ -60,7 +62,9 @@ def build_model(
     if len(shape) == 2 and pooling != "avg":
         raise ValueError(f"pooling: {arch} pools its features itself, so expected avg, got {pooling!r}")
     channels = shape[2] if len(shape) == 3 else shape[1]
-    model = EmbeddingNet(backbone, channels, pooling=pooling, num_features=num_features, norm=norm)
+    model = EmbeddingNet(
+        backbone, channels, pooling=pooling, num_features=num_features, norm=norm, parts=parts
+    )
     if pretrained not in ("none", "imagenet"):
         weights.load(model, pretrained)
     return model

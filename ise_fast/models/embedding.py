@@ -35,9 +35,11 @@ class EmbeddingNet(nn.Module):
         pooling: "avg" or "gem".
         num_features: 0 embeds in the C dimensions of the backbone; otherwise a linear layer maps to this many.
         norm: L2-normalise the output.
+        parts: horizontal parts of the feature map, from top to bottom, that have necks of their own.
 
     Shape:
-        [B, 3, H, W] to [B, `num_features`], float32 also under autocast. The attribute `num_features` is the size of
+        [B, 3, H, W] to [B, `num_features`], float32 also under autocast; to [B, (1 + parts) `num_features`] while the
+        attribute `gives_parts` is set: the whole image, then each part. The attribute `num_features` is the size of
         an embedding, whether or not there is a linear layer.
 
     Raises:
@@ -45,20 +47,32 @@ class EmbeddingNet(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, channels: int, *, pooling: str = "avg", num_features: int = 0, norm: bool = True
+        self,
+        backbone: nn.Module,
+        channels: int,
+        *,
+        pooling: str = "avg",
+        num_features: int = 0,
+        norm: bool = True,
+        parts: int = 0,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
         if num_features < 0:
             raise ValueError(f"num_features: expected 0 (size of the backbone) or more, got {num_features}")
+        if parts < 0:
+            raise ValueError(f"parts: expected 0 or more, got {parts}")
         self.num_features = num_features or channels
         self.norm = norm
         self.backbone = backbone
         self.pooling = POOLINGS[pooling]()
         self.embedding = nn.Linear(channels, num_features) if num_features else nn.Identity()
         self.neck = nn.BatchNorm1d(self.num_features)
-        self.neck.bias.requires_grad_(False)
+        self.part_necks = nn.ModuleList(nn.BatchNorm1d(self.num_features) for _ in range(parts))
+        for neck in (self.neck, *self.part_necks):
+            neck.bias.requires_grad_(False)
+        self.gives_parts = False
         if isinstance(self.embedding, nn.Linear):
             nn.init.kaiming_normal_(self.embedding.weight, mode="fan_out")
             nn.init.zeros_(self.embedding.bias)
@@ -71,12 +85,23 @@ class EmbeddingNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.backbone(images)
+        whole = self._embed(maps, self.neck)
+        if not self.gives_parts:
+            return whole
+        parts = len(self.part_necks)
+        if maps.dim() != 4 or maps.shape[2] < parts:
+            found = f"the {maps.shape[2]} rows of the feature map" if maps.dim() == 4 else "0 for a network without a map"
+            raise ValueError(f"parts: expected at most {found}, got {parts}")
+        stripes = zip(maps.tensor_split(parts, dim=2), self.part_necks, strict=True)
+        return torch.cat([whole, *(self._embed(stripe, neck) for stripe, neck in stripes)], dim=1)
+
+    def _embed(self, maps: Tensor, neck: nn.Module) -> Tensor:
         if maps.dim() == 3:
             maps = maps.transpose(1, 2)[..., None]  # tokens as a map of one column
         pooled = self.embedding(maps if maps.dim() == 2 else self.pooling(maps))
         # The neck and the norm see float32: half precision here would cost the distances a digit and save nothing.
-        with torch.autocast(images.device.type, enabled=False):
-            features: Tensor = self.neck(pooled.float())
+        with torch.autocast(maps.device.type, enabled=False):
+            features: Tensor = neck(pooled.float())
             return F.normalize(features) if self.norm else features
 
 

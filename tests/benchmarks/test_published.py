@@ -9,6 +9,7 @@ from golden_data import load, names
 
 from benchmarks.published.head import ise_loss, update_memory
 from benchmarks.published.labels import jaccard_distance, pseudo_labels
+from benchmarks.published.merging import merge
 
 
 @pytest.mark.parametrize("name", ["jaccard_small", "jaccard_k2_1", "jaccard_odd_k1"])
@@ -34,3 +35,11 @@ def test_head_equals_the_golden_numbers(name: str) -> None:
     rows, rows_y = torch.cat([f, supports]).detach(), torch.cat([y, support_y])
     update_memory(c, rows, rows_y, golden["momentum"], golden["update"])
     torch.testing.assert_close(c, golden["memory_after"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["method_buc", "method_buc_penalty"])
+def test_merging_equals_the_golden_steps(name: str) -> None:
+    golden = load(name)
+    for step, x in enumerate(golden["features"]):
+        labels = merge(x, golden["labels_before"][step], golden["size_penalty"], golden["merges_per_step"])
+        assert labels.tolist() == golden["labels_after"][step].tolist()

@@ -105,6 +105,9 @@ def test_names_in_the_other_unicode_form(tmp_path: Path, write_images: WriteImag
         ("path,split\n1.jpg,val\n", "line 2: split: expected train, query, gallery, got 'val'"),
         ("path,id\n.,1\n", "line 2: .* does not exist"),
         ("path,id\n1.jpg,1\n1.jpg,2\n", r"line 3: the image has another identity or camera in .*line 2"),
+        ("path,view_of\n1.jpg,\n2.jpg,9.jpg\n", r"line 3: .*9\.jpg does not exist"),
+        ("path,view_of\n1.jpg,\n2.jpg,3.jpg\n", r"line 3: view_of: .*3\.jpg is no training image of the table"),
+        ("path,view_of,split\n1.jpg,,\n2.jpg,1.jpg,query\n", r"line 3: a view_of another image is for training, got"),
         ("path,id\n1.jpg,1.7E+18\n2.jpg,2\n", r"1\.7E\+18 is a number shortened by a spreadsheet"),
     ],
 )  # fmt: skip
@@ -188,3 +191,17 @@ def test_a_folder_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "t.csv").mkdir()
     with pytest.raises(DatasetError, match=r"table .*t\.csv is no file"):
         load_dataset("folder", tmp_path, csv=tmp_path / "t.csv")
+
+
+def test_tracklets_and_further_views(tmp_path: Path) -> None:
+    rows = ["path,id,camera,track_id,view_of", "1.jpg,1,1,5,", "3.jpg,,,,1.jpg", "2.jpg,2,1,05,", "4.jpg,1,2,5,"]
+    train = read(tmp_path, "\n".join(rows)).train
+    assert [path.name for path in train.paths] == ["1.jpg", "2.jpg", "4.jpg"]
+    assert train.ids.tolist() == [0, 1, 0]  # of which the view needs none
+    assert train.tracklets.tolist() == [0, 0, 1]  # a tracklet is of one camera; 5 and 05 are one number
+    assert ([path.name for path in train.views.paths], train.views.of.tolist()) == (["3.jpg"], [0])
+    kept = train.unlabelled.take([2, 0])
+    assert (kept.tracklets.tolist(), kept.views.of.tolist()) == ([1, 0], [1])
+    assert train.unlabelled.take([1]).views.paths == ()
+    plain = read(tmp_path, "path,tracklet\n1.jpg,\n2.jpg,\n").train
+    assert plain.tracklets is plain.views is None

@@ -53,7 +53,7 @@ def test_training_images_hold_no_identities(tmp_path: Path, write_images: WriteI
     write_market(write_images, tmp_path)
     images = load_dataset("market1501", tmp_path).training_images
     assert isinstance(images, UnlabelledSplit)
-    assert set(vars(images)) == {"paths", "cams"}
+    assert set(vars(images)) == {"paths", "cams", "tracklets", "views"}
     assert len(images) == 3
 
 

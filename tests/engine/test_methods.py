@@ -32,6 +32,7 @@ RUNS = {
     "buc": "--first-epochs 1 --step-epochs 1 --merge-share 0.2",
     "buc before its first merging": "--first-epochs 2",
     "cluster-contrast on bottom-up": "--labels bottom-up --first-epochs 1 --merge-share 0.3",
+    "pplr": "--parts 2 --agreement-neighbours 6 --refine-epoch 1",
     "softsim": "--hard-epochs 1 --similar 3",
     "mmcl with mixup": "--mix mixup --hard-share 0.05",
     "softsim with hard labels": "--hard-epochs 2",

@@ -1,4 +1,4 @@
-"""Presets of the methods that draw images in random order: the published numbers, as far as they are known."""
+"""Presets of MMCL, BUC, SoftSim and PPLR: the published numbers, as far as they are known."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ SHUFFLED: dict[str, dict[str, object]] = {
     "market1501-softsim": {
         **SHARED, "method": "softsim", "batch_size": 16, "temp": 0.1, "hard_epochs": 20, "similar": 8,
         "own_share": 0.6, "camera_penalty": 0.02,
+    },
+    "market1501-pplr": {
+        "dataset": "market1501", "method": "pplr", "height": 384, "width": 128, "parts": 3, "batch_size": 64,
+        "num_instances": 4, "bn_chunk": 16, "epochs": 50, "step_size": 20, "lr": 3.5e-4, "optimizer": "adam",
+        "eps": 0.5, "agreement_neighbours": 20, "own_label": 0.5, "refine_epoch": 5,
     },
 }  # fmt: skip
 

@@ -1,0 +1,147 @@
+"""The two losses of PPLR: parts of an image correct the label of the whole, which says how far to trust them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot, softmax
+
+from ise_fast import ops
+from ise_fast.methods.centroids import Centroids, cluster_centroids
+from ise_fast.methods.cluster_contrast import ContrastSettings
+from ise_fast.methods.interface import Method, Objective, flag
+from ise_fast.methods.records import Batch, LossOutput, PseudoLabels
+
+
+@dataclass(frozen=True)
+class PPLRSettings(ContrastSettings):
+    """PPLR (part-based pseudo label refinement), its two losses."""
+
+    agreement_neighbours: int = flag(20, "PPLR: neighbours whose lists say how far a part agrees with the whole image")
+    own_label: float = flag(0.5, "PPLR: share of the pseudo label in the target; the parts' predictions have the rest")
+    refine_epoch: int = flag(5, "PPLR: first epoch, from 0, with refined targets; before, labels are smoothed by 0.1")
+
+
+class PartCentroids(Centroids):
+    """A centroid a cluster for the whole image and for each part, and how far the parts of each image agree."""
+
+    parts: Tensor  # [P, K, d]
+    agreement: Tensor  # [N, P] float32 in [0, 1]
+
+    def __init__(self, settings: PPLRSettings, width: int) -> None:
+        super().__init__(width, settings.momentum, settings.memory_mode)
+        self.neighbours = settings.agreement_neighbours
+        self.register_buffer("parts", torch.empty(0, 0, width))
+        self.register_buffer("agreement", torch.empty(0, 0))
+
+    def begin(self, features: Tensor, pseudo: PseudoLabels, cams: Tensor | None) -> None:
+        super().begin(features, pseudo, cams)
+        assert pseudo.parts is not None  # the trainer has them for a method that needs parts
+        labels, parts = pseudo.labels.to(features.device), pseudo.parts.unbind(1)
+        self.parts = torch.stack([cluster_centroids(part, labels) for part in parts])
+        self.agreement = part_agreement(features, pseudo.parts, self.neighbours)
+
+    def follow(self, features: Tensor, batch: Batch, output: LossOutput) -> None:
+        super().follow(features, batch, output)
+        assert batch.parts is not None
+        for table, part in zip(self.parts, batch.parts.unbind(1), strict=True):
+            ops.update_memory_(table, part.contiguous(), batch.labels, self.momentum, "momentum")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in ("parts", "agreement"):
+            setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class PPLRObjective(Objective[PartCentroids]):
+    parts = ("whole", "by_parts")
+    mixes = False  # features of parts are not mixed along
+
+    def __init__(self, settings: PPLRSettings) -> None:
+        self.settings = settings
+
+    def __call__(self, features: Tensor, batch: Batch, memory: PartCentroids, progress: float) -> LossOutput:
+        assert batch.parts is not None
+        tau, own = self.settings.temp, batch.labels[:, None]
+        ones = torch.ones(own.shape, device=features.device)
+        parts = [part.contiguous() for part in batch.parts.unbind(1)]
+        if batch.epoch < self.settings.refine_epoch:
+            whole = ops.soft_nce_loss(features, memory.centroids, own, ones, tau, smooth=0.1)
+            smooth: list[float | Tensor] = [0.1] * len(parts)
+        else:
+            agreement = memory.agreement[batch.images]
+            with torch.no_grad():
+                logits = torch.stack([part @ table.T / tau for part, table in zip(parts, memory.parts, strict=True)], 2)
+                targets = refined_targets(logits, agreement, batch.labels, self.settings.own_label)
+            every = torch.arange(len(memory.centroids), device=features.device).expand(len(own), -1).contiguous()
+            whole = ops.soft_nce_loss(features, memory.centroids, every, targets, tau)
+            smooth = list((1 - agreement).unbind(1))
+        each = [
+            ops.soft_nce_loss(part, table, own, ones, tau, smooth=share)
+            for part, table, share in zip(parts, memory.parts, smooth, strict=True)
+        ]
+        by_parts = torch.stack(each).mean()
+        return LossOutput(whole + by_parts, (whole.detach(), by_parts.detach()))
+
+    def check(self, images: int) -> None:
+        if self.settings.agreement_neighbours >= images:
+            raise ValueError(
+                f"--agreement-neighbours: expected fewer than the training images, {images}, got "
+                f"{self.settings.agreement_neighbours}"
+            )
+
+
+def refined_targets(logits: Tensor, agreement: Tensor, labels: Tensor, own: float) -> Tensor:
+    """own onehot(y) + (1 - own) sum over parts of softmax_p(agreement) softmax(logits_p).
+
+    Args:
+        logits: [B, K, P] of the parts.
+        agreement: [B, P].
+        labels: [B] int64.
+        own: share of the label.
+
+    Returns:
+        [B, K], rows sum to 1.
+    """
+    by_parts = (softmax(logits, dim=1) * softmax(agreement, dim=1)[:, None, :]).sum(2)
+    return own * one_hot(labels, logits.shape[1]) + (1 - own) * by_parts
+
+
+def part_agreement(features: Tensor, parts: Tensor, neighbours: int) -> Tensor:
+    """Intersection over union of the nearest images by the whole and by each part, the image itself left out.
+
+    Args:
+        features: [N, d] unit rows.
+        parts: [N, P, d] unit rows.
+        neighbours: how many images a list has, less than N.
+
+    Returns:
+        [N, P] float32.
+    """
+
+    def nearest(rows: Tensor) -> Tensor:
+        found = ops.knn(rows, neighbours + 1).indices
+        own = found == torch.arange(len(rows), device=rows.device)[:, None]
+        own[:, -1] |= ~own.any(1)  # among copies of it: the last one makes room
+        return found[~own].view(len(rows), neighbours)
+
+    whole = nearest(features)
+    shared = []
+    for part in parts.unbind(1):
+        mine = nearest(part.contiguous())
+        shared.append((whole[:, :, None] == mine[:, None, :]).any(2).sum(1))
+    common = torch.stack(shared, dim=1).float()
+    return common / (2 * neighbours - common)
+
+
+PPLR = Method(
+    title="PPLR",
+    source="Cho et al., Part-based Pseudo Label Refinement for Unsupervised Person Re-identification, CVPR 2022",
+    settings=PPLRSettings,
+    memory=PartCentroids,
+    objective=PPLRObjective,
+    needs_parts=True,
+)
