@@ -106,6 +106,7 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> Tra
     log.info("%s", dataset.table())
     config = assemble.with_image_size(config, dataset)
     plan = assemble.make_plan(config)
+    config = assemble.with_parts(config, plan)
     assemble.check_plan(config, plan, dataset.training_images)
     # The network before the images: a wrong --arch or weight file is found in seconds, decoding may take minutes.
     allow_tf32(config.optim.tf32)

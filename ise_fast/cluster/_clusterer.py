@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from sklearn.base import BaseEstimator, ClusterMixin
@@ -14,7 +14,32 @@ from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreig
 
 
 class Clusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
-    """Reads NumPy arrays, torch tensors and other DLPack arrays."""
+    """Reads NumPy arrays, torch tensors and other DLPack arrays. A subclass says in `_fit` what it finds in them."""
+
+    def fit(self, X: Any, y: None = None) -> Self:
+        """Cluster X.
+
+        Args:
+            X: [n_samples, n_features] NumPy array, torch tensor, CuPy array or anything that NumPy takes.
+            y: ignored, for scikit-learn's API.
+
+        Returns:
+            The fitted estimator.
+
+        Raises:
+            TypeError, ValueError: naming the argument.
+        """
+        self._fit(*self._read(X))
+        return self
+
+    def _fit(self, x: Tensor, restore: Restore) -> None:
+        """Set the attributes.
+
+        Args:
+            x: [n_samples, n_features] floating, finite, at least one row.
+            restore: tensors of `x`'s device to arrays of the caller's kind.
+        """
+        raise NotImplementedError
 
     def _read(self, X: Any, *, reset: bool = True) -> tuple[Tensor, Restore]:
         """X as a finite floating matrix with at least one row, and the way back to its kind of array.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
-
 import torch
+from torch import Tensor
 
 from ise_fast import ops
 from ise_fast._checks import check_int, check_number
 from ise_fast.cluster._clusterer import Clusterer
+from ise_fast.cluster.arrays import Restore
 
 
 class BottomUp(Clusterer):
@@ -38,17 +38,7 @@ class BottomUp(Clusterer):
         self.penalty = penalty
         self.merge_share = merge_share
 
-    def fit(self, X: Any, y: None = None) -> Self:
-        """Cluster X; `y` is ignored.
-
-        Args:
-            X: [n_samples, n_features] NumPy array, torch tensor, CuPy array or anything that NumPy takes.
-            y: ignored, for scikit-learn's API.
-
-        Raises:
-            TypeError, ValueError: naming the argument.
-        """
-        x, restore = self._read(X)
+    def _fit(self, x: Tensor, restore: Restore) -> None:
         left = check_int("n_clusters", self.n_clusters, 1)
         if left > len(x):
             raise ValueError(f"n_clusters: n_samples={len(x)} should be >= n_clusters={left}")
@@ -60,4 +50,3 @@ class BottomUp(Clusterer):
             clusters -= merges
             steps += 1
         self.labels_, self.n_steps_ = restore(labels), steps
-        return self

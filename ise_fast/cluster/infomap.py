@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from ise_fast import ops
 from ise_fast._checks import check_int, check_number
 from ise_fast.cluster._clusterer import Clusterer
+from ise_fast.cluster.arrays import Restore
 
 
 class Infomap(Clusterer):
@@ -23,7 +23,7 @@ class Infomap(Clusterer):
         seed: of Infomap's search, >= 1; partitions may differ between seeds and versions where clusters overlap.
         trials: searches, of which the one with the shortest code is kept, >= 1.
 
-    Needs the package infomap (pip install infomap, 2.16 or later).
+    `fit` needs the package infomap (pip install infomap, 2.16 or later) and raises ImportError without it.
 
     Attributes:
         labels_: [n_samples] cluster of each sample, numbered by lowest sample; -1 is noise.
@@ -48,18 +48,7 @@ class Infomap(Clusterer):
         self.seed = seed
         self.trials = trials
 
-    def fit(self, X: Any, y: None = None) -> Self:
-        """Cluster X; `y` is ignored.
-
-        Args:
-            X: [n_samples, n_features] NumPy array, torch tensor, CuPy array or anything that NumPy takes.
-            y: ignored, for scikit-learn's API.
-
-        Raises:
-            TypeError, ValueError: naming the argument.
-            ImportError: without the package infomap.
-        """
-        x, restore = self._read(X)
+    def _fit(self, x: Tensor, restore: Restore) -> None:
         small = check_int("max_noise_size", self.max_noise_size, 0)
         links, weights = neighbour_links(x, self.n_neighbors, self.min_similarity)
         modules, self.codelength_ = run_infomap(
@@ -75,7 +64,6 @@ class Infomap(Clusterer):
                     labels[row] = number
                 number += 1
         self.labels_ = restore(torch.tensor(labels, dtype=torch.int64, device=x.device))
-        return self
 
 
 def neighbour_links(x: Tensor, neighbours: int, min_similarity: float) -> tuple[Tensor, Tensor]:

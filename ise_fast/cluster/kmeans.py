@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from ise_fast import ops
 from ise_fast._checks import check_int
 from ise_fast.cluster._clusterer import Clusterer
-from ise_fast.cluster.arrays import from_foreign, is_foreign
+from ise_fast.cluster.arrays import Restore, from_foreign, is_foreign
 
 
 class KMeans(Clusterer):
@@ -56,20 +57,7 @@ class KMeans(Clusterer):
         self.max_iter = max_iter
         self.random_state = random_state
 
-    def fit(self, X: Any, y: None = None) -> Self:
-        """Cluster X.
-
-        Args:
-            X: [n_samples, n_features] NumPy array, torch tensor, CuPy array or anything that NumPy takes.
-            y: ignored, for scikit-learn's API.
-
-        Returns:
-            The fitted estimator.
-
-        Raises:
-            TypeError, ValueError: naming the argument.
-        """
-        x, restore = self._read(X)
+    def _fit(self, x: Tensor, restore: Restore) -> None:
         k = check_int("n_clusters", self.n_clusters, 1)
         if k > len(x):
             raise ValueError(f"n_clusters: n_samples={len(x)} should be >= n_clusters={k}")
@@ -82,7 +70,6 @@ class KMeans(Clusterer):
         assert best is not None
         self.cluster_centers_, self.labels_ = restore(best.centres), restore(best.labels)
         self.inertia_, self.n_iter_ = best.inertia, best.iterations
-        return self
 
     def predict(self, X: Any) -> Any:
         """The nearest centre of each sample.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from torch import Tensor
 
 from ise_fast import ops
 from ise_fast._checks import check_int, check_number
 from ise_fast.cluster._clusterer import Clusterer, clusters_of_several
+from ise_fast.cluster.arrays import Restore
 
 
 class SelfPacedDBSCAN(Clusterer):
@@ -51,17 +52,7 @@ class SelfPacedDBSCAN(Clusterer):
         self.k2 = k2
         self.threshold = threshold
 
-    def fit(self, X: Any, y: None = None) -> Self:
-        """Cluster X; `y` is ignored.
-
-        Args:
-            X: [n_samples, n_features] NumPy array, torch tensor, CuPy array or anything that NumPy takes.
-            y: ignored, for scikit-learn's API.
-
-        Raises:
-            TypeError, ValueError: naming the argument.
-        """
-        x, restore = self._read(X)
+    def _fit(self, x: Tensor, restore: Restore) -> None:
         eps = check_number("eps", self.eps, 0)
         gap = check_number("eps_gap", self.eps_gap, 0, eps)
         k1 = min(check_int("k1", self.k1, 1), len(x))
@@ -71,4 +62,3 @@ class SelfPacedDBSCAN(Clusterer):
         out = ops.reliable_labels(tight, normal, loose, self.threshold)
         self.groups_, self.labels_ = restore(out.labels), restore(clusters_of_several(out.labels))
         self.threshold_ = out.threshold
-        return self

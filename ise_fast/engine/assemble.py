@@ -11,7 +11,7 @@ from ise_fast.engine.config import DataConfig, ModelConfig, TrainConfig
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.optimizer import build_optimizer
-from ise_fast.engine.plan import Plan, check_plan, check_sizes, make_plan, require_same_settings
+from ise_fast.engine.plan import Plan, check_plan, check_sizes, make_plan, require_same_settings, with_parts
 from ise_fast.engine.precision import Precision
 from ise_fast.engine.run_dataset import check_test_images, image_size, open_dataset, with_image_size
 from ise_fast.engine.run_images import RetrievalImages, TrainingImages, open_test_images, open_training_images
@@ -24,7 +24,7 @@ __all__ = [
     "Plan", "RetrievalImages", "TrainingImages",
     "build_network", "build_step_and_state", "check_image_size", "check_plan", "check_sizes", "check_test_images",
     "image_size", "make_plan", "open_dataset", "open_test_images", "open_training_images", "require_same_settings",
-    "with_image_size",
+    "with_image_size", "with_parts",
 ]  # fmt: skip
 
 
@@ -90,6 +90,6 @@ def build_step_and_state(config: TrainConfig, plan: Plan, world: World) -> tuple
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
         wrapped = DistributedDataParallel(wrapped, device_ids=ids)
-    model.gives_parts = plan.method.needs_parts  # in training; the evaluator asks for whole images
+    model.gives_parts = config.model.parts > 0  # in training; the evaluator asks for whole images
     step = TrainStep(wrapped, plan.objective, memory, optimizer, precision, world, optim.clip_grad, config.model.parts)
     return step, TrainState(config, model, optimizer, precision, memory, plan.labeller, world)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ise_fast.data import UnlabelledSplit
@@ -45,6 +45,20 @@ def make_plan(config: TrainConfig) -> Plan:
         raise UsageError(str(error)) from error
 
 
+def with_parts(config: TrainConfig, plan: Plan) -> TrainConfig:
+    """The settings with the parts that the method needs, so that a checkpoint tells them.
+
+    Raises:
+        UsageError: parts that the method has no use for.
+    """
+    parts = config.model.parts or plan.method.parts
+    if parts and not plan.method.parts:
+        raise UsageError(
+            f"--parts: expected 0 for --method {config.plan.method}, which has no use for parts, got {parts}"
+        )
+    return replace(config, model=replace(config.model, parts=parts))
+
+
 def check_plan(config: TrainConfig, plan: Plan, split: UnlabelledSplit) -> None:
     """What the method needs of the training images, before they are decoded.
 
@@ -53,10 +67,6 @@ def check_plan(config: TrainConfig, plan: Plan, split: UnlabelledSplit) -> None:
     """
     if plan.method.needs_cameras and split.cams is None:
         raise UsageError(f"--method: {config.plan.method} needs the cameras of the training images, and none are known")
-    needs_parts, parts = plan.method.needs_parts, config.model.parts
-    if needs_parts != (parts > 0):
-        expected = "at least 1" if needs_parts else "0"
-        raise UsageError(f"--parts: expected {expected} for --method {config.plan.method}, got {parts}")
     wanted = "tracklets" if config.plan.tracklets != "ignore" else "tracklet-epochs"
     if config.plan.tracklets != "ignore" or config.plan.tracklet_epochs:
         if split.tracklets is None:

@@ -164,4 +164,4 @@ class Method:
     # What batches are balanced over in place of labels, from labels [N] and cameras [N] or None on the CPU
     groups: Callable[[Tensor, Tensor | None], Tensor] | None = None
     needs_cameras: bool = False
-    needs_parts: bool = False  # features of horizontal parts, in `PseudoLabels` and `Batch`
+    parts: int = 0  # horizontal parts whose features it needs (`PseudoLabels`, `Batch`), unless --parts says otherwise

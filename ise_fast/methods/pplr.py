@@ -143,5 +143,5 @@ PPLR = Method(
     settings=PPLRSettings,
     memory=PartCentroids,
     objective=PPLRObjective,
-    needs_parts=True,
+    parts=3,
 )

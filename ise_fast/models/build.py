@@ -62,9 +62,7 @@ def build_model(
     if len(shape) == 2 and pooling != "avg":
         raise ValueError(f"pooling: {arch} pools its features itself, so expected avg, got {pooling!r}")
     channels = shape[2] if len(shape) == 3 else shape[1]
-    model = EmbeddingNet(
-        backbone, channels, pooling=pooling, num_features=num_features, norm=norm, parts=parts
-    )
+    model = EmbeddingNet(backbone, channels, pooling=pooling, num_features=num_features, norm=norm, parts=parts)
     if pretrained not in ("none", "imagenet"):
         weights.load(model, pretrained)
     return model

@@ -90,7 +90,9 @@ class EmbeddingNet(nn.Module):
             return whole
         parts = len(self.part_necks)
         if maps.dim() != 4 or maps.shape[2] < parts:
-            found = f"the {maps.shape[2]} rows of the feature map" if maps.dim() == 4 else "0 for a network without a map"
+            found = (
+                f"the {maps.shape[2]} rows of the feature map" if maps.dim() == 4 else "0 for a network without a map"
+            )
             raise ValueError(f"parts: expected at most {found}, got {parts}")
         stripes = zip(maps.tensor_split(parts, dim=2), self.part_necks, strict=True)
         return torch.cat([whole, *(self._embed(stripe, neck) for stripe, neck in stripes)], dim=1)

@@ -10,6 +10,8 @@ from golden_data import load
 from torch.nn.functional import normalize
 
 from ise_fast.engine.config import parse
+from ise_fast.engine.errors import UsageError
+from ise_fast.engine.plan import make_plan, with_parts
 from ise_fast.methods import METHODS, Batch, LossOutput, PseudoLabels
 from ise_fast.methods.pplr import PartCentroids, PPLRSettings, part_agreement, refined_targets
 from ise_fast.models import build_model
@@ -120,4 +122,17 @@ def test_more_neighbours_than_images() -> None:
     objective.check(21)
     with pytest.raises(ValueError, match="--agreement-neighbours: expected fewer than the training images, 20, got 20"):
         objective.check(20)
-    assert parse(["--method", "pplr", "--parts", "3"]).model.parts == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"), [("--method pplr", 3), ("--method pplr --parts 2", 2), ("--method ise", 0)]
+)
+def test_parts_of_the_network(words: str, parts: int) -> None:
+    config = parse(words.split())
+    assert with_parts(config, make_plan(config)).model.parts == parts
+
+
+def test_parts_for_a_method_without() -> None:
+    config = parse(["--method", "spcl", "--parts", "3"])
+    with pytest.raises(UsageError, match="--parts: expected 0 for --method spcl, which has no use for parts, got 3"):
+        with_parts(config, make_plan(config))

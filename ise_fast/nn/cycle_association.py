@@ -1,0 +1,73 @@
+"""CycAs' loss: people of one frame should find themselves again by way of another frame. No labels, no memory."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softmax
+
+from ise_fast._checks import check_columns, check_device, check_features, check_number
+
+
+class CycleAssociationLoss(nn.Module):
+    """Mean over the rows of the smaller set of how far the way there and back misses the row itself, by a margin.
+
+        A = softmax over y of t(m) x y^T,   A' = softmax over x of t(n) y x^T,   G = A A',   t(K) = ln(K + 1) / delta
+        loss = 1 / n sum over i of relu(max_j G_ij - G_ii + margin) + relu(max_j G_ji - G_ii + margin),   j other than i
+
+    The sets are the people of two frames of one camera, a moment apart, so that most of them are in both. Matrices are
+    of the size of a frame: PyTorch's own operators do.
+
+    Args:
+        delta: the softmax is sharp where cosines differ by this much, > 0.
+        margin: by which a row must be nearer to itself than to others.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    Source: Wang et al., CycAs: Self-supervised Cycle Association for Learning Re-identifiable Descriptions, ECCV 2020.
+
+    Example:
+        >>> people = torch.eye(4)
+        >>> float(CycleAssociationLoss(delta=0.05)(people, people.flip(0))) < 0.01
+        True
+    """
+
+    def __init__(self, delta: float = 0.5, margin: float = 0.5) -> None:
+        super().__init__()
+        self.delta = check_number("delta", delta, 0, above=True)
+        self.margin = check_number("margin", margin, 0)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss, differentiable in both.
+
+        Args:
+            x: [n, d] floating, unit rows, one frame, n >= 1.
+            y: [m, d], another one, m >= 1.
+
+        Raises:
+            TypeError, ValueError: naming the argument.
+        """
+        first, second = check_features("x", x), check_features("y", y)
+        check_columns("y", second, "x", first)
+        check_device("y", second, "x", first)
+        for name, rows in (("x", first), ("y", second)):
+            if len(rows) == 0:
+                raise ValueError(f"{name}: expected at least one row, got shape {tuple(rows.shape)}")
+        if len(first) > len(second):
+            first, second = second, first
+        n, m = len(first), len(second)
+        cosines = first @ second.T
+        there = softmax(math.log(m + 1) / self.delta * cosines, dim=1)
+        back = softmax(math.log(n + 1) / self.delta * cosines.T, dim=1)
+        cycle = there @ back
+        own = cycle.diagonal()
+        others = cycle.masked_fill(torch.eye(n, dtype=torch.bool, device=cycle.device), -torch.inf)
+        # The greatest of no others is 0.
+        forth, around = (others.amax(dim).clamp_min(0) - own + self.margin for dim in (1, 0))
+        return (forth.relu() + around.relu()).mean()
+
+    def extra_repr(self) -> str:
+        return f"delta={self.delta}, margin={self.margin}"
