@@ -56,7 +56,7 @@ docs: build
 bench: build
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# Counts of the CUDA kernels and times predicted from them, without a GPU: make profile ARGS="knn --rows 256"
+# Counts of the CUDA kernels and times predicted from them, without a GPU: make profile ARGS="knn --rows 8"
 profile: build
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.profile $(ARGS)
 

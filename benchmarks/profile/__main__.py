@@ -1,7 +1,7 @@
 """python -m benchmarks.profile: what do the CUDA operators cost, counted without a GPU?
 
 python -m benchmarks.profile knn                      its table, and predicted times at the published sizes
-python -m benchmarks.profile ise_head --rows 64       counted at this size and above (what a dimension is: workloads.py)
+python -m benchmarks.profile ise_head --rows 64       counted at this size and above (what a dimension is: workloads/)
 python -m benchmarks.profile --markdown               the table of docs/performance.md
 python -m benchmarks.profile --lower-budgets          writes the counts of today where they are below their budgets
 """
@@ -15,7 +15,7 @@ import sys
 from benchmarks.profile import budgets, report
 from benchmarks.profile.interpreter import NoInterpreter
 from benchmarks.profile.model import GPUS
-from benchmarks.profile.predict import measure
+from benchmarks.profile.predict import measure, measure_all
 from benchmarks.profile.workloads import WORKLOADS
 
 log = logging.getLogger("benchmarks.profile")
@@ -33,12 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         chosen = options.operators or list(WORKLOADS)
         if options.markdown:
-            log.info("%s", report.markdown([measure(name) for name in chosen]))
+            log.info("%s", report.markdown(measure_all({name: WORKLOADS[name].small for name in chosen})))
             return 0
         for name in chosen:
-            small = dict(WORKLOADS[name].small)
-            for dimension in small:
-                small[dimension] = getattr(options, _OPTION[dimension]) or small[dimension]
+            small = {
+                dimension: getattr(options, option) or size
+                for (dimension, size), option in zip(WORKLOADS[name].small.items(), _options(name), strict=True)
+            }
             log.info("%s\n", report.profile(measure(name, small), GPUS[options.gpu], options.lines))
     except NoInterpreter as error:
         log.error("%s", error)
@@ -46,15 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-#: which option sets a dimension
-_OPTION = {"N": "rows", "B": "rows", "Q": "rows", "G": "columns", "K": "columns", "d": "width"}
+def _options(operator: str) -> list[str]:
+    """Which option sets each dimension: the first are rows, d is the width, others are columns."""
+    names = list(WORKLOADS[operator].small)
+    return ["width" if name == "d" else "rows" if name == names[0] else "columns" for name in names]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("operators", nargs="*", choices=[[], *WORKLOADS], metavar="OPERATOR", help=", ".join(WORKLOADS))
     parser.add_argument("--rows", type=int, help="N, B or Q of the smallest run; the others double it")
-    parser.add_argument("--columns", type=int, help="K or G")
+    parser.add_argument("--columns", type=int, help="K, G or the rows that knn searches")
     parser.add_argument("--width", type=int, help="d")
     parser.add_argument("--gpu", choices=GPUS, default="H100", help="of the predicted times")
     parser.add_argument("--lines", type=int, default=5, help="source lines shown of a kernel")

@@ -65,11 +65,13 @@ def gather(shape: Shape, runs: list[Counts]) -> Operator:
 
 
 def count_all() -> dict[str, Operator]:
-    """Counts every operator of `workloads`, in one process."""
-    wanted = [(name, shape) for name, workload in WORKLOADS.items() for shape in shapes_of(workload.small)]
-    runs = iter(count(wanted))
+    """Counts every operator of `workloads`, in one process; what one dimension alone makes large only once."""
+    wanted: list[tuple[str, Shape]] = []
+    for name, workload in WORKLOADS.items():
+        wanted += [(name, shape) for shape in shapes_of(workload.small) if (name, shape) not in wanted]
+    runs = count(wanted)
     return {
-        name: gather(workload.small, [next(runs) for _ in shapes_of(workload.small)])
+        name: gather(workload.small, [runs[wanted.index((name, shape))] for shape in shapes_of(workload.small)])
         for name, workload in WORKLOADS.items()
     }
 
@@ -96,6 +98,7 @@ def of(operator: Operator) -> dict[str, Any]:
     """An operator's counts in the form of the file."""
     return {
         "shape": operator.shape,
+        "operators": list(operator.small.operators),
         "small": _at(operator.small),
         "large": _at(operator.large),
         "growth": {
@@ -114,7 +117,7 @@ def save(budgets: Budgets, path: Path = FILE) -> None:
 
 
 def _lower(old: Any, new: Any) -> Any:
-    """The smaller of two numbers, in dictionaries entry by entry; what is new or of another form is taken."""
+    """The smaller of two numbers, in dictionaries entry by entry; what is new or no number is taken."""
     if isinstance(old, dict) and isinstance(new, dict):
         return {key: _lower(old.get(key), value) for key, value in new.items()}
     return min(old, new) if isinstance(old, int | float) else new

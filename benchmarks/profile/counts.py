@@ -69,12 +69,14 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Counts:
-    """A run: kernels, and the calls around them in the order they came (see tests/ptx/runtime.cpp)."""
+    """A run: kernels, the calls around them in the order they came (see tests/ptx/runtime.cpp), and the operators of
+    torch.ops.ise_fast that were called."""
 
     allocations: int
     peak_bytes: int
     events: tuple[dict[str, Any], ...]
     kernels: dict[str, Kernel]
+    operators: tuple[str, ...] = ()
 
     def calls(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["kind"] == kind]
@@ -90,7 +92,8 @@ def parse(found: dict[str, Any]) -> Counts:
         kernel["name"]: Kernel(**{**kernel, "lines": tuple(Line(**line) for line in kernel["lines"])})
         for kernel in found["kernels"]
     }
-    return Counts(found["allocations"], found["peak_bytes"], tuple(found["events"]), kernels)
+    operators = tuple(found.get("operators", ()))
+    return Counts(found["allocations"], found["peak_bytes"], tuple(found["events"]), kernels, operators)
 
 
 def count(wanted: Sequence[tuple[str, Shape]], dry: bool = False) -> list[Counts]:

@@ -1,4 +1,7 @@
-"""How counts grow with the sizes of a problem: exponents between two sizes, and sums of powers fitted to several."""
+"""How counts grow with the sizes of a problem: exponents between two sizes, and sums of terms fitted to several.
+
+A term is a product of powers of dimensions and their logarithms, written "N^2*d" or "N*log N"; the constant is "1".
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,34 @@ from scipy.optimize import nnls
 from benchmarks.profile.counts import Counts, Kernel, Shape
 from benchmarks.profile.model import Resources, resources
 
-#: a power of every dimension, e.g. (("B", 1), ("d", 1)); the constant is ()
-Term = tuple[tuple[str, int], ...]
-
 #: dimensions that rows and pairs of rows are counted by: their squares occur. The others occur once in a term.
 SQUARED = ("N", "B")
+#: of a sum of powers: its terms have at most so many factors
+MOST_FACTORS = 3
 
 
 def doubled(shape: Shape, dimension: str, times: int = 2) -> Shape:
     return {**shape, dimension: shape[dimension] * times}
 
 
-def shapes_to_count(small: Shape) -> list[Shape]:
-    """Shapes that tell the terms apart: every combination of small and doubled, and quadruples where squares occur."""
-    names = list(small)
+def powers(names: Sequence[str]) -> tuple[str, ...]:
+    """The terms of a problem about which nothing is known: all products of powers."""
+    ranges = [range(3) if name in SQUARED else range(2) for name in names]
+    chosen = [c for c in itertools.product(*ranges) if sum(c) <= MOST_FACTORS]
+    return tuple(
+        "*".join(f"{name}^{p}" if p > 1 else name for name, p in zip(names, c, strict=True) if p) or "1" for c in chosen
+    )
+
+
+def shapes_to_count(small: Shape, terms: Sequence[str] = ()) -> list[Shape]:
+    """Shapes that tell the terms apart: all combinations of small and doubled, and quadruples where terms curve."""
+    names, all_terms = list(small), terms or powers(list(small))
     corners = [
         {name: small[name] * factor for name, factor in zip(names, factors, strict=True)}
         for factors in itertools.product((1, 2), repeat=len(names))
     ]
-    return corners + [doubled(small, name, 4) for name in names if name in SQUARED]
+    curved = [name for name in names if any(f"{name}^" in term or f"log {name}" in term for term in all_terms)]
+    return corners + [doubled(small, name, 4) for name in curved]
 
 
 def exponent(small: float, large: float) -> float:
@@ -38,35 +50,60 @@ def exponent(small: float, large: float) -> float:
     return math.log2(max(large, 1.0) / max(small, 1.0))
 
 
-def _terms(names: Sequence[str]) -> list[Term]:
-    powers = [range(3) if name in SQUARED else range(2) for name in names]
-    return [
-        tuple((name, p) for name, p in zip(names, chosen, strict=True) if p)
-        for chosen in itertools.product(*powers)
-        if sum(chosen) <= 3
-    ]
+def value(term: str, shape: Shape) -> float:
+    """A term at a shape."""
+    product = 1.0
+    for factor in term.split("*"):
+        name, _, power = factor.partition("^")
+        if name.startswith("log "):
+            product *= math.log2(shape[name.removeprefix("log ")])
+        elif name != "1":
+            product *= float(shape[name]) ** int(power or 1)
+    return product
 
 
-def _value(term: Term, shape: Shape) -> float:
-    return float(math.prod(shape[name] ** power for name, power in term))
-
-
-def predict(shapes: Sequence[Shape], values: Sequence[float], target: Shape) -> float:
-    """The value at `target` of the sum of powers, with coefficients of at least zero, that fits the values best."""
-    terms = _terms(list(target))
+def predict(shapes: Sequence[Shape], values: Sequence[float], target: Shape, terms: Sequence[str] = ()) -> float:
+    """The value at `target` of the sum of terms, with coefficients of at least zero, that fits the values best."""
+    terms = terms or powers(list(target))
     wanted = np.maximum(np.asarray(values, dtype=float), 1e-9)
-    matrix = np.array([[_value(term, shape) for term in terms] for shape in shapes]) / wanted[:, None]
+    matrix = np.array([[value(term, shape) for term in terms] for shape in shapes]) / wanted[:, None]
     scale = matrix.max(0)
     coefficients, _ = nnls(matrix / scale, np.ones(len(shapes)))
-    return float(sum(c / s * _value(term, target) for c, s, term in zip(coefficients, scale, terms, strict=True)))
+    return float(sum(c / s * value(term, target) for c, s, term in zip(coefficients, scale, terms, strict=True)))
 
 
-def extrapolate(shapes: Sequence[Shape], runs: Sequence[Counts], target: Shape) -> dict[str, Resources]:
+def power_law(shapes: Sequence[Shape], values: Sequence[float], target: Shape) -> float:
+    """The value at `target`, each dimension with the exponent that it has alone.
+
+    For a longest or busiest part, which is no sum over rows: a fit of sums would take its noise for growth.
+    """
+    base, first = shapes[0], max(values[0], 1.0)
+    result = first
+    for name in base:
+        others = [other for other in base if other != name]
+        alone = [
+            (shape[name] / base[name], found)
+            for shape, found in zip(shapes, values, strict=True)
+            if shape[name] > base[name] and all(shape[other] == base[other] for other in others)
+        ]
+        times, found = max(alone)
+        grows = max(math.log(max(found, 1.0) / first) / math.log(times), 0.0)
+        result *= (target[name] / base[name]) ** grows
+    return result
+
+
+def extrapolate(
+    shapes: Sequence[Shape], runs: Sequence[Counts], target: Shape, terms: Sequence[str] = ()
+) -> dict[str, Resources]:
     """Each kernel's resources at `target`, from runs at smaller shapes."""
     names = sorted({name for run in runs for name in run.kernels})
-    return {name: _extrapolated([run.kernels.get(name) for run in runs], shapes, target) for name in names}
+    return {name: _extrapolated([run.kernels.get(name) for run in runs], shapes, target, terms) for name in names}
 
 
-def _extrapolated(kernels: Sequence[Kernel | None], shapes: Sequence[Shape], target: Shape) -> Resources:
+def _extrapolated(
+    kernels: Sequence[Kernel | None], shapes: Sequence[Shape], target: Shape, terms: Sequence[str]
+) -> Resources:
     rows: list[Mapping[str, float]] = [(resources(k) if k else Resources()).values() for k in kernels]
-    return Resources(**{name: predict(shapes, [row[name] for row in rows], target) for name in rows[0]})
+    sums = {name: predict(shapes, [row[name] for row in rows], target, terms) for name in rows[0]}
+    of_a_launch = [row["longest_warp"] / max(row["launches"], 1) for row in rows]
+    return Resources(**{**sums, "longest_warp": power_law(shapes, of_a_launch, target) * sums["launches"]})

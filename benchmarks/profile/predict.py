@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.profile import growth, model
@@ -34,6 +34,7 @@ class Prediction:
     floor_bytes: float
     floor: float
     launches: float
+    read_backs: float
 
     @property
     def seconds(self) -> float:
@@ -42,22 +43,31 @@ class Prediction:
 
 def measure(operator: str, small: Shape | None = None) -> Measured:
     """Counts an operator at and above `small` (as in `workloads`, if not given) and dry at its published shapes."""
-    workload = WORKLOADS[operator]
-    shapes = growth.shapes_to_count(small or workload.small)
-    runs = count([(operator, shape) for shape in shapes])
-    dry = count([(operator, shape) for shape in workload.published], dry=True) if workload.dry else []
-    return Measured(
-        operator,
-        tuple(shapes),
-        tuple(runs),
-        {tuple(shape.items()): run for shape, run in zip(workload.published, dry, strict=bool(dry))},
-    )
+    return measure_all({operator: small or WORKLOADS[operator].small})[0]
+
+
+def measure_all(smallest: Mapping[str, Shape]) -> list[Measured]:
+    """The same for several operators, in two processes: to start one takes longer than most counts."""
+    shapes = {name: growth.shapes_to_count(small, WORKLOADS[name].terms) for name, small in smallest.items()}
+    dry_shapes = {name: WORKLOADS[name].published if WORKLOADS[name].dry else () for name in smallest}
+    runs = iter(count([(name, shape) for name in smallest for shape in shapes[name]]))
+    wanted = [(name, shape) for name in smallest for shape in dry_shapes[name]]
+    dry = iter(count(wanted, dry=True) if wanted else [])
+    return [
+        Measured(
+            name,
+            tuple(shapes[name]),
+            tuple(next(runs) for _ in shapes[name]),
+            {tuple(shape.items()): next(dry) for shape in dry_shapes[name]},
+        )
+        for name in smallest
+    ]
 
 
 def predict(measured: Measured, target: Shape, gpu: Gpu) -> Prediction:
     workload = WORKLOADS[measured.operator]
     dry = measured.dry.get(tuple(target.items()))
-    needs = growth.extrapolate(measured.shapes, measured.runs, target)
+    needs = growth.extrapolate(measured.shapes, measured.runs, target, workload.terms)
     if dry:  # launches and blocks as they are, not as they grow
         needs = {name: _with_launches(need, name, dry) for name, need in needs.items()}
     kernels = {name: (*model.kernel_seconds(need, gpu), need) for name, need in needs.items()}
@@ -74,17 +84,20 @@ def predict(measured: Measured, target: Shape, gpu: Gpu) -> Prediction:
         floor_bytes=floor_bytes,
         floor=model.floor_seconds(floor_flops, floor_bytes, gpu),
         launches=sum(need.launches for need in needs.values()),
+        read_backs=others["read-backs"] / model.READ_BACK,
     )
 
 
 def _with_launches(need: Resources, name: str, dry: Counts) -> Resources:
     found = [call for call in dry.calls("launch") if call["name"] == name]
     blocks = sum(call["grid_x"] * call["grid_y"] * call["grid_z"] for call in found)
-    return Resources(**{**need.values(), "launches": len(found), "blocks": blocks})
+    longest = need.longest_warp / max(need.launches, 1) * len(found)
+    return Resources(**{**need.values(), "launches": len(found), "blocks": blocks, "longest_warp": longest})
 
 
 def _grown(measured: Measured, target: Shape, values: Sequence[float]) -> float:
-    return growth.predict(measured.shapes, values, target) if any(values) else 0.0
+    terms = WORKLOADS[measured.operator].terms
+    return growth.predict(measured.shapes, values, target, terms) if any(values) else 0.0
 
 
 def _extrapolated_others(measured: Measured, target: Shape, gpu: Gpu) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.profile.counts import FREE, GLOBAL, SHARED, Counts, Kernel, Line, Shape
 from benchmarks.profile.model import GPUS, Gpu, kernel_seconds, other_seconds, resources
 from benchmarks.profile.predict import Measured, Prediction, predict
-from benchmarks.profile.workloads import WORKLOADS
+from benchmarks.profile.workloads import TOGETHER, WORKLOADS
 
 CANNOT_SEE = (
     "Counted, not timed: latency hiding, occupancy, caches and the libraries' own kernels are not seen. "
@@ -132,21 +132,42 @@ def _predicted(prediction: Prediction, gpu: Gpu) -> str:
     return "\n".join(rows)
 
 
+#: the cards of the table of docs/performance.md: the one that times are predicted for, and one whose float64 is slow
+TABLE = GPUS["H100"], GPUS["RTX4090"]
+
+
 def markdown(all_measured: Sequence[Measured]) -> str:
-    """Predicted times of every operator on an H100, beside the floor: the table of docs/performance.md."""
-    gpu = GPUS["H100"]
+    """Predicted times of every operator beside the floor, and how much slower a consumer card is."""
     rows = [
-        "| operator | size | predicted | floor | ratio | launches | most of it |",
-        "|---|---|---|---|---|---|---|",
+        "| operator | size | predicted | floor | ratio | launches | read-backs | most of it | RTX 4090 | over H100 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for measured in all_measured:
         for target in WORKLOADS[measured.operator].published:
-            found = predict(measured, target, gpu)
-            parts = [(s, f"`{name}`") for name, (s, _, _) in found.kernels.items()]
-            parts += [(s, name) for name, s in found.others.items()]
-            most = ", ".join(f"{name} {s / found.seconds:.0%}" for s, name in sorted(parts, reverse=True)[:3])
-            rows.append(
-                f"| `{measured.operator}` | {shape_text(target)} | {time_text(found.seconds)} | "
-                f"{time_text(found.floor)} | {found.seconds / found.floor:.1f} | {found.launches:.0f} | {most} |"
-            )
+            rows.append(_row(f"`{measured.operator}`", target, [[predict(measured, target, gpu)] for gpu in TABLE]))
+    of = {measured.operator: measured for measured in all_measured}
+    for name, parts in TOGETHER.items():
+        if not set(parts) <= set(of):
+            continue
+        for targets in zip(*(WORKLOADS[part].published for part in parts), strict=True):
+            chain = [
+                [predict(of[part], target, gpu) for part, target in zip(parts, targets, strict=True)] for gpu in TABLE
+            ]
+            rows.append(_row(name, {"N": targets[0]["N"], "d": targets[0]["d"]}, chain))
     return "\n".join(rows)
+
+
+def _row(name: str, shape: Shape, on: Sequence[Sequence[Prediction]]) -> str:
+    """A row of the table: predictions of the parts of a work, on the cards of `TABLE`."""
+    first = on[0]
+    seconds, other = (sum(part.seconds for part in parts) for parts in on)
+    floor = sum(part.floor for part in first)
+    shares = [(s, f"`{kernel}`") for part in first for kernel, (s, _, _) in part.kernels.items()]
+    for other_name in first[0].others:
+        shares.append((sum(part.others[other_name] for part in first), other_name))
+    most = ", ".join(f"{text} {s / seconds:.0%}" for s, text in sorted(shares, reverse=True)[:3])
+    return (
+        f"| {name} | {shape_text(shape)} | {time_text(seconds)} | {time_text(floor)} | {seconds / floor:.1f} | "
+        f"{sum(part.launches for part in first):.0f} | {sum(part.read_backs for part in first):.0f} | {most} | "
+        f"{time_text(other)} | {other / seconds:.1f} |"
+    )

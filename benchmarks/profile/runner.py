@@ -6,6 +6,7 @@ import ctypes
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +16,17 @@ from benchmarks.profile.interpreter import folder
 
 #: what the interpreter poses as: an H100
 MULTIPROCESSORS, MEMORY = 132, 80 << 30
+
+
+class Called:
+    """The operators of the interpreter, and which of them were called."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.names.add(name)
+        return getattr(torch.ops.ise_fast_ptx, name)
 
 
 def main(work: Path) -> None:
@@ -29,8 +41,11 @@ def main(work: Path) -> None:
     for i, (operator, shape) in enumerate(wanted["runs"]):
         call = workloads.WORKLOADS[operator].prepare(shape, wanted["dry"])
         interpreter.ptx_clear()
-        result = call(torch.ops.ise_fast_ptx)
-        interpreter.ptx_write_counts(str(work / f"{i}.json").encode())
+        called = Called()
+        result = call(called)
+        path = work / f"{i}.json"
+        interpreter.ptx_write_counts(str(path).encode())
+        path.write_text(json.dumps({**json.loads(path.read_text()), "operators": sorted(called.names)}))
         del result
 
 

@@ -57,6 +57,15 @@ __global__ void quadratic_loop(float* data, int n, bool bug) {
   if (sum < 0) data[thread()] = sum;
 }
 
+// The gradient [B, d] of B rows: every number is a sum over all rows, B^2 d in all; without the bug over two labels.
+__global__ void label_gradient(float* data, int n, bool bug) {
+  constexpr int d = 16;
+  const int terms = bug ? n / d : 2;
+  float sum = 0;
+  for (int g = 0; g < terms; ++g) sum += data[g * d + thread() % d];  // HERE label_gradient
+  if (sum < 0) data[thread()] = sum;
+}
+
 __global__ void missing_barrier(float* data, int n, bool bug) {
   __shared__ float tile[kThreads];
   tile[threadIdx.x] = data[thread()];
@@ -106,6 +115,7 @@ void run(Tensor& data, std::string name, bool bug) {
       KERNEL(divergent_branch),
       KERNEL(hot_atomic),
       KERNEL(quadratic_loop),
+      KERNEL(label_gradient),
       KERNEL(missing_barrier),
       KERNEL(uninitialised_shared),
       KERNEL(misaligned_vector),

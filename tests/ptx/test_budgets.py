@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +11,10 @@ import pytest
 
 from benchmarks.profile import budgets, growth, model
 from benchmarks.profile.counts import Counts, Kernel, Line
-from benchmarks.profile.interpreter import NO_NVCC, NVCC
+from benchmarks.profile.interpreter import NO_NVCC, NVCC, ROOT
 from benchmarks.profile.predict import Measured
-from benchmarks.profile.report import profile
+from benchmarks.profile.report import markdown, profile
+from benchmarks.profile.workloads import TOGETHER, WORKLOADS
 
 
 @pytest.mark.skipif(not NVCC, reason=NO_NVCC)
@@ -68,6 +71,33 @@ def test_growth_is_found_in_sums_of_powers() -> None:
     assert growth.exponent(100, 400) == 2
 
 
+def test_growth_is_found_in_the_terms_that_a_workload_names() -> None:
+    terms = ("1", "Q", "N", "Q*N", "Q*log N")
+    shapes = growth.shapes_to_count({"Q": 4, "N": 1024}, terms)
+    assert {"Q": 4, "N": 4096} in shapes
+    values = [5.0 * s["Q"] * s["N"] + 900 * s["Q"] * math.log2(s["N"]) for s in shapes]
+    target = {"Q": 10**6, "N": 10**6}
+    exact = 5e12 + 900e6 * math.log2(10**6)
+    assert growth.predict(shapes, values, target, terms) == pytest.approx(exact, rel=1e-3)
+
+
+def test_what_is_no_sum_grows_by_its_exponents() -> None:
+    """A longest warp that does not depend on the number of rows: noise of a thousandth stays a thousandth."""
+    shapes = growth.shapes_to_count({"Q": 4, "N": 100}, ("1", "Q*N", "log N"))
+    values = [7.0 * s["N"] * (1.001 if s["Q"] > 4 else 1) for s in shapes]
+    assert growth.power_law(shapes, values, {"Q": 10**6, "N": 10**6}) == pytest.approx(7e6, rel=0.03)
+
+
+def test_every_cuda_operator_has_a_budget() -> None:
+    """A new operator needs a workload in benchmarks/profile/workloads, and its budget (docs/kernels.md)."""
+    sources = "".join(path.read_text() for path in (ROOT / "csrc" / "cuda").glob("*.cu"))
+    operators = set(re.findall(r'm\.impl\("(\w+)"', sources))
+    assert {"knn", "soft_nce_loss", "cycle_positives"} <= operators
+    held = {name for budget in budgets.load().values() for name in budget["operators"]}
+    assert operators - held == set()
+    assert set(budgets.load()) == set(WORKLOADS)
+
+
 def test_time_is_that_of_the_scarcest_resource() -> None:
     gpu = model.GPUS["H100"]
     need = model.Resources(launches=1, blocks=1320, memory_bytes=3e9, issued=1e6, float64=1e3)
@@ -80,10 +110,23 @@ def test_time_is_that_of_the_scarcest_resource() -> None:
 
 
 def test_profile_names_kernels_lines_and_the_floor() -> None:
-    shapes = growth.shapes_to_count({"N": 64, "d": 4})
+    shapes = growth.shapes_to_count({"N": 64}, WORKLOADS["dbscan"].terms)
     text = profile(Measured("dbscan", tuple(shapes), tuple(counts(s["N"], 10) for s in shapes), {}), model.GPUS["H100"])
     assert "look" in text
     assert "a.cuh:7" in text
     assert "4.00 sectors a request, 100% used" in text
-    assert "N=1,000,000 x d=2,048, predicted for H100 SXM" in text
+    assert "N=1,000,000, predicted for H100 SXM" in text
     assert "no clock" in text
+
+
+def test_the_table_adds_up_what_users_call_as_one() -> None:
+    parts = TOGETHER["features to labels"]
+    all_measured = []
+    for name in parts:
+        shapes = growth.shapes_to_count(WORKLOADS[name].small, WORKLOADS[name].terms)
+        runs = tuple(counts(shape["N"], 10) for shape in shapes)
+        all_measured.append(Measured(name, tuple(shapes), runs, {}))
+    rows = markdown(all_measured).splitlines()
+    assert sum(row.startswith("| features to labels | N=1,000,000") for row in rows) == 1
+    assert len(rows) == 2 + sum(len(WORKLOADS[name].published) for name in parts) + 3
+    assert markdown(all_measured[:2]).count("features to labels") == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.profile import budgets
 from benchmarks.profile.counts import Counts, Kernel, Line, parse
 from benchmarks.profile.growth import exponent
 from benchmarks.profile.interpreter import NO_NVCC, NVCC, run
@@ -16,7 +17,7 @@ from benchmarks.profile.report import line_text, wasted
 pytestmark = pytest.mark.skipif(not NVCC, reason=NO_NVCC)
 
 SOURCE = Path(__file__).parent / "planted.cu"
-COSTLY = ["uncoalesced_load", "bank_conflict", "divergent_branch", "hot_atomic", "quadratic_loop"]
+COSTLY = ["uncoalesced_load", "bank_conflict", "divergent_branch", "hot_atomic", "quadratic_loop", "label_gradient"]
 WRONG = {
     "missing_barrier": "race on shared memory|shared memory that its block has not written",
     "uninitialised_shared": "reads shared memory that its block has not written",
@@ -134,3 +135,18 @@ def test_quadratic_loop_is_reported_by_its_exponent(results: Any) -> None:
     assert grows(False) == pytest.approx(1, abs=0.05)
     assert grows(True) == pytest.approx(2, abs=0.05)
     the_line(kernel(results, "quadratic_loop", True), "quadratic_loop", lambda line: line.warps)
+
+
+def test_a_term_of_b_squared_d_is_above_its_budget_by_its_exponent(results: Any) -> None:
+    """As the label-preserving gradient once had it: nothing to see at one small size."""
+
+    def operator(bug: bool) -> dict[str, budgets.Operator]:
+        small, large = (results[1][f"label_gradient {bug} {n}"] for n in (256, 512))
+        return {"head": budgets.Operator({"B": 16}, small, large, {"B": large})}
+
+    held = budgets.lowered({}, operator(False))
+    assert budgets.exceeded(held, operator(False)) == []
+    reports = [text for text in budgets.exceeded(held, operator(True)) if " grow as " in text]
+    assert len(reports) == 1
+    assert re.search(r"label_gradient: instructions grow as B\^1\.[7-9]\d*, budget (0\.9|1\.0)", reports[0]), reports
+    assert f"fastest at {marked('label_gradient')} " in reports[0]

@@ -1,0 +1,51 @@
+"""Searches for neighbours."""
+
+from __future__ import annotations
+
+from benchmarks.profile.workloads.base import Call, Shape, Workload, images
+
+NEIGHBOURS = 30  # k1 of the pseudo labels
+RADIUS = 0.6  # cosine
+
+
+def _knn(shape: Shape, dry: bool) -> Call:
+    """Few queries among many rows, so that the pass over the scores outweighs what every query starts with.
+
+    A buffer of 2,048 keys is filled and sorted before the first threshold is known; fewer rows never leave this phase,
+    and to extrapolate it made a million rows look twice as slow as they are.
+    """
+    x = images(shape["N"], shape["d"], dry)
+    if dry:  # as it is called: all rows against each other
+        return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", 0)
+    queries = images(shape["N"], shape["d"], seed=1)[:: shape["N"] // shape["Q"]].contiguous()
+    return lambda ops: ops.knn(x, NEIGHBOURS, queries, "cosine", 0)
+
+
+def _radius(shape: Shape, dry: bool) -> Call:
+    x = images(shape["N"], shape["d"])
+    return lambda ops: ops.radius_graph(x, RADIUS, "cosine", 0)
+
+
+def _all_rows(*sizes: int) -> tuple[Shape, ...]:
+    return tuple({"Q": n, "N": n, "d": 2048} for n in sizes)
+
+
+WORKLOADS = {
+    "knn": Workload(
+        _knn,
+        {"Q": 4, "N": 8192, "d": 64},
+        _all_rows(12_936, 32_621, 1_000_000),
+        lambda s: 2.0 * s["Q"] * s["N"] * s["d"],
+        lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["Q"],
+        dry=True,
+        terms=("1", "Q", "N", "Q*N", "Q*d", "N*d", "Q*log N"),
+    ),
+    "radius_graph": Workload(
+        _radius,
+        {"N": 256, "d": 128},
+        ({"N": 12_936, "d": 2048}, {"N": 32_621, "d": 2048}),
+        lambda s: 2.0 * s["N"] ** 2 * s["d"],
+        lambda s: 4.0 * s["N"] * s["d"],
+        terms=("1", "N", "N^2", "N*d"),
+    ),
+}
