@@ -1,6 +1,7 @@
 // What may be among the k nearest rows of each query, while the tiles of the filter go by.
 #pragma once
 
+#include <cmath>
 #include <limits>
 #include <memory>
 #include <utility>
@@ -27,22 +28,29 @@ public:
         count_(queries),
         refined_(cascade != nullptr ? queries : 0),
         larger_(cascade != nullptr ? queries : 0),
-        limit_(queries, std::numeric_limits<float>::infinity()) {}
+        limit_(queries, std::numeric_limits<float>::infinity()),
+        overflowed_(queries) {}
 
   const float* limits() const { return limit_.data(); }
-  bool overflowed(int64_t i) const { return limit_[i] == -std::numeric_limits<float>::infinity(); }
+  // Given up: there are k rows with small scores, but not all that matter.
+  bool overflowed(int64_t i) const { return overflowed_[i] != 0; }
+
+  // Always, unless rows became NaN during the call.
+  bool enough(int64_t i) const { return count_[i] >= k_; }
 
   void add(int64_t i, int64_t j, float score) {
     if (!(score <= limit_[i])) return;
     row(i)[count_[i]++] = ascending_key(score, static_cast<uint32_t>(j));
     if (count_[i] < room(i)) return;
+    if (overflowed(i)) return keep_smallest(i);
     tighten(i, k_);
     if (crowded(i) && cascade_ != nullptr) tighten(i, count_[i]);
     if (!crowded(i) || count_[i] == base_) return;
     // Too many stay within the margin (ties, duplicates): give the row up before it costs more than the exact redo. The
     // bounds of prefixes are wide, so that a cascade may need some more room.
     if (cascade_ == nullptr || room(i) >= kMostRoom * capacity_) {
-      limit_[i] = -std::numeric_limits<float>::infinity();
+      overflowed_[i] = 1;
+      keep_smallest(i);
     } else {
       grow(i);
     }
@@ -102,6 +110,12 @@ private:
     std::copy_n(row(i), count_[i], larger.keys.get());
     larger_[i] = std::move(larger);
   }
+  // Smaller scores may still come: the k smallest are good for a bound of the distance.
+  void keep_smallest(int64_t i) {
+    nearest_first(i);
+    count_[i] = static_cast<int32_t>(k_);
+    limit_[i] = std::nextafterf(ascending_value(row(i)[k_ - 1]), -std::numeric_limits<float>::infinity());
+  }
   double worst_margin(int64_t i) const { return std::max(cascade_->first_margin(i), cascade_->second_margin(i)); }
   bool crowded(int64_t i) const { return count_[i] > room(i) - room(i) / 8; }
 
@@ -144,7 +158,9 @@ private:
     guess.resize(refined_[i]);
     const uint64_t* keys = row(i);
     for (int32_t c = 0; c < refined_[i]; ++c) {
-      guess[c] = ascending_value(keys[c]) + kGuess * cascade_->half_gap(i, static_cast<int32_t>(key_index(keys[c])));
+      const float gap = cascade_->half_gap(i, static_cast<int32_t>(key_index(keys[c])));
+      // The smaller of the two, and never NaN, which has no order: rows may have changed during the call.
+      guess[c] = std::min(std::numeric_limits<float>::infinity(), ascending_value(keys[c]) + kGuess * gap);
     }
     std::nth_element(guess.begin(), guess.begin() + k_ - 1, guess.end());
     limit_[i] = std::min(limit_[i], above(guess[k_ - 1] + cascade_->second_margin(i) + worst_margin(i)));
@@ -163,6 +179,7 @@ private:
   std::vector<int32_t> count_, refined_;
   std::vector<Larger> larger_;
   std::vector<float> limit_;
+  std::vector<uint8_t> overflowed_;
 };
 
 }  // namespace ise_fast

@@ -1,5 +1,6 @@
 // Whether principal axes pay, and how many: by predicted cost on a sample of rows.
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "cascade.h"
@@ -165,7 +166,9 @@ private:
       scores.clear();
       for (int64_t b = 0; b < base.size(); ++b) {
         if (filter_.self() && query.index[q] == base.index[b]) continue;
-        scores.push_back(filter_.base().half[base.index[b]] - dots[q * base.size() + b]);
+        // Never NaN, which has no order: rows may have changed during the call.
+        const double score = filter_.base().half[base.index[b]] - dots[q * base.size() + b];
+        scores.push_back(std::min(std::numeric_limits<double>::infinity(), score));
       }
       const auto last = static_cast<int64_t>(scores.size()) - 1;
       const int64_t rank = std::clamp<int64_t>(std::llround(share * static_cast<double>(search_.k)) - 1, 0, last);

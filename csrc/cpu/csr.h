@@ -8,28 +8,15 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <stdexcept>
-#include <string>
 #include <tuple>
 #include <vector>
 
 #include "../check_graph.h"
+#include "changed.h"
 #include "parallel.h"
 #include "tensors.h"
 
 namespace ise_fast {
-
-// One reading of what another thread may change meanwhile: what was checked is what is used.
-template <class T>
-T load_once(const T* address) {
-  T value;
-  __atomic_load(address, &value, __ATOMIC_RELAXED);
-  return value;
-}
-
-[[noreturn]] inline void throw_changed(const char* name) {
-  throw std::invalid_argument(std::string(name) + ": changed by another thread during the call");
-}
 
 template <class Index, class Value>
 struct CsrView {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../check_methods.h"
+#include "changed.h"
 #include "head.h"
 #include "online_softmax.h"
 #include "operator.h"
@@ -20,11 +21,10 @@ template <class T>
 std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& sums, const Tensor& counts,
                                    const Tensor& labels, double temperature, double eps, bool needs_gradient) {
   const Tensor f = row_major(features), s = row_major(sums);
-  const Tensor y = row_major(labels), n = row_major(counts);
+  const Tensor n = row_major(counts);
   const int64_t rows = f.size(0), d = f.size(1), groups = s.size(0);
-  const auto* label = y.const_data_ptr<int64_t>();
-  const auto* owned = n.const_data_ptr<int64_t>();
-  check_label_values(label, rows, groups);
+  const std::vector<int64_t> label = checked_labels(labels, groups);
+  const std::vector<int64_t> owned = copy_of(n.const_data_ptr<int64_t>(), groups);
   std::vector<T> scale(groups);
   for (int64_t c = 0; c < groups; ++c) {
     check(owned[c] >= 0, "counts: expected at least 0, got ", owned[c], " for group ", c);
@@ -83,18 +83,19 @@ template <class T, class S>
 void refresh(Tensor& sums, const Tensor& table_tensor, const Tensor& indptr_tensor, const Tensor& rows_tensor,
              const Tensor& touched_tensor) {
   const Tensor table = row_major(table_tensor), indptr = row_major(indptr_tensor);
-  const Tensor members = row_major(rows_tensor), touched = row_major(touched_tensor);
-  const int64_t groups = sums.size(0), d = table.size(1), count = touched.numel();
-  const auto *offset = indptr.const_data_ptr<int64_t>(), *row = members.const_data_ptr<int64_t>();
-  check_label_values(touched.const_data_ptr<int64_t>(), count, groups, "touched");
-  std::vector<int64_t> ids(touched.const_data_ptr<int64_t>(), touched.const_data_ptr<int64_t>() + count);
+  const Tensor members = row_major(rows_tensor);
+  const int64_t groups = sums.size(0), d = table.size(1);
+  const auto* offset = indptr.const_data_ptr<int64_t>();
+  std::vector<int64_t> ids = checked_labels(touched_tensor, groups, "touched");
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  std::vector<std::vector<int64_t>> row;  // the members of each
   for (const int64_t id : ids) {
-    check(0 <= offset[id] && offset[id] <= offset[id + 1] && offset[id + 1] <= members.numel(),
-          "members.indptr: expected offsets from 0 to ", members.numel(), " that never fall, got ", offset[id], " and ",
-          offset[id + 1], " for group ", id);
-    check_label_values(row + offset[id], offset[id + 1] - offset[id], table.size(0), "members.rows");
+    const int64_t begin = load_once(offset + id), end = load_once(offset + id + 1);
+    check(0 <= begin && begin <= end && end <= members.numel(), "members.indptr: expected offsets from 0 to ",
+          members.numel(), " that never fall, got ", begin, " and ", end, " for group ", id);
+    row.push_back(copy_of(members.const_data_ptr<int64_t>() + begin, end - begin));
+    check_label_values(row.back().data(), end - begin, table.size(0), "members.rows");
   }
   const T* const from = table.const_data_ptr<T>();
   S* const to = sums.mutable_data_ptr<S>();
@@ -102,9 +103,9 @@ void refresh(Tensor& sums, const Tensor& table_tensor, const Tensor& indptr_tens
   const int64_t strips = (d + kStrip - 1) / kStrip;
   std::vector<S> made(ids.size() * d);  // written at the end: an error, or sums that are rows of the table, do no harm
   parallel_tasks(static_cast<int64_t>(ids.size()) * strips, [&](int64_t task) {
-    const int64_t g = task / strips, id = ids[g], column = task % strips * kStrip, width = std::min(kStrip, d - column);
+    const int64_t g = task / strips, column = task % strips * kStrip, width = std::min(kStrip, d - column);
     double sum[kStrip] = {};
-    for (int64_t r = offset[id]; r < offset[id + 1]; ++r) add_row(sum, from + row[r] * d + column, width);
+    for (const int64_t r : row[g]) add_row(sum, from + r * d + column, width);
     for (int64_t c = 0; c < width; ++c) made[g * d + column + c] = static_cast<S>(sum[c]);
   });
   for (size_t g = 0; g < ids.size(); ++g) {

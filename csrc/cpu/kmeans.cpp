@@ -10,6 +10,7 @@
 
 #include "../check_methods.h"
 #include "../math/row_sum.h"
+#include "changed.h"
 #include "clones.h"
 #include "exact_distance.h"
 #include "head.h"
@@ -283,6 +284,7 @@ private:
       } else {
         for (const Candidate<T>& candidate : search[r].kept()) left.push_back(static_cast<int32_t>(candidate.index));
       }
+      if (left.empty()) throw_changed("x");
       exact.resize(left.size());
       squared_distances(row_ + i * d_, centre_.data(), d_, left.data(), static_cast<int64_t>(left.size()),
                         exact.data());

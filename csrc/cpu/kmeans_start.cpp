@@ -12,6 +12,7 @@
 
 #include "../check_methods.h"
 #include "../math/row_sum.h"
+#include "changed.h"
 #include "clones.h"
 #include "exact_distance.h"
 #include "head.h"
@@ -84,7 +85,7 @@ template <class T>
 Tensor start(const Tensor& x_tensor, const Tensor& draws_tensor) {
   const Tensor x = row_major(x_tensor), draws = row_major(draws_tensor);
   const T* const row = x.const_data_ptr<T>();
-  const auto* draw = draws.const_data_ptr<double>();
+  const std::vector<double> draw = copy_of(draws.const_data_ptr<double>(), draws.numel());
   const int64_t n = x.size(0), d = x.size(1), k = draws.numel(), chunks = (n + kStartChunk - 1) / kStartChunk;
   row_lengths(row, n, d, "x");
   for (int64_t c = 0; c < k; ++c) {

@@ -1,5 +1,6 @@
 // The k nearest rows, ordered by (distance, index), exact: a certified filter over blocks of a float32 matrix product,
 // then float64 distances of the few candidates that it leaves (ALGORITHMS: docs/architecture.md).
+#include <cmath>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -8,6 +9,8 @@
 
 #include "../check_neighbors.h"
 #include "candidates.h"
+#include "changed.h"
+#include "close_rows.h"
 #include "exact_distance.h"
 #include "nearby.h"
 #include "operator.h"
@@ -19,16 +22,28 @@ namespace {
 
 using Neighbour = std::pair<double, int32_t>;  // compares by (distance, index)
 
-struct Output {
+// How rows are compared exactly, and where answers go.
+struct Search {
+  const ExactDistance<float>& exact;
+  CloseRowFinder close;
   float* distance;
   int64_t* index;
-  int64_t k;
-  Metric metric;
+  int64_t k, block;
 
-  void write(int64_t i, const std::vector<Neighbour>& sorted) const {
-    for (int64_t r = 0; r < k; ++r) {
-      distance[i * k + r] = returned_distance(sorted[r].first, metric);
-      index[i * k + r] = sorted[r].second;
+  // out[r] = the compared distance of query i and row index[r] of the part.
+  void compare(const Part& part, int64_t i, const int32_t* index, int64_t n, double* out) const {
+    if (part.base_rows.empty()) return exact(part.query(i), index, n, out);
+    thread_local std::vector<int32_t> rows;
+    rows.resize(n);
+    std::transform(index, index + n, rows.begin(), [&](int32_t j) { return part.base(j); });
+    exact(part.query(i), rows.data(), n, out);
+  }
+
+  void write(const Part& part, int64_t i, const std::vector<Neighbour>& sorted) const {
+    if (static_cast<int64_t>(sorted.size()) < k) throw_changed("x");  // NaN is no neighbour, and there was none before
+    for (int64_t r = part.query(i) * k, s = 0; s < k; ++s) {
+      distance[r + s] = returned_distance(sorted[s].first, exact.metric);
+      index[r + s] = part.base(sorted[s].second);
     }
   }
 };
@@ -36,30 +51,32 @@ struct Output {
 // Compares the candidates of one row exactly.
 class Settler {
 public:
-  Settler(Candidates& candidates, const ExactDistance<float>& exact, bool cascade, const Output& output)
-      : candidates_(candidates), exact_(exact), cascade_(cascade), output_(output) {}
+  Settler(Candidates& candidates, const Part& part, bool cascade, const Search& search)
+      : candidates_(candidates), part_(part), cascade_(cascade), search_(search) {}
 
   // Writes the answer of row i. If it is not certain, returns a distance that at least k rows do not exceed instead.
   std::optional<double> settle(int64_t i) {
     const bool overflowed = candidates_.overflowed(i);
-    if (!overflowed) candidates_.finish(i);
+    if (!overflowed && candidates_.enough(i)) candidates_.finish(i);
+    if (!candidates_.enough(i)) throw_changed("x");
     if (overflowed || cascade_) {
       candidates_.nearest_first(i);
       candidates_.take(i, indices_);
-      indices_.resize(output_.k);
+      indices_.resize(search_.k);
       compare(i, 0);
       const double furthest = *std::max_element(distances_.begin(), distances_.end());
+      if (std::isnan(furthest)) throw_changed("x");
       if (overflowed) return furthest;
       candidates_.drop_beyond(i, furthest);
     }
     candidates_.take(i, indices_);
-    compare(i, cascade_ ? output_.k : 0);
+    compare(i, cascade_ ? search_.k : 0);
     found_.resize(indices_.size());
     for (size_t c = 0; c < found_.size(); ++c) found_[c] = {distances_[c], indices_[c]};
-    std::partial_sort(found_.begin(), found_.begin() + output_.k, found_.end());
-    const double last = found_[output_.k - 1].first;
+    std::partial_sort(found_.begin(), found_.begin() + search_.k, found_.end());
+    const double last = found_[search_.k - 1].first;
     if (cascade_ && !candidates_.certified(i, last)) return last;
-    output_.write(i, found_);
+    search_.write(part_, i, found_);
     return std::nullopt;
   }
 
@@ -68,33 +85,33 @@ private:
   void compare(int64_t i, int64_t first) {
     const auto total = static_cast<int64_t>(indices_.size());
     distances_.resize(total);
-    exact_(i, indices_.data() + first, total - first, distances_.data() + first);
+    search_.compare(part_, i, indices_.data() + first, total - first, distances_.data() + first);
   }
 
   Candidates& candidates_;
-  const ExactDistance<float>& exact_;
+  const Part& part_;
   bool cascade_;
-  const Output& output_;
+  const Search& search_;
   std::vector<int32_t> indices_;
   std::vector<double> distances_;
   std::vector<Neighbour> found_;
 };
 
 // Settles all rows. Returns those that are not certain, with a distance that at least k rows do not exceed.
-std::vector<std::pair<int64_t, double>> settle(Candidates& candidates, const ExactDistance<float>& exact,
-                                               int64_t queries, bool self, bool cascade, const Output& output) {
+std::vector<Uncertain> settle(Candidates& candidates, const Part& part, bool cascade, const Search& search) {
+  const int64_t queries = part.filter.query().rows.size(0);
   std::vector<double> bound(queries, -1);
   const std::vector<int32_t> order = nearby_order(queries, [&](int64_t i, const auto& visit) {
-    if (self) candidates.each(i, visit);
+    if (part.filter.self()) candidates.each(i, visit);
   });
   parallel_rows(queries, [&](const auto& for_rows) {
-    Settler settler(candidates, exact, cascade, output);
+    Settler settler(candidates, part, cascade, search);
     for_rows([&](int64_t position) {
       const std::optional<double> uncertain = settler.settle(order[position]);
       if (uncertain) bound[order[position]] = *uncertain;
     });
   });
-  std::vector<std::pair<int64_t, double>> failed;
+  std::vector<Uncertain> failed;
   for (int64_t i = 0; i < queries; ++i) {
     if (bound[i] >= 0) failed.emplace_back(i, bound[i]);
   }
@@ -102,11 +119,11 @@ std::vector<std::pair<int64_t, double>> settle(Candidates& candidates, const Exa
 }
 
 // The failed rows again, each against all base rows, comparing exactly whatever the filter cannot rule out.
-void redo(const PairFilter& filter, const ExactDistance<float>& exact,
-          const std::vector<std::pair<int64_t, double>>& failed, int64_t block, const Output& output) {
+void redo(const Part& part, const std::vector<Uncertain>& failed, const Search& search) {
   constexpr int64_t kGathered = 1024;
+  const PairFilter& filter = part.filter;
   const FilterRows& query = filter.query();
-  const int64_t d = exact.d, total = static_cast<int64_t>(failed.size());
+  const int64_t d = search.exact.d, block = search.block, total = static_cast<int64_t>(failed.size());
   const Tensor& rows = query.rows;
   for (int64_t start = 0; start < total; start += kGathered) {
     const int64_t n = std::min(kGathered, total - start);
@@ -125,9 +142,9 @@ void redo(const PairFilter& filter, const ExactDistance<float>& exact,
       const int64_t i = failed[start + r].first;
       Neighbour neighbour{0, static_cast<int32_t>(j)};
       auto& heap = nearest[r];
-      const bool full = static_cast<int64_t>(heap.size()) == output.k;
+      const bool full = static_cast<int64_t>(heap.size()) == search.k;
       if (full && heap.front() < neighbour) return;  // k zeros of smaller indices: nothing beats them
-      exact(i, &neighbour.second, 1, &neighbour.first);
+      search.compare(part, i, &neighbour.second, 1, &neighbour.first);
       if (full) {
         if (!(neighbour < heap.front())) return;
         std::pop_heap(heap.begin(), heap.end());
@@ -135,16 +152,46 @@ void redo(const PairFilter& filter, const ExactDistance<float>& exact,
       }
       heap.push_back(neighbour);
       std::push_heap(heap.begin(), heap.end());
-      if (static_cast<int64_t>(heap.size()) < output.k) return;
+      if (static_cast<int64_t>(heap.size()) < search.k) return;
       limit[r] = std::min(limit[r], filter.score_limit(i, heap.front().first));
     };
     scan_pairs(row_matrix(gathered), row_matrix(filter.base().rows), false, shape, nullptr, filter.base().half.data(),
                limit.data(), compare);
     for (int64_t r = 0; r < n; ++r) {
       std::sort_heap(nearest[r].begin(), nearest[r].end());
-      output.write(failed[start + r].first, nearest[r]);
+      search.write(part, failed[start + r].first, nearest[r]);
     }
   }
+}
+
+// What the filter could not settle: rows that are close to each other by a filter of their differences (and if need be
+// of the differences' differences), the rest one by one. Returns how many of the latter there were.
+int64_t settle_rest(const Part& part, std::vector<Uncertain> failed, const Search& search, int depth = 3) {
+  constexpr int kTries = 16;  // places where nothing was to be gained
+  std::vector<Uncertain> rest;
+  int64_t redone = 0;
+  for (int tries = 0; depth > 0 && tries < kTries && search.exact.metric != Metric::kCosine;) {
+    const CloseRows close = search.close.take(part, failed);
+    if (close.uncertain.empty()) break;
+    if (close.base.empty()) {
+      rest.insert(rest.end(), close.uncertain.begin(), close.uncertain.end());
+      ++tries;
+      continue;
+    }
+    const PairFilter filter = search.close.filter(close);
+    const Part inner{filter, close.query, close.base};
+    const auto queries = static_cast<int64_t>(close.query.size()), n = static_cast<int64_t>(close.base.size());
+    if (n < search.k) throw_changed("x");
+    Candidates candidates(filter, nullptr, queries, n, search.k);
+    scan_pairs(row_matrix(filter.query().rows), row_matrix(filter.base().rows), filter.self(),
+               tile_shape(queries, n, filter.self(), search.block), filter.query().half.data(),
+               filter.base().half.data(), candidates.limits(),
+               [&](int64_t i, int64_t j, float score) { candidates.add(i, j, score); });
+    redone += settle_rest(inner, settle(candidates, inner, false, search), search, depth - 1);
+  }
+  failed.insert(failed.end(), rest.begin(), rest.end());
+  redo(part, failed, search);
+  return redone + static_cast<int64_t>(failed.size());
 }
 
 // (distances [M, k] f32, indices [M, k] i64, number of rows redone). `block`: rows of a tile, 0 chooses; `width`:
@@ -161,16 +208,22 @@ std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::op
   Tensor distances = new_tensor(query.rows, {queries, k});
   Tensor indices = new_tensor(query.rows, {queries, k}, ScalarType::Long);
   Tensor redone = new_tensor(query.rows, {}, ScalarType::Long);
-  const Output output{distances.mutable_data_ptr<float>(), indices.mutable_data_ptr<int64_t>(), k, metric};
   const ExactDistance<float> exact{query.original.const_data_ptr<float>(),
                                    base.original.const_data_ptr<float>(),
                                    d,
                                    metric,
                                    query.squared.data(),
                                    base.squared.data()};
+  const Part all{filter, {}, {}};
+  const Search search{exact,
+                      CloseRowFinder(exact.query, exact.base, d),
+                      distances.mutable_data_ptr<float>(),
+                      indices.mutable_data_ptr<int64_t>(),
+                      k,
+                      block};
 
   if (tree_pays(filter, {k, 0}, metric, width)) {
-    tree_nearest(filter, k, metric, output.distance, output.index);
+    tree_nearest(filter, k, metric, search.distance, search.index);
     *redone.mutable_data_ptr<int64_t>() = 0;
     return {distances, indices, redone};
   }
@@ -179,14 +232,7 @@ std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::op
   scan_pairs(cascade ? cascade->query() : row_matrix(query.rows), cascade ? cascade->base() : row_matrix(base.rows),
              filter.self(), tile_shape(queries, n, filter.self(), block), query.half.data(), base.half.data(),
              candidates.limits(), [&](int64_t i, int64_t j, float score) { candidates.add(i, j, score); });
-  const auto failed = settle(candidates, exact, queries, filter.self(), cascade.has_value(), output);
-  if (getenv("NB_DEBUG")) {
-    long c = 0;
-    for (int64_t i = 0; i < queries; ++i) candidates.each(i, [&](int32_t) { ++c; });
-    fprintf(stderr, "exact %ld failed %zu\n", c / queries, failed.size());
-  }
-  redo(filter, exact, failed, block, output);
-  *redone.mutable_data_ptr<int64_t>() = static_cast<int64_t>(failed.size());
+  *redone.mutable_data_ptr<int64_t>() = settle_rest(all, settle(candidates, all, cascade.has_value(), search), search);
   return {distances, indices, redone};
 }
 

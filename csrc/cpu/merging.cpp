@@ -28,10 +28,10 @@ std::tuple<Tensor, Tensor, Tensor> merge(const CsrView<Index, Value>& graph, con
                                          int64_t merges) {
   const int64_t n = graph.rows;
   const Tensor y = row_major(labels);
-  const auto* label = y.const_data_ptr<int64_t>();
+  const std::vector<int64_t> label = copy_of(y.const_data_ptr<int64_t>(), n);
   // Labels by rank: any numbers >= 0 may come.
   for (int64_t i = 0; i < n; ++i) check(label[i] >= 0, "labels: expected at least 0, got ", label[i], " at row ", i);
-  std::vector<int64_t> names(label, label + n);
+  std::vector<int64_t> names(label);
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
   std::vector<int64_t> own(n), size(names.size(), 0);
@@ -42,8 +42,9 @@ std::tuple<Tensor, Tensor, Tensor> merge(const CsrView<Index, Value>& graph, con
 
   std::vector<Pair> pairs;
   for (int64_t i = 0; merges > 0 && i < n; ++i) {
+    poll_interrupt();
     for (int64_t p = graph.indptr[i]; p < graph.indptr[i + 1]; ++p) {
-      const int64_t j = graph.indices[p];
+      const int64_t j = graph.column(p);
       if (j <= i || own[j] == own[i]) continue;
       pairs.push_back(
           {static_cast<double>(graph.values[p]) + penalty * static_cast<double>(size[own[i]] + size[own[j]]),
@@ -55,6 +56,7 @@ std::tuple<Tensor, Tensor, Tensor> merge(const CsrView<Index, Value>& graph, con
   std::iota(parent.begin(), parent.end(), 0);
   std::vector<Pair> joined;
   while (static_cast<int64_t>(joined.size()) < merges && !pairs.empty()) {
+    poll_interrupt();
     std::pop_heap(pairs.begin(), pairs.end(), std::greater<>());
     const Pair nearest = pairs.back();
     pairs.pop_back();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../check_methods.h"
+#include "changed.h"
 #include "head.h"
 #include "largest.h"
 #include "operator.h"
@@ -57,6 +58,7 @@ public:
         if (search.open) open.push_back(&search);
       }
       if (open.empty()) return;
+      if (wanted > 32 && wanted / 4 >= n_) throw_changed("table");  // all rows were asked for: a chain is at its end
       find_candidates(open, wanted);
       while (ask_next(open)) {
       }
@@ -155,29 +157,29 @@ private:
 
 template <class T>
 std::tuple<Tensor, Tensor, Tensor> cycles(const Tensor& table, const Tensor& rows, double threshold, int64_t least) {
-  const Tensor idx = row_major(rows), v = row_major(table);
-  const int64_t count = idx.numel(), d = v.size(1);
-  const auto* index = idx.const_data_ptr<int64_t>();
-  check_label_values(index, count, v.size(0), "rows");
+  const Tensor v = row_major(table);
+  const int64_t count = rows.numel(), d = v.size(1);
+  const std::vector<int64_t> index = checked_labels(rows, v.size(0), "rows");
   std::vector<Search<T>> searches(count);
   for (int64_t i = 0; i < count; ++i) searches[i].row = index[i];
   Cycles<T>(v, threshold, least).run(searches);
 
-  Tensor indptr = new_tensor(idx, {count + 1});
+  Tensor indptr = new_tensor(rows, {count + 1});
   auto* offset = indptr.mutable_data_ptr<int64_t>();
   std::vector<std::vector<int64_t>> chosen(count);
   offset[0] = 0;
   for (int64_t i = 0; i < count; ++i) {
     const Search<T>& search = searches[i];
     const int64_t q = search.passed - 1, n = std::min(std::max<int64_t>(1, q) + 1, search.similar);
+    if (n > static_cast<int64_t>(search.candidates.size())) throw_changed("table");
     for (int64_t j = 0; j < n; ++j) chosen[i].push_back(search.candidates[j].index);
     chosen[i].push_back(search.row);
     std::sort(chosen[i].begin(), chosen[i].end());
     chosen[i].erase(std::unique(chosen[i].begin(), chosen[i].end()), chosen[i].end());
     offset[i + 1] = offset[i] + static_cast<int64_t>(chosen[i].size());
   }
-  Tensor indices = new_tensor(idx, {offset[count]}, ScalarType::Int);
-  Tensor values = new_tensor(idx, {offset[count]}, ScalarType::Float);
+  Tensor indices = new_tensor(rows, {offset[count]}, ScalarType::Int);
+  Tensor values = new_tensor(rows, {offset[count]}, ScalarType::Float);
   const T* const data = v.const_data_ptr<T>();
   for (int64_t i = 0; i < count; ++i) {
     for (size_t j = 0; j < chosen[i].size(); ++j) {
@@ -203,8 +205,8 @@ std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& table, 
   const Tensor indptr = row_major(indptr_tensor), indices = row_major(indices_tensor);
   const int64_t rows = f.size(0), n = v.size(0), d = f.size(1);
   const T *feature = f.const_data_ptr<T>(), *row = v.const_data_ptr<T>();
-  const auto* offset = indptr.const_data_ptr<int64_t>();
-  const auto* index = indices.const_data_ptr<int32_t>();
+  const std::vector<int64_t> offset = copy_of(indptr.const_data_ptr<int64_t>(), rows + 1);
+  const std::vector<int32_t> index = copy_of(indices.const_data_ptr<int32_t>(), indices.numel());
   const std::vector<double> lengths = row_lengths(feature, rows, d, "features");
   const double longest = longest_row(row, n, d, "table");
   check_products<T>(lengths, longest, "table");
@@ -212,8 +214,8 @@ std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& table, 
   const ProductError<T> error(d, longest);
   std::vector<LargestOfRow<T>> largest;
   for (int64_t i = 0; i < rows; ++i) {
-    const int64_t hard = check_positives(offset, index, indices.numel(), i, n, hard_share);
-    own[i].assign(index + offset[i], index + offset[i + 1]);
+    const int64_t hard = check_positives(offset.data(), index.data(), indices.numel(), i, n, hard_share);
+    own[i].assign(index.begin() + offset[i], index.begin() + offset[i + 1]);
     largest.emplace_back(hard, error(lengths[i]));
   }
   for_tiles<T>({feature, rows, d, d}, {row, n, d, d},

@@ -67,7 +67,9 @@ private:
   double kth_best(const T* values, int64_t clusters, int64_t own, int64_t k) {
     best_.assign(k, -std::numeric_limits<T>::infinity());
     if (k > 16) {
-      best_.assign(values, values + clusters);
+      const T none = -std::numeric_limits<T>::infinity();  // NaN has no order: what became one stays
+      best_.resize(clusters);
+      std::transform(values, values + clusters, best_.begin(), [&](T value) { return std::max(none, value); });
       best_[own] = -std::numeric_limits<T>::infinity();
       std::nth_element(best_.begin(), best_.begin() + (k - 1), best_.end(), std::greater<T>());
       return best_[k - 1];

@@ -86,7 +86,7 @@ double longest_row(const FilterRows& side) {
 
 }  // namespace
 
-PairFilter::PairFilter(const Tensor& x, const Tensor* y, Metric metric)
+PairFilter::PairFilter(const Tensor& x, const Tensor* y, Metric metric, double rounded)
     : metric_(metric), self_(y == nullptr), base_(measured(x, "x")), factor_rounding_(ise_fast::factor_rounding()) {
   if (y != nullptr) query_ = measured(*y, "y");
   const double longest_base = longest_row(base_);
@@ -106,7 +106,7 @@ PairFilter::PairFilter(const Tensor& x, const Tensor* y, Metric metric)
   // rounding of the exact distance itself.
   relative_ = 1.01 * product + 2.02 * factor_rounding_ + 8 * u;
   absolute_ = 2 * u * square(longest_) + d * 0x1p-100;
-  rounding_ = (d + 32) * 0x1p-52;
+  rounding_ = (d + 32) * 0x1p-52 + rounded;
   // float64 input so small that its squares underflow: compare everything exactly.
   const bool tiny =
       std::any_of(base_.squared.begin(), base_.squared.end(), [](double s) { return 0 < s && s < 1e-150; });

@@ -34,14 +34,17 @@ struct FilterRows {
 
 class PairFilter {
 public:
-  // Checks that all features are finite. `y` is absent when the rows of x are compared with each other.
-  PairFilter(const Tensor& x, const Tensor* y, Metric metric);
+  // Checks that all features are finite. `y` is absent when the rows of x are compared with each other. `rounded`: how
+  // far the exact score of the rows that are meant can be from that of these, over the square of both lengths together.
+  PairFilter(const Tensor& x, const Tensor* y, Metric metric, double rounded = 0);
 
   const FilterRows& query() const { return self_ ? base_ : query_; }
   const FilterRows& base() const { return base_; }
   bool self() const { return self_; }
   // How far the score of query i with any base row can be from the exact one; infinite where nothing is known.
   double margin(int64_t i) const { return margin_of(i, relative_); }
+  // The same for the compared (Euclidean) distance.
+  double distance_margin(int64_t i) const { return 2 * margin(i) / (scale_ * scale_); }
   // The same for scores that are wrong by at most `relative` times the lengths of both rows.
   double margin_of(int64_t i, double relative) const {
     return relative * longest_ * length(i) + absolute_ + rounding_ * square(length(i) + longest_);

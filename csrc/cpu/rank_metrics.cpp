@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../check_rank.h"
+#include "changed.h"
 #include "operator.h"
 #include "parallel.h"
 #include "tensors.h"
@@ -77,7 +78,9 @@ private:
     for (int64_t j = 0; j < gallery_; ++j) {
       if (people_.gallery_id[j] != people_.query_id[q]) continue;
       if (people_.query_cam != nullptr && people_.gallery_cam[j] == people_.query_cam[q]) continue;
-      matches_.emplace_back(distance[j], j);
+      const T value = load_once(distance + j);
+      if (std::isnan(value)) throw_changed("distance");  // it has no order
+      matches_.emplace_back(value, j);
     }
     std::sort(matches_.begin(), matches_.end());
     values_.clear();

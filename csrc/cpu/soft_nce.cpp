@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../check_methods.h"
+#include "changed.h"
 #include "head.h"
 #include "largest.h"
 #include "online_softmax.h"
@@ -51,7 +52,7 @@ public:
             const std::optional<Tensor>& ranges, const std::optional<Tensor>& excluded) {
     const Tensor y = row_major(columns), w = row_major(weights);
     const int64_t s = y.size(1), e = excluded ? excluded->size(1) : 0;
-    const auto* column = y.const_data_ptr<int64_t>();
+    const std::vector<int64_t> column = copy_of(y.const_data_ptr<int64_t>(), y.numel());
     const T* const weight = w.const_data_ptr<T>();
     const Tensor a = row_major(smooth ? *smooth : w);
     const Tensor bounds = row_major(ranges ? *ranges : y);

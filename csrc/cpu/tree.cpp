@@ -1,11 +1,13 @@
 #include "tree.h"
 
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
 
 #include "../math/distance.h"
+#include "changed.h"
 #include "tensors.h"
 
 namespace ise_fast {
@@ -46,7 +48,11 @@ std::vector<Point<kWidth>> points(const FilterRows& side) {
   const int64_t n = side.original.size(0), d = side.original.size(1);
   std::vector<Point<kWidth>> result(n);
   const auto copy = [&](const auto* rows) {
-    for (int64_t i = 0; i < n; ++i) std::copy_n(rows + i * d, d, result[i].begin());
+    for (int64_t i = 0; i < n; ++i) {
+      std::copy_n(rows + i * d, d, result[i].begin());
+      const auto finite = [](double value) { return std::isfinite(value); };
+      if (!std::all_of(result[i].begin(), result[i].end(), finite)) throw_changed("x");  // NaN has no order
+    }
   };
   if (side.original.scalar_type() == ScalarType::Double) {
     copy(side.original.const_data_ptr<double>());
