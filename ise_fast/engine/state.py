@@ -27,12 +27,22 @@ log = logging.getLogger(__name__)
 # and their table lie is free: the signature of the list says whether they are the same.
 _FREE = {"preset", "data_dir", "labels_csv", "workers", "cache", "cache_dir", "logs_dir", "resume", "device", "epochs"}
 _FREE |= {"checkpoint_step", "keep_checkpoints", "tensorboard", "report", "progress", "test_batch_size", "eval_step"}
-_FREE |= {"print_freq"}
+_FREE |= {"print_freq", "quiet"}
 
 
 def changed_settings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings in both that differ and that a resumed run must keep."""
-    return [name for name in now if name not in _FREE and name in saved and saved[name] != now[name]]
+    """Settings that differ and that a resumed run must keep.
+
+    One that `saved` lacks is newer than the program that saved, which did what the default does today. A setting of a
+    plug-in's own, whose default is not known here, cannot be compared then.
+    """
+    before = before_settings(saved)
+    return [name for name in now if name not in _FREE and name in before and before[name] != now[name]]
+
+
+def before_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run, those that its program did not have yet included."""
+    return {**TrainConfig().flat(), **saved}
 
 
 @dataclass
@@ -123,7 +133,8 @@ class TrainState:
         saved, now = state["config"], self.config.flat()
         changed = changed_settings(saved, now)
         if changed:
-            what = ", ".join(f"--{k.replace('_', '-')} {saved[k]} -> {now[k]}" for k in changed)
+            before = before_settings(saved)
+            what = ", ".join(f"--{k.replace('_', '-')} {before[k]} -> {now[k]}" for k in changed)
             raise UsageError(
                 f"--resume: the run was started with other settings ({what}); use the old ones or a new --logs-dir"
             )

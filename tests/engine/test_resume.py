@@ -259,3 +259,21 @@ def test_resume_with_other_settings_is_refused(
     assert "--eps 0.6 -> 0.5" in capsys.readouterr().err
     assert main([*flags, "--logs-dir", str(folder)]) == 2
     assert "holds a run" in capsys.readouterr().err
+
+
+def test_a_setting_newer_than_the_checkpoint_stands_for_its_default(
+    flags: list[str], tmp_path: Path, straight: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The program that saved did not know it, so it cannot have been used."""
+    newest = max((straight / "checkpoints").glob("checkpoint-*.pt"))
+    content = dict(checkpoint.load(newest))
+    content["config"] = {k: v for k, v in content["config"].items() if k not in {"clip_grad", "warmup_epochs", "quiet"}}
+    older = checkpoint.CheckpointFolder(tmp_path / "older", keep=1).save(content)
+    again = [*flags, "--resume", str(older)]
+    for changed, message in (
+        (["--clip-grad", "0.5"], "--clip-grad 0.0 -> 0.5"),
+        (["--warmup-epochs", "3"], "--warmup-epochs 0 -> 3"),
+    ):
+        assert main([*again, *changed, "--logs-dir", str(tmp_path / "new")]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*again, "--quiet", "--logs-dir", str(tmp_path / "new")]) == 0
