@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -238,58 +236,3 @@ for call in (lambda: o.jaccard_distance(rows, torch.arange(20000, dtype=torch.in
     assert len(lines) == 4, run.stderr
     assert all(line.startswith("out of memory: asked for ") for line in lines[:3]), lines
     assert lines[3] == "answered"
-
-
-class Stop(Exception):
-    pass
-
-
-def random_rows(n: int, d: int) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(0))
-
-
-def full_encoding(n: int) -> tuple[Tensor, Tensor, Tensor]:
-    indices = torch.arange(n, dtype=torch.int32).repeat(n)
-    return torch.arange(0, n * n + 1, n), indices, torch.full((n * n,), 1 / (2 * n))
-
-
-def random_table(n: int, k: int) -> Tensor:
-    return torch.randint(n, (n, k), generator=torch.Generator().manual_seed(0))
-
-
-def loss_arguments() -> tuple[Any, ...]:
-    clusters = torch.nn.functional.normalize(random_rows(60000, 64), dim=1)
-    return clusters[:2048].clone(), torch.arange(2048), clusters, 0.3, 3, 0.05, 0.6, 0.1, None, True
-
-
-# Arguments of calls that take seconds of work.
-LONG: dict[str, Callable[[], tuple[Any, ...]]] = {
-    "knn": lambda: (random_rows(30000, 128), 30),
-    "radius_graph": lambda: (random_rows(30000, 128), 15.5),
-    "k_reciprocal_encoding": lambda: (random_rows(30000, 128), random_table(30000, 100), 20),
-    "jaccard_graph": lambda: (*full_encoding(2500), 0.5, 0, 2500),
-    "jaccard_distance": lambda: full_encoding(2500),
-    "re_ranking": lambda: (random_rows(20000, 128), random_table(20000, 20), 3000, 6, 0.3),
-    "ise_loss": loss_arguments,
-    "refresh_gram_": lambda: (torch.zeros(8192, 8192), random_rows(8192, 2048), None),
-}
-
-
-@pytest.mark.parametrize("name", LONG)
-def test_a_signal_is_answered(name: str) -> None:
-    """Measured in seconds of work of this process, which a busy machine does not stretch."""
-
-    def stop(*_: object) -> None:
-        raise Stop
-
-    arguments = LONG[name]()
-    previous = signal.signal(signal.SIGVTALRM, stop)
-    start = time.process_time()
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0.3)
-    try:
-        with pytest.raises(Stop):
-            OPERATORS[name](*arguments)
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, previous)
-    assert time.process_time() - start < 4.3  # 2 seconds, on two threads, after the signal
