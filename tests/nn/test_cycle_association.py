@@ -34,7 +34,7 @@ def by_loops(x: Tensor, y: Tensor, delta: float, margin: float) -> float:
 def test_the_definition(n: int, m: int) -> None:
     g = torch.Generator().manual_seed(n + m)
     x, y = (normalize(torch.randn(k, 6, generator=g), dim=1) for k in (n, m))
-    for delta, margin in ((0.5, 0.5), (0.2, 0.1)):
+    for delta, margin in ((0.5, 0.5), (0.2, 0.1), (0.5, 1.5)):
         loss = CycleAssociationLoss(delta, margin)
         assert loss(x, y).item() == pytest.approx(by_loops(x, y, delta, margin), rel=1e-5, abs=1e-6)
         assert torch.equal(loss(x, y), loss(y, x)) or n == m  # the smaller set asks
