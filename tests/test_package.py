@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import ise_fast
 from ise_fast import ops, reference
 
 NAMES = {
@@ -30,6 +31,8 @@ NAMES = {
 def test_every_operator_has_its_public_name_and_a_reference() -> None:
     assert set(ops.__all__) >= NAMES
     assert set(reference.__all__) >= NAMES
+    assert dir(ops) == sorted(ops.__all__)  # what completion shows
+    assert "ops" in dir(ise_fast)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

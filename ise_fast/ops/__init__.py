@@ -44,3 +44,7 @@ __all__ = [
     "support_samples",
     "update_memory_",
 ]
+
+
+def __dir__() -> list[str]:  # for tab completion: no modules, no parts
+    return sorted(__all__)
