@@ -110,18 +110,10 @@ __global__ void endless_loop(float* data, int n, bool bug) {
 void run(Tensor& data, std::string name, bool bug) {
   const std::map<std::string, void (*)(float*, int, bool)> kernels = {
 #define KERNEL(name) {#name, name}
-      KERNEL(uncoalesced_load),
-      KERNEL(bank_conflict),
-      KERNEL(divergent_branch),
-      KERNEL(hot_atomic),
-      KERNEL(quadratic_loop),
-      KERNEL(label_gradient),
-      KERNEL(missing_barrier),
-      KERNEL(uninitialised_shared),
-      KERNEL(misaligned_vector),
-      KERNEL(past_the_tensor),
-      KERNEL(divergent_barrier),
-      KERNEL(shuffle_from_a_lane_that_left),
+      KERNEL(uncoalesced_load), KERNEL(bank_conflict),        KERNEL(divergent_branch),
+      KERNEL(hot_atomic),       KERNEL(quadratic_loop),       KERNEL(label_gradient),
+      KERNEL(missing_barrier),  KERNEL(uninitialised_shared), KERNEL(misaligned_vector),
+      KERNEL(past_the_tensor),  KERNEL(divergent_barrier),    KERNEL(shuffle_from_a_lane_that_left),
       KERNEL(endless_loop),
   };
   const int n = static_cast<int>(data.numel());
