@@ -25,7 +25,7 @@ HOT = [
     "select_candidates",
     "settle",
     "compare_with_all",
-    "pairs_within",
+    "find_pairs",
     "furthest_rows",
     "shared_rows",
     "mix_distances",

@@ -1,4 +1,5 @@
-// Sparse matrices in compressed rows on the device: scratch, validation, and rows out of sorted keys.
+// Sparse matrices in compressed rows on the device: scratch, validation, and rows out of sorted keys (in parts of
+// bounded size: csr_ranges.cuh).
 //
 // Whatever produces entries in no particular order writes them as keys `row << column_bits | column`; a radix sort and
 // compress() turn those into rows with ascending columns. The sort keeps the order of equal keys, so entries that are
@@ -10,7 +11,6 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
-#include <vector>
 
 #include "../check_graph.h"
 #include "allocate.h"
@@ -80,20 +80,30 @@ DeviceCsr<Index, Value> device_csr(const Tensor& indptr, const Tensor& indices, 
 
 namespace csr {
 
-__global__ static void check_offsets(const int64_t* indptr, int64_t rows, unsigned long long* first_bad) {
-  const int64_t i = thread_index();
-  if (i < rows && indptr[i] > indptr[i + 1]) atomicMin(first_bad, static_cast<unsigned long long>(i));
-}
+// What is wrong with a matrix, and where its entries begin and end.
+struct Findings {
+  unsigned long long bad_row, bad_entry;  // kNowhere: none
+  int64_t first, last;
+};
 
+// A warp a row. Offsets that are refused must not lead out of the entries.
 template <class Index, class Value>
-__global__ void check_entries(DeviceCsr<Index, Value> graph, Value largest, unsigned long long* first_bad) {
+__global__ void check_rows(DeviceCsr<Index, Value> graph, int64_t nnz, Value largest, Findings* findings) {
+  const int lane = threadIdx.x % kWarpSize;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
   if (i >= graph.rows) return;
-  for (int64_t p = graph.indptr[i] + threadIdx.x % kWarpSize; p < graph.indptr[i + 1]; p += kWarpSize) {
-    const int64_t last = p > graph.indptr[i] ? static_cast<int64_t>(graph.indices[p - 1]) : -1;
+  const int64_t begin = graph.indptr[i], end = graph.indptr[i + 1];
+  if (lane == 0) {
+    if (begin > end) atomicMin(&findings->bad_row, static_cast<unsigned long long>(i));
+    if (i == 0) findings->first = begin;
+    if (i == graph.rows - 1) findings->last = end;
+  }
+  if (begin < 0 || end > nnz) return;
+  for (int64_t p = begin + lane; p < end; p += kWarpSize) {
+    const int64_t last = p > begin ? static_cast<int64_t>(graph.indices[p - 1]) : -1;
     const bool good =
         last < graph.indices[p] && graph.indices[p] < graph.rows && graph.values[p] >= 0 && graph.values[p] <= largest;
-    if (!good) atomicMin(first_bad, static_cast<unsigned long long>(p));
+    if (!good) atomicMin(&findings->bad_entry, static_cast<unsigned long long>(p));
   }
 }
 
@@ -131,33 +141,24 @@ __global__ static void write_entries(const uint64_t* key, const uint32_t* value_
   value[position[p]] = sum / divisor;
 }
 
-__global__ static void shift_offsets(const int64_t* from, int64_t rows, int64_t shift, int64_t* to) {
-  const int64_t r = thread_index();
-  if (r < rows) to[r] = from[r] + shift;
-}
-
 }  // namespace csr
 
 // Throws where the CPU operators do, with the same words. Waits for the stream.
 template <class Index, class Value>
 void check_csr(const DeviceCsr<Index, Value>& graph, int64_t nnz, const Tensor& like, cudaStream_t stream) {
-  const Scratch<unsigned long long> first_bad(1, like);
-  first_bad.fill(0xff, stream);
-  if (graph.rows > 0) {
-    LAUNCH(csr::check_offsets, blocks_for(graph.rows), kCsrThreads, 0, stream, graph.indptr, graph.rows,
-           first_bad.data());
+  if (graph.rows == 0) return check_csr_ends(read_back(graph.indptr, stream), read_back(graph.indptr, stream), nnz);
+  const Scratch<csr::Findings> findings(1, like);
+  findings.fill(0xff, stream);
+  LAUNCH((csr::check_rows<Index, Value>), blocks_for(graph.rows, kCsrWarps), kCsrThreads, 0, stream, graph, nnz,
+         std::numeric_limits<Value>::max(), findings.data());
+  const csr::Findings found = read_back(findings.data(), stream);
+  if (found.bad_row != kNowhere) {
+    const auto i = static_cast<int64_t>(found.bad_row);
+    check_csr_offsets(read_back(graph.indptr + i, stream), read_back(graph.indptr + i + 1, stream), i);
   }
-  auto bad = read_back(first_bad.data(), stream);
-  if (bad != kNowhere)
-    check_csr_offsets(read_back(graph.indptr + bad, stream), read_back(graph.indptr + bad + 1, stream), bad);
-  check_csr_ends(read_back(graph.indptr, stream), read_back(graph.indptr + graph.rows, stream), nnz);
-  if (nnz == 0) return;
-
-  LAUNCH((csr::check_entries<Index, Value>), blocks_for(graph.rows, kCsrWarps), kCsrThreads, 0, stream, graph,
-         std::numeric_limits<Value>::max(), first_bad.data());
-  bad = read_back(first_bad.data(), stream);
-  if (bad == kNowhere) return;
-  const auto p = static_cast<int64_t>(bad);
+  check_csr_ends(found.first, found.last, nnz);
+  if (found.bad_entry == kNowhere) return;
+  const auto p = static_cast<int64_t>(found.bad_entry);
   int64_t row = 0, above = graph.rows;  // the last row that starts at or before p
   while (above - row > 1) {
     const int64_t middle = row + (above - row) / 2;
@@ -203,80 +204,6 @@ inline CsrTensors sort_and_compress(const Scratch<uint64_t>& key, const Scratch<
     sort_pairs(key.data(), sorted.data(), value_bits->data(), sorted_values.data(), n, like, stream, 0, last_bit);
   }
   return compress(sorted.data(), sorted_values.data(), n, rows, column_bits, divisor, like, stream);
-}
-
-// How many unsorted entries to hold at once: key, value, their sorted copies, CUB's scratch and positions are about 64
-// bytes each; a small part of the device keeps the peak low and is enough to fill it.
-constexpr int64_t kFewestEntries = int64_t{1} << 14;
-inline int64_t entry_budget() {
-  return std::max(kFewestEntries, device_bytes() / 64 / 64);
-}
-
-// Consecutive ranges of rows with at most `budget` entries (one row may have more): their bounds, from offsets
-// [rows + 1] on the device.
-inline std::vector<int64_t> split_rows(const int64_t* offset, int64_t rows, int64_t budget, cudaStream_t stream) {
-  std::vector<int64_t> bounds{0};
-  const int64_t total = read_back(offset + rows, stream);
-  for (int64_t done = 0; bounds.back() < rows;) {
-    int64_t low = bounds.back() + 1, high = rows;
-    if (total - done > budget) {
-      while (low < high) {  // the last row whose end is within the budget
-        const int64_t middle = low + (high - low + 1) / 2;
-        if (read_back(offset + middle, stream) - done <= budget) {
-          low = middle;
-        } else {
-          high = middle - 1;
-        }
-      }
-    } else {
-      low = rows;
-    }
-    done = read_back(offset + low, stream);
-    bounds.push_back(low);
-  }
-  return bounds;
-}
-
-// Ranges of rows, one below the other.
-inline CsrTensors concatenate(const std::vector<CsrTensors>& parts, const Tensor& like, cudaStream_t stream) {
-  if (parts.size() == 1) return parts[0];
-  int64_t rows = 0, nnz = 0;
-  for (const auto& [indptr, indices, values] : parts) {
-    rows += indptr.size(0) - 1;
-    nnz += indices.size(0);
-  }
-  CsrTensors whole{device_empty(like, {rows + 1}, ScalarType::Long), device_empty(like, {nnz}, ScalarType::Int),
-                   device_empty(like, {nnz}, ScalarType::Float)};
-  auto& [all_indptr, all_indices, all_values] = whole;
-  fill_bytes(all_indptr.mutable_data_ptr<int64_t>(), 0, (rows + 1) * sizeof(int64_t), stream);
-  int64_t row = 0, entry = 0;
-  for (const auto& [indptr, indices, values] : parts) {
-    LAUNCH(csr::shift_offsets, blocks_for(indptr.size(0)), kCsrThreads, 0, stream, indptr.const_data_ptr<int64_t>(),
-           indptr.size(0), entry, all_indptr.mutable_data_ptr<int64_t>() + row);
-    Tensor to_indices = torch::stable::narrow(all_indices, 0, entry, indices.size(0));
-    Tensor to_values = torch::stable::narrow(all_values, 0, entry, values.size(0));
-    torch::stable::copy_(to_indices, indices);
-    torch::stable::copy_(to_values, values);
-    row += indptr.size(0) - 1;
-    entry += indices.size(0);
-  }
-  return whole;
-}
-
-// Row by row from `entries` (begin, end, n) of ranges of rows with n entries each, which `offset` [rows + 1] tells.
-template <class Entries>
-CsrTensors in_ranges(const int64_t* offset, int64_t rows, const Tensor& like, cudaStream_t stream,
-                     const Entries& entries) {
-  return halve_on_failure(entry_budget(), kFewestEntries, [&](int64_t budget) {
-    const std::vector<int64_t> bounds = split_rows(offset, rows, budget, stream);
-    std::vector<CsrTensors> parts;
-    for (size_t part = 0; part + 1 < bounds.size(); ++part) {
-      const int64_t begin = bounds[part], end = bounds[part + 1];
-      const int64_t n = read_back(offset + end, stream) - read_back(offset + begin, stream);
-      parts.push_back(entries(begin, end, n));
-    }
-    return concatenate(parts, like, stream);
-  });
 }
 
 }  // namespace ise_fast

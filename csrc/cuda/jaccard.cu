@@ -19,6 +19,12 @@ constexpr int kHashThreads = 128;
 constexpr int kDenseThreads = 256;
 constexpr int64_t kFewestSlots = 32, kMostSlots = 4096;  // 32 KB: at least three blocks on a multiprocessor
 
+// What the host waits for.
+struct Found {
+  unsigned long long pairs;
+  unsigned too_big;  // rows beyond the hash table
+};
+
 // Pairs found so far, in order of arrival; `count` also counts those beyond `capacity`.
 struct Pairs {
   uint64_t* key;
@@ -191,19 +197,23 @@ CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tens
 
   const int64_t slots = slots_for(v, begin, end, stream);
   const Scratch<int32_t> too_big(rows, v.values);
-  const Scratch<unsigned> too_big_count(1, v.values);
-  const Scratch<unsigned long long> count(1, v.values);
+  const Scratch<Found> found(1, v.values);
   for (int64_t capacity = 32 * rows;;) {  // a second round only if there are more pairs than that
     const Scratch<uint64_t> key(capacity, v.values);
     const Scratch<uint32_t> distance_bits(capacity, v.values);
-    const Pairs pairs{
-        key.data(), distance_bits.data(), count.data(), static_cast<unsigned long long>(capacity), bits_for(n), begin,
-        bound,      least_shared(bound)};
-    count.fill(0, stream);
-    too_big_count.fill(0, stream);
+    const Pairs pairs{key.data(),
+                      distance_bits.data(),
+                      &found.data()->pairs,
+                      static_cast<unsigned long long>(capacity),
+                      bits_for(n),
+                      begin,
+                      bound,
+                      least_shared(bound)};
+    found.fill(0, stream);
     LAUNCH(hash_rows, static_cast<unsigned>(rows), kHashThreads, slots * (sizeof(uint32_t) + sizeof(float)), stream,
-           v.rows(), v.columns(), static_cast<uint32_t>(slots), pairs, too_big.data(), too_big_count.data());
-    if (const unsigned big = read_back(too_big_count.data(), stream)) {
+           v.rows(), v.columns(), static_cast<uint32_t>(slots), pairs, too_big.data(), &found.data()->too_big);
+    Found here = read_back(found.data(), stream);
+    if (const unsigned big = here.too_big) {
       const int64_t row_bytes = n * static_cast<int64_t>(sizeof(float) + sizeof(int32_t));
       const int64_t affordable = std::max<int64_t>(1, device_bytes() / 64 / row_bytes);
       halve_on_failure(std::min<int64_t>({big, affordable, 4 * multiprocessors()}), 1, [&](int64_t blocks) {
@@ -213,13 +223,14 @@ CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tens
         LAUNCH(dense_rows, static_cast<unsigned>(blocks), kDenseThreads, 0, stream, v.rows(), v.columns(),
                too_big.data(), big, pairs, sums.data(), touched.data());
       });
+      here = read_back(found.data(), stream);
     }
-    const auto found = static_cast<int64_t>(read_back(count.data(), stream));
-    check_pair_count(found, max_pairs, eps);  // the first round counts them all and stores few
-    if (found <= capacity) {
-      return sort_and_compress(key, &distance_bits, found, rows, pairs.column_bits, 1.0f, v.values, stream);
+    const auto total = static_cast<int64_t>(here.pairs);
+    check_pair_count(total, max_pairs, eps);  // the first round counts them all and stores few
+    if (total <= capacity) {
+      return sort_and_compress(key, &distance_bits, total, rows, pairs.column_bits, 1.0f, v.values, stream);
     }
-    capacity = found;
+    capacity = total;
   }
 }
 

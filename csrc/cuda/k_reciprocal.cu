@@ -1,5 +1,4 @@
 // k-reciprocal encoding; the formulas are in csrc/cpu/k_reciprocal.cpp, the sets in k_reciprocal.cuh.
-#include "../math/dot.h"
 #include "../math/exp.h"
 #include "k_reciprocal.cuh"
 
@@ -7,12 +6,7 @@ namespace ise_fast {
 namespace {
 
 struct InnerProduct {
-  const float* rows;
-  int64_t d;
-
-  __device__ double operator()(int64_t i, int64_t j, int lane) const {
-    return dot_lane(rows + i * d, rows + j * d, d, lane);
-  }
+  static __device__ double term(double a, double b) { return a * b; }
 };
 
 // Softmax of one row by a warp.
@@ -45,7 +39,7 @@ CsrTensors k_reciprocal_encoding(const Tensor& features, const Tensor& neighbour
   const Csr star = device_csr<int32_t, float>(indptr, indices, values);
   {
     const Scratch<double> product(indices.size(0), x);
-    symmetric_values(InnerProduct{x.const_data_ptr<float>(), x.size(1)}, star, product.data(), stream);
+    symmetric_values<InnerProduct>(x, star, product.data(), stream);
     LAUNCH(softmax_rows, blocks_for(rows, kCsrWarps), kCsrThreads, 0, stream, product.data(), star,
            values.mutable_data_ptr<float>());
   }

@@ -7,7 +7,7 @@
 #include <tuple>
 
 #include "../math/k_reciprocal.h"
-#include "csr.cuh"
+#include "csr_ranges.cuh"
 
 namespace ise_fast {
 namespace {
@@ -95,18 +95,41 @@ Scratch<int32_t> narrowed(const Tensor& table, cudaStream_t stream) {
   return nn;
 }
 
-// A value for each entry of row i, by a warp: pair(i, j, lane) is what a lane adds to it, and (i, j) and (j, i) give
-// the same bits. (i, j) with j < i is left to copy_mirrored where (j, i) is stored too.
+constexpr int kPartners = 4;
+
+// A value for each entry (i, j) of row i, by a warp: the sum of Pair::term(x[i][c], x[j][c]) over the columns, with the
+// lanes and the fold of math/dot.h; (i, j) and (j, i) give the same bits. (i, j) with j < i is left to copy_mirrored
+// where (j, i) is stored too. Row i is read and converted once for kPartners entries.
 template <class Pair>
-__global__ void evaluate_entries(Pair pair, Csr star, double* value) {
+__global__ void evaluate_entries(const float* x, int64_t d, Csr star, double* value) {
   const int lane = threadIdx.x % kWarpSize;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
   if (i >= star.rows) return;
-  for (int64_t p = star.indptr[i]; p < star.indptr[i + 1]; ++p) {
-    const int64_t j = star.indices[p];
-    if (j < i && star.find(j, static_cast<int32_t>(i)) >= 0) continue;
-    const double sum = warp_sum(pair(i, j, lane));
-    if (lane == 0) value[p] = sum;
+  const int64_t end = star.indptr[i + 1];
+  for (int64_t p = star.indptr[i]; p < end;) {
+    int64_t entry[kPartners];  // -1: no more
+    const float* partner[kPartners];
+#pragma unroll
+    for (int t = 0; t < kPartners; ++t) {
+      while (p < end && star.indices[p] < i && star.find(star.indices[p], static_cast<int32_t>(i)) >= 0) ++p;
+      entry[t] = p < end ? p : -1;
+      partner[t] = p < end ? x + star.indices[p] * d : x;
+      p += p < end;
+    }
+    double sum[kPartners] = {};
+    for (int64_t c = lane; c < d; c += kWarpSize) {
+      const double mine = x[i * d + c];
+#pragma unroll
+      for (int t = 0; t < kPartners; ++t) {
+        if (entry[t] >= 0) sum[t] += Pair::term(mine, static_cast<double>(partner[t][c]));
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < kPartners; ++t) {
+      if (entry[t] < 0) continue;  // the same for all lanes
+      const double whole = warp_sum(sum[t]);
+      if (lane == 0) value[entry[t]] = whole;
+    }
   }
 }
 
@@ -120,9 +143,11 @@ __global__ void copy_mirrored(Csr star, double* value) {
   }
 }
 
+// For all entries; x [rows, d].
 template <class Pair>
-void symmetric_values(const Pair& pair, const Csr& star, double* value, cudaStream_t stream) {
-  LAUNCH(evaluate_entries<Pair>, blocks_for(star.rows, kCsrWarps), kCsrThreads, 0, stream, pair, star, value);
+void symmetric_values(const Tensor& x, const Csr& star, double* value, cudaStream_t stream) {
+  LAUNCH(evaluate_entries<Pair>, blocks_for(star.rows, kCsrWarps), kCsrThreads, 0, stream, x.const_data_ptr<float>(),
+         x.size(1), star, value);
   LAUNCH(copy_mirrored, blocks_for(star.rows, kCsrWarps), kCsrThreads, 0, stream, star, value);
 }
 

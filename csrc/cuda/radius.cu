@@ -1,5 +1,6 @@
 // Every pair of rows within a radius, exact: the certified filter rules out what is surely farther, the rest is
-// compared in float64. Each tile of the product is counted, then written: memory is proportional to the pairs.
+// compared in float64, once. Each tile of the product is searched, which leaves a bit for each pair and the distances
+// of those found in their places, then written when their number is known: memory is proportional to the pairs.
 #include <string>
 #include <tuple>
 #include <vector>
@@ -10,38 +11,55 @@
 namespace ise_fast {
 namespace {
 
-// The pairs of row `first + warp`, columns ascending. Without `indices` they are only counted.
+// Which columns are within the bound of row `first + blockIdx.x`: a bit for each in its `words` of `masks`, how many in
+// `found`, and their distances in place of their products. By a block, so that a hub does not keep one warp busy.
 template <class T>
-__global__ void pairs_within(const float* product, FilterRows<T> rows, FilterUnits units, double bound, int64_t first,
-                             int64_t count, int64_t* offset, int32_t* indices, float* values) {
+__global__ void find_pairs(float* product, FilterRows<T> rows, FilterUnits units, double bound, int64_t first,
+                           int64_t words, unsigned* masks, int64_t* found) {
+  __shared__ int64_t scratch[kFilterWarps];
+  const int lane = threadIdx.x % kWarpSize;
+  const int64_t r = blockIdx.x, i = first + r;
+  float* const row = product + r * rows.n;
+  const double limit = exact_score(rows, units, i, bound) + score_margin(rows, rows, units, i);
+  int64_t count = 0;
+  for (int64_t word = threadIdx.x / kWarpSize; word < words; word += kFilterWarps) {
+    const int64_t j = word * kWarpSize + lane;
+    const bool possible =
+        j < rows.n && (j == i || !(static_cast<double>(approximate_score(rows, rows, row[j], i, j)) > limit));
+    bool inside = false;
+    for (unsigned left = __ballot_sync(kWholeWarp, possible); left != 0; left &= left - 1) {
+      const int at = __ffs(left) - 1;
+      const double distance = exact_distance(rows, rows, units.metric, i, word * kWarpSize + at);
+      if (lane != at) continue;
+      inside = distance <= bound || j == i;  // a zero row is at cosine distance 1 from itself
+      if (inside) row[j] = returned_distance(distance, units.metric);
+    }
+    const unsigned mask = __ballot_sync(kWholeWarp, inside);
+    if (lane == 0) masks[r * words + word] = mask;
+    if (lane == 0) count += __popc(mask);
+  }
+  count = block_sum(count, scratch);
+  if (threadIdx.x == 0) found[r] = count;
+}
+
+// The pairs that find_pairs has left, columns ascending; a warp a row, a word a lane.
+__global__ void write_found(const float* product, const unsigned* masks, int64_t n, int64_t words, int64_t count,
+                            const int64_t* offset, int32_t* indices, float* values) {
   const int lane = threadIdx.x % kWarpSize;
   const int64_t r = static_cast<int64_t>(blockIdx.x) * kFilterWarps + threadIdx.x / kWarpSize;
   if (r >= count) return;
-  const int64_t i = first + r;
-  const double limit = exact_score(rows, units, i, bound) + score_margin(rows, rows, units, i);
-  int64_t found = 0;
-  for (int64_t start = 0; start < rows.n; start += kWarpSize) {
-    const int64_t j = start + lane;
-    const bool possible =
-        j < rows.n &&
-        (j == i || !(static_cast<double>(approximate_score(rows, rows, product[r * rows.n + j], i, j)) > limit));
-    unsigned inside = 0;
-    double mine = 0;
-    for (unsigned left = __ballot_sync(kWholeWarp, possible); left != 0; left &= left - 1) {
-      const int at = __ffs(left) - 1;
-      const double distance = exact_distance(rows, rows, units.metric, i, start + at);
-      if (lane == at) mine = distance;
-      // A zero row is at cosine distance 1 from itself.
-      if (distance <= bound || start + at == i) inside |= 1u << at;
-    }
-    if (indices != nullptr && (inside >> lane & 1u)) {
-      const int64_t to = offset[r] + found + __popc(inside & ((1u << lane) - 1));
+  int64_t at = offset[r];
+  for (int64_t start = 0; start < words; start += kWarpSize) {
+    const int64_t word = start + lane;
+    unsigned mask = word < words ? masks[r * words + word] : 0;
+    const int mine = __popc(mask), before = warp_exclusive_sum(mine);
+    for (int64_t to = at + before; mask != 0; mask &= mask - 1, ++to) {
+      const int64_t j = word * kWarpSize + __ffs(mask) - 1;
       indices[to] = static_cast<int32_t>(j);
-      values[to] = returned_distance(mine, units.metric);
+      values[to] = product[r * n + j];
     }
-    found += __popc(inside);
+    at += __shfl_sync(kWholeWarp, before + mine, kWarpSize - 1);
   }
-  if (indices == nullptr && lane == 0) offset[r] = found;
 }
 
 // offset[r] of a tile, moved to where the tile begins in the whole graph.
@@ -63,24 +81,27 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const Tensor& x, double bound, M
   std::vector<std::pair<Tensor, Tensor>> tiles;
   int64_t total = 0;
   const auto [height, buffer] = new_tile(x, tile_rows(n, n, block), n);
+  const int64_t words = (n + kWarpSize - 1) / kWarpSize;
   const Tensor offsets = device_empty(x, {height + 1}, ScalarType::Long);
+  const Tensor bits = device_empty(x, {height, words}, ScalarType::Int);
   auto* offset = offsets.mutable_data_ptr<int64_t>();
+  auto* masks = reinterpret_cast<unsigned*>(bits.mutable_data_ptr<int32_t>());
   for (int64_t first = 0; first < n; first += height) {
     const int64_t count = std::min(height, n - first);
     const Tensor product = multiply_tile(buffer, side.rounded, side.rounded, first, count);
-    const auto pairs = [&](int32_t* indices, float* values) {
-      LAUNCH(pairs_within<T>, warps_grid(count), kFilterThreads, 0, stream, product.const_data_ptr<float>(), rows,
-             units, bound, first, count, offset, indices, values);
-    };
     fill_bytes(offset + count, 0, sizeof *offset, stream);
-    pairs(nullptr, nullptr);
+    LAUNCH(find_pairs<T>, static_cast<unsigned>(count), kFilterThreads, 0, stream, product.mutable_data_ptr<float>(),
+           rows, units, bound, first, words, masks, offset);
     exclusive_sum(offset, offset, count + 1, x, stream);
     LAUNCH(place_offsets, static_cast<unsigned>(count / kFilterThreads + 1), kFilterThreads, 0, stream, offset,
            indptr.mutable_data_ptr<int64_t>() + first, total, count);
     const int64_t here = read_back(offset + count, stream);
     Tensor indices = device_empty(x, {here}, ScalarType::Int);
     Tensor values = device_empty(x, {here}, ScalarType::Float);
-    if (here > 0) pairs(indices.mutable_data_ptr<int32_t>(), values.mutable_data_ptr<float>());
+    if (here > 0) {
+      LAUNCH(write_found, warps_grid(count), kFilterThreads, 0, stream, product.const_data_ptr<float>(), masks, n,
+             words, count, offset, indices.mutable_data_ptr<int32_t>(), values.mutable_data_ptr<float>());
+    }
     tiles.emplace_back(indices, values);
     total += here;
   }

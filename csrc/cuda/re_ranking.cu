@@ -14,12 +14,7 @@ constexpr int kMixWarps = kMixThreads / kWarpSize;
 constexpr int kMixTile = 4;  // queries, and gallery rows, of a warp: each row that it reads serves four pairs
 
 struct SquaredDistance {
-  const float* rows;
-  int64_t d;
-
-  __device__ double operator()(int64_t i, int64_t j, int lane) const {
-    return squared_distance_lane(rows + i * d, rows + j * d, d, lane);
-  }
+  static __device__ double term(double a, double b) { return (a - b) * (a - b); }
 };
 
 __device__ double scaled(double squared, double furthest) {
@@ -108,7 +103,7 @@ Tensor re_ranking(const Tensor& features, const Tensor& neighbours, int64_t quer
     auto& [indptr, indices, values] = v;
     const Csr star = device_csr<int32_t, float>(indptr, indices, values);
     const Scratch<double> squared(indices.size(0), x);
-    symmetric_values(SquaredDistance{rows, d}, star, squared.data(), stream);
+    symmetric_values<SquaredDistance>(x, star, squared.data(), stream);
     LAUNCH(weigh, blocks_for(n, kCsrWarps), kCsrThreads, 0, stream, squared.data(), furthest.data(), star,
            values.mutable_data_ptr<float>());
     if (k2 > 1) v = query_expansion(nn.data(), columns, k2, star, x, stream);
