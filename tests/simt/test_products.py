@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,3 +96,13 @@ def test_neighbours_under_truncating_tensor_cores(simt: Any, unit_rows: Rows, se
     set_products(guard_bits=0)
     for found, right in zip(simt.knn(x, 4)[:2], expected, strict=True):
         assert found.equal(right)
+
+
+def test_no_product_goes_through_pytorch() -> None:
+    """Its products refuse float16 under allow_fp16_accumulation and want an environment variable under deterministic
+    algorithms; tests/ops/test_cuda.py sets both, but only where there is a GPU."""
+    folder = Path(__file__).parents[2] / "csrc" / "cuda"
+    sources = {path.name: re.sub(r"//.*", "", path.read_text()) for path in folder.iterdir()}
+    assert "cublasGemmEx(" in sources["gemm.h"]
+    products = re.compile(r"aten::|stable::(mm|bmm|addmm|matmul)\b")
+    assert [name for name, text in sources.items() if products.search(text)] == []
