@@ -14,7 +14,7 @@ SAYS = {
     "cluster_embeddings": "OPTICS: ",
     "plain_loop": "epoch 3: ",
     "lightning_loop": "loss of the last batch: ",
-    "own_backbone": "clusters     loss ",
+    "own_backbone": "clusters  outliers",
     "own_dataset": "epoch 1/1",
     "own_method": "(own 0.",
     "sweep": " 0.6 ",

@@ -5,7 +5,7 @@ import tempfile
 
 from ise_fast.train import run
 
-SHORT = ["--preset", "synthetic", "--epochs", "1", "--iters", "2", "--no-report", "--no-tensorboard", "--no-progress"]
+SHORT = ["--preset", "synthetic", "--height", "32", "--width", "16", "--epochs", "1", "--iters", "2", "--no-report"]
 FLAGS = sys.argv[1:] or SHORT
 
 with tempfile.TemporaryDirectory() as folder:
