@@ -27,6 +27,14 @@ class KNN(NamedTuple):
     indices: Tensor  # [M, k] int64
 
 
+class CertifiedKNN(NamedTuple):
+    """k nearest among candidates, each row ordered by (distance, index), and where they are surely those of all."""
+
+    distances: Tensor  # [M, k] float32, infinity where there are fewer candidates
+    indices: Tensor  # [M, k] int64, -1 where there are fewer candidates
+    certified: Tensor  # [M] bool
+
+
 class DBSCANResult(NamedTuple):
     """Cluster of each point (-1: noise) and whether the point is a core point."""
 

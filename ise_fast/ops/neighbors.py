@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import HALF_OR_SINGLE, check_choice, check_int, check_number, check_tensor
+from ise_fast.ops._candidates import nearest_candidates
 from ise_fast.ops._fake import register_fake
-from ise_fast.types import KNN, CSRGraph
+from ise_fast.types import KNN, CertifiedKNN, CSRGraph
 
 METRICS = ("sqeuclidean", "euclidean", "cosine")
 
 
-def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidean") -> KNN:
+@overload
+def knn(x: Tensor, k: int, *, y: Tensor | None = ..., metric: str = ...) -> KNN: ...
+
+
+@overload
+def knn(
+    x: Tensor,
+    k: int,
+    *,
+    y: Tensor | None = ...,
+    metric: str = ...,
+    candidates: Tensor,
+    beyond: Tensor | None = ...,
+) -> CertifiedKNN: ...
+
+
+def knn(
+    x: Tensor,
+    k: int,
+    *,
+    y: Tensor | None = None,
+    metric: str = "sqeuclidean",
+    candidates: Tensor | None = None,
+    beyond: Tensor | None = None,
+) -> KNN | CertifiedKNN:
     """For each row of y the k rows of x smallest by (distance, index).
 
     The distance is a float64 number with one summation order (csrc/math/distance.h), so the answer is a function of the
@@ -31,9 +58,14 @@ def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidea
         k: how many, 1 to N.
         y: [M, d]; None for x itself.
         metric: sqeuclidean, euclidean or cosine.
+        candidates: [M, c] int32 or int64, rows of x from elsewhere (an approximate index) to choose from, -1 for none;
+            repeats count once. The answer is exact among them, and what it says of all rows is in `certified`. Labels
+            made of approximate neighbours suffer before recall does (docs/scale.md).
+        beyond: [M] float32 or float64, what whoever gave the candidates can prove: no other row is nearer than this.
 
     Returns:
-        KNN(distances [M, k] float32, indices [M, k] int64).
+        KNN(distances [M, k] float32, indices [M, k] int64); with candidates CertifiedKNN, which also has certified [M]
+        bool: these are the k nearest of all rows, because all rows were candidates, or because `beyond` says so.
 
     Raises:
         TypeError: on a wrong dtype.
@@ -43,11 +75,15 @@ def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidea
         >>> knn(torch.tensor([[0.0], [2.0], [3.0]]), 2).indices.tolist()
         [[0, 1], [1, 2], [2, 1]]
     """
-    candidates = _features("x", x)
+    base = _features("x", x)
     queries = None if y is None else _features("y", y)
     check_choice("metric", metric, METRICS)
-    k = check_int("k", k, 1, candidates.shape[0], f"x has {candidates.shape[0]} rows")
-    distances, indices, _ = torch.ops.ise_fast.knn(candidates, k, queries, metric)
+    k = check_int("k", k, 1, base.shape[0], f"x has {base.shape[0]} rows")
+    if candidates is not None:
+        return nearest_candidates(base, k, base if queries is None else queries, metric, candidates, beyond)
+    if beyond is not None:
+        raise ValueError("beyond: expected candidates with it, got none")
+    distances, indices, _ = torch.ops.ise_fast.knn(base, k, queries, metric)
     return KNN(distances, indices)
 
 

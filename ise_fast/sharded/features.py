@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -125,18 +126,16 @@ class StoredRows(Features):
             yield start, self._read(start)
 
     def turn(self, work: Work) -> None:
-        for start, rows in self.pieces():
-            work(start, rows)
+        for start in range(0, self.rows, self.block):
+            work(start, self._read(start))  # gone when the next is read
 
     def _read(self, start: int) -> Tensor:
         part = self.x[start : start + self.block]
         # A copy: pages of the file may go again, and a read-only array is nothing that torch takes.
         rows = part.float() if isinstance(part, Tensor) else torch.from_numpy(np.array(part, dtype=np.float32))
-        bad = ~torch.isfinite(rows).all(dim=1)
-        if bool(bad.any()):
-            raise ValueError(
-                f"x: expected finite values, got NaN or infinity in row {start + int(bad.nonzero()[0, 0])}"
-            )
+        if not all(map(math.isfinite, torch.stack(rows.aminmax()).tolist())):
+            row = start + int((~torch.isfinite(rows).all(dim=1)).nonzero()[0, 0])
+            raise ValueError(f"x: expected finite values, got NaN or infinity in row {row}")
         return rows.to(self.device)
 
 
