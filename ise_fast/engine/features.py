@@ -56,6 +56,12 @@ class FeatureExtractor:
         Returns:
             [n, d] float32 unit rows on the device of the process; [n, (1 + parts) d] with parts.
         """
+        return self.world.concatenate(self.own(store, on_batch, with_parts=with_parts), len(store))
+
+    def own(
+        self, store: ImageStore, on_batch: Callable[[int], object] = lambda images: None, *, with_parts: bool = False
+    ) -> Tensor:
+        """The same of the images that fall to this process alone; [0, 0] where none do."""
         share = self.world.share(len(store))
         starts = range(share.start, share.stop, self.batch_size)
         pinned = self.world.device.type == "cuda" and (store.images is None or store.images.device.type == "cpu")
@@ -83,8 +89,7 @@ class FeatureExtractor:
             if gave_parts:
                 self.model.gives_parts = True  # type: ignore[assignment]
         width = parts[0].shape[1] if parts else 0
-        rows = torch.cat(parts) if parts else torch.empty((0, width), device=self.world.device)
-        return self.world.concatenate(rows, len(store))
+        return torch.cat(parts) if parts else torch.empty((0, width), device=self.world.device)
 
     @torch.no_grad()
     def _forward(self, images: Tensor) -> Tensor:

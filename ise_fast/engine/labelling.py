@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
@@ -13,13 +14,17 @@ from ise_fast.engine.errors import ClusteringError
 from ise_fast.engine.features import check_features
 from ise_fast.engine.plan import Plan
 from ise_fast.methods import Need, NoLabels, PseudoLabels, cluster_centroids, follow_tracklets
+from ise_fast.sharded import HeldRows, Peers
+from ise_fast.sharded.centroids import shared_centroids
 
 SAMPLERS: dict[str, type[PKSampler]] = {"pk": PKSampler, "pk-singles": SinglesSampler, "shuffle": ShuffleSampler}
+#: Features that one process takes to look for a better eps, once there are too few clusters.
+MOST_TO_ADVISE = 50_000
 log = logging.getLogger(__name__)
 
 
 class Labelling:
-    """Makes the labels of a run, on the first process.
+    """Makes the labels of a run: on the first process, or on all together.
 
     Args:
         config: the settings.
@@ -50,9 +55,52 @@ class Labelling:
         """
         check_features(features, f"features at the start of epoch {epoch + 1}")
         cams = None if self.cams is None else self.cams.to(features.device)
+        return self._usable(
+            lambda: self._constrained(features, cams, epoch), lambda: self.labeller.advice(features),
+            lambda labels: cluster_centroids(features, labels.to(features.device)), epoch, previous,
+        )  # fmt: skip
+
+    def shared(self, rows: Tensor, peers: Peers, epoch: int, previous: Tensor | None) -> PseudoLabels:
+        """The same by all processes together, of which none has all features.
+
+        Args:
+            rows: [n, d] float32 unit rows of this process.
+            peers: the processes.
+            epoch: from 0.
+            previous: [N] labels of the epoch before.
+
+        Raises:
+            ClusteringError: on every process.
+            PeerError: where another process failed.
+        """
+        where = f"features of process {peers.rank} at the start of epoch {epoch + 1}"
+        peers.together(lambda: check_features(rows, where))
+        features = HeldRows("features", rows, peers)
+        own = slice(features.first, features.first + features.own)
+
+        def advice() -> str:
+            if features.rows > MOST_TO_ADVISE:
+                return "try other values of --eps"
+            every = peers.gather(features.x, features.counts)
+            return peers.together(lambda: self.labeller.advice(every))
+
+        return self._usable(
+            lambda: self.labeller.shared(features, epoch).cpu(), advice,
+            lambda labels: shared_centroids(features, labels[own]), epoch, previous,
+        )  # fmt: skip
+
+    def _usable(
+        self,
+        make: Callable[[], PseudoLabels],
+        advise: Callable[[], str],
+        centroids_of: Callable[[Tensor], Tensor],
+        epoch: int,
+        previous: Tensor | None,
+    ) -> PseudoLabels:
+        """What `make` gives, if that can be trained on."""
         seconds: dict[str, float] = {}
         try:
-            result = self._grouped(self._constrained(features, cams, epoch))
+            result = self._grouped(make())
         except NoLabels as error:
             found, advice = f"epoch {epoch + 1}: {error}", error.advice
         else:
@@ -60,14 +108,13 @@ class Labelling:
             if not lacking:
                 return result
             found = f"epoch {epoch + 1}: {lacking}"
-            seconds, advice = result.seconds, self.labeller.advice(features)
+            seconds, advice = result.seconds, advise()
         if previous is None or self.config.plan.on_few_clusters == "stop":
             need = self._need_of_loss()
             remedy = "lower --batch-size / raise --num-instances" if need is None else need.remedy
             raise ClusteringError(f"{found}; {advice}; or {remedy}")
         log.warning("%s: going on with the labels of the epoch before; %s", found, advice)
-        centroids = cluster_centroids(features, previous.to(features.device))
-        return self._grouped(PseudoLabels(previous, centroids.cpu(), seconds=seconds))
+        return self._grouped(PseudoLabels(previous, centroids_of(previous).cpu(), seconds=seconds))
 
     def _constrained(self, features: Tensor, cams: Tensor | None, epoch: int) -> PseudoLabels:
         """Labels that keep the images of a tracklet together, if asked for; in the first epochs, tracklets alone."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ise_fast._progress import Stage, stage
@@ -20,7 +21,7 @@ from ise_fast.engine.batches import TrainingBatches
 from ise_fast.engine.checkpoint import CheckpointFolder
 from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.distributed import World
-from ise_fast.engine.errors import Interrupted, NonFiniteError
+from ise_fast.engine.errors import Interrupted, NonFiniteError, RunError
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.interrupt import InterruptGuard
 from ise_fast.engine.labelling import Labelling
@@ -29,6 +30,7 @@ from ise_fast.engine.run_log import RunLog, epoch_line
 from ise_fast.engine.state import Progress, TrainState
 from ise_fast.engine.step import LossLog, TrainStep, split_parts
 from ise_fast.methods import PseudoLabels
+from ise_fast.sharded import PeerError, Peers
 
 log = logging.getLogger(__name__)
 
@@ -171,16 +173,22 @@ class Trainer:
 
     def _new_pseudo_labels(self, watch: Stopwatch) -> PseudoLabels:
         """Label all training images and begin the memory's part."""
-        progress, features = self.progress, self.step.memory.rows
+        progress, memory = self.progress, self.step.memory
+        features = memory.rows
+        alone = features is not None or memory.reads_features or not self._may_share()
         if features is None and self.labeller.reads_features:
             share = self.world.share(len(self.images))  # what this process extracts
+            extract = self.extract if alone else self.extract.own
             with watch.stage("extract"), self._watched(share.stop - share.start, "extract", "img") as watched:
-                features = self.extract(self.images, watched.update, with_parts=True)
+                features = extract(self.images, watched.update, with_parts=True)
         elif features is None:
             width = int(self.state.model.num_features) * (1 + self.config.model.parts)  # type: ignore[arg-type]
             features = torch.zeros(len(self.images), width, device=self.world.device)
         (rows, parts), previous = split_parts(features, self.config.model.parts), progress.labels
-        result = self.world.on_main(lambda: self.label(rows, progress.epoch, previous))
+        if alone:  # the first process labels
+            result = self.world.on_main(lambda: self.label(rows, progress.epoch, previous))
+        else:  # all together: none ever has all features
+            result = self._label_together(rows)
         progress.labels, progress.groups = result.labels, result.groups
         result = replace(result, parts=parts)
         self.step.memory.begin(rows, result, None if self.cams is None else self.cams.to(rows.device))
@@ -188,6 +196,17 @@ class Trainer:
         if self.config.optim.reset_optimizer:
             self.step.optimizer.state.clear()
         return result
+
+    def _may_share(self) -> bool:
+        """Whether processes can make the labels together, each with its own features."""
+        constrained = self.label.tracklets is not None or self.config.model.parts > 0
+        return self.world.size > 1 and self.labeller.shares and not constrained
+
+    def _label_together(self, rows: Tensor) -> PseudoLabels:
+        try:
+            return self.label.shared(rows, Peers(dist.group.WORLD), self.progress.epoch, self.progress.labels)
+        except PeerError as error:
+            raise RunError(str(error)) from None
 
     def _iterations_of_epoch(self) -> int:
         """As many as asked for, or those of one pass over the labelled images."""

@@ -14,6 +14,10 @@ from ise_fast.nn import ClusterMemory
 class Centroids(ClusterMemory, Memory):
     """`ise_fast.nn.ClusterMemory` as the memory of a method."""
 
+    @property
+    def reads_features(self) -> bool:
+        return self.mode == "kalman"
+
     def begin(self, features: Tensor, pseudo: PseudoLabels, cams: Tensor | None) -> None:
         labels, centroids = pseudo.labels.to(features.device), pseudo.centroids
         centroids = cluster_centroids(features, labels) if centroids is None else centroids.to(features.device)

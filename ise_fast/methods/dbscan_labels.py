@@ -15,6 +15,9 @@ from ise_fast.methods.interface import Labeller, LabelSource, flag
 from ise_fast.methods.plain_distance import advise_radius, plain_graph
 from ise_fast.methods.records import NoLabels, PseudoLabels
 from ise_fast.ops.jaccard import distinct_jaccard_graph
+from ise_fast.sharded import HeldRows, JaccardSettings, jaccard_rows
+from ise_fast.sharded.centroids import shared_centroids
+from ise_fast.sharded.labels import label_rows
 from ise_fast.types import CSRGraph, TooManyPairs
 
 
@@ -47,6 +50,26 @@ class DBSCANLabels(Labeller):
         with watch.stage("centroids"):
             centroids = cluster_centroids(features, labels)
         return PseudoLabels(labels, centroids, seconds=watch.seconds)
+
+    @property
+    def shares(self) -> bool:
+        return self.settings.distance == "jaccard"
+
+    def shared(self, features: HeldRows, epoch: int) -> PseudoLabels:
+        settings, watch, peers = self.settings, Stopwatch(features.x.device), features.peers
+        chosen = JaccardSettings(
+            settings.eps, settings.min_samples, settings.k1, settings.k2, settings.max_pairs or None
+        )
+        try:
+            with watch.stage("jaccard"):
+                graph = jaccard_rows(features, chosen, chosen.eps, copies=chosen.min_samples)
+        except TooManyPairs as error:
+            raise NoLabels(str(error), COLLAPSE_REMEDY if "collapsed" in str(error) else "lower --eps") from error
+        with watch.stage("dbscan"):
+            labels = label_rows(features, graph, chosen.eps, chosen.min_samples).labels
+        with watch.stage("centroids"):
+            centroids = shared_centroids(features, labels)
+        return PseudoLabels(peers.gather(labels, features.counts), centroids, seconds=watch.seconds)
 
     def _graph(self, features: Tensor, eps: float, watch: Stopwatch) -> tuple[CSRGraph, Tensor | None]:
         """Distances up to eps, and for every row the one whose label it takes (None: its own)."""

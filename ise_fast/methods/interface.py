@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from torch import Tensor, nn
 
 from ise_fast.methods.records import Batch, LossOutput, Need, PseudoLabels
+from ise_fast.sharded import HeldRows
 
 T = TypeVar("T")
 MemoryT = TypeVar("MemoryT", bound="Memory")
@@ -51,6 +52,15 @@ class Labeller:
         """
         raise NotImplementedError
 
+    @property
+    def shares(self) -> bool:
+        """Whether `shared` is there: processes then keep their features to themselves, if the memory allows."""
+        return False
+
+    def shared(self, features: HeldRows, epoch: int) -> PseudoLabels:
+        """As a call, by all processes together, none of which has all features: the same labels, on all of them."""
+        raise NotImplementedError
+
     def advice(self, features: Tensor) -> str:
         """What to tell the user where there were too few clusters."""
         return "look at these images, lower --lr or start from other weights"
@@ -72,6 +82,11 @@ class Labeller:
 
 class Memory(nn.Module):
     """What the objective contrasts with. Its buffers are in the checkpoint; every process holds the same."""
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether `begin` needs the features of all images; without, it may get those of this process alone."""
+        return True
 
     def begin(self, features: Tensor, pseudo: PseudoLabels, cams: Tensor | None) -> None:
         """An epoch starts.

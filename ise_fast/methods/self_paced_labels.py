@@ -50,6 +50,10 @@ class SelfPacedLabels(DBSCANLabels):
         self.threshold = result.threshold
         return PseudoLabels(result.labels, figures={"threshold": result.threshold}, seconds=watch.seconds)
 
+    @property
+    def shares(self) -> bool:
+        return False
+
     def state_dict(self) -> dict[str, Any]:
         return {"threshold": self.threshold}
 
