@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -108,8 +107,8 @@ def table() -> str:
 def measure(rows: int, width: int) -> str:
     """Markdown of the stages on 1, 2 and 4 processes of one thread each."""
     lines = [
-        "| processes | seconds (processor) neighbours | encoding | jaccard | dbscan | MB sent | peak MB beyond rows |",
-        "|---|---|---|---|---|---|---|",
+        "| processes | seconds (processor) neighbours | encoding | jaccard | dbscan | MB sent |",
+        "|---|---|---|---|---|---|",
     ]
     for size in (1, 2, 4):
         with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(size) as pool:
@@ -117,8 +116,7 @@ def measure(rows: int, width: int) -> str:
             answers = pool.starmap(_process, arguments, chunksize=1)
         stages = [max(answer["seconds"][stage] for answer in answers) for stage in answers[0]["seconds"]]
         times = " | ".join(f"{seconds:.2f}" for seconds in stages)
-        sent, peak = (max(answer[key] for answer in answers) / 1e6 for key in ("sent", "peak"))
-        lines.append(f"| {size} | {times} | {sent:.1f} | {peak:.0f} |")
+        lines.append(f"| {size} | {times} | {max(answer['sent'] for answer in answers) / 1e6:.1f} |")
     return "\n".join(lines)
 
 
@@ -138,15 +136,13 @@ def _process(folder: str, rank: int, size: int, rows: int, width: int) -> dict[s
 
     features = HeldRows("x", x, peers)
     own_dbscan_of_few(peers)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     near = stage("neighbours", lambda: own_neighbours(features, K1))
     v = stage("encoding", lambda: encode_own(features, near, K2))
     graph = stage("jaccard", lambda: own_jaccard(features, v, near, K2, EPS, 10**9))
     stage("dbscan", lambda: own_dbscan(graph, EPS, MIN_SAMPLES))
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     dist.barrier()
     dist.destroy_process_group()
-    return {"seconds": seconds, "sent": peers.sent, "peak": peak}
+    return {"seconds": seconds, "sent": peers.sent}
 
 
 def own_dbscan_of_few(peers: Peers) -> None:
