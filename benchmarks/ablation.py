@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -60,11 +60,26 @@ class Run(NamedTuple):
         return cls(**{name: record[name] for name in cls._fields})
 
 
-class Records:
-    """Runs that are done, one line each after a line about the machine."""
+RunT = TypeVar("RunT", bound="NamedRun")
 
-    def __init__(self, path: Path) -> None:
+
+class NamedRun(Protocol):
+    """A training and what decides it: a named tuple."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+class Records:
+    """Runs that are done, one line each after a line about the machine.
+
+    Args:
+        path: of the file; made if it is not there.
+        kind: of the runs, with a method `of` that reads one from its record.
+    """
+
+    def __init__(self, path: Path, kind: Any = Run) -> None:
         self.path = path
+        self.kind = kind
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         self.runs: list[dict[str, Any]] = lines[1:]
         self.machine: dict[str, Any] = lines[0]["machine"] if lines else machine.describe(torch.device("cpu"))
@@ -72,12 +87,12 @@ class Records:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._append({"machine": self.machine})
 
-    def add(self, run: Run, result: dict[str, Any]) -> None:
+    def add(self, run: NamedRun, result: dict[str, Any]) -> None:
         self.runs.append({**run._asdict(), **result})
         self._append(self.runs[-1])
 
-    def left(self, runs: Iterable[Run]) -> list[Run]:
-        done = {Run.of(record) for record in self.runs}
+    def left(self, runs: Iterable[RunT]) -> list[RunT]:
+        done = {self.kind.of(record) for record in self.runs}
         return [run for run in runs if run not in done]
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -91,20 +106,32 @@ def train(dataset: str, run: Run, further: Sequence[str]) -> dict[str, Any]:
     Raises:
         subprocess.CalledProcessError: if the run fails.
     """
+    flags = ["--dataset", dataset, *ARMS[run.arm], "--seed", str(run.seed), "--lr", str(run.lr)]
+    flags += ["--momentum", str(run.momentum)]
     with tempfile.TemporaryDirectory() as folder:
-        flags = ["--dataset", dataset, *ARMS[run.arm], "--seed", str(run.seed), "--lr", str(run.lr)]
-        flags += ["--momentum", str(run.momentum), "--eval-step", "1000", "--device", "cpu"]
-        flags += ["--channels-last"]  # a tenth faster on a CPU
         if run.camera_shift is not None:
             flags += ["--data-dir", str(_shifted(Path(folder), run.camera_shift)), "--preset", "synthetic"]
             flags += ["--dataset", "market1501"]
-        flags += ["--logs-dir", f"{folder}/run", "--no-progress", "--no-report", "--no-tensorboard", *further]
+        return launch(flags, further)
+
+
+def launch(flags: Sequence[str], further: Sequence[str]) -> dict[str, Any]:
+    """Scores of the last epoch of a training in a process of its own with one thread.
+
+    Raises:
+        subprocess.CalledProcessError: if the run fails; with what it said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        # Channels-last is a tenth faster on a CPU.
+        common = ["--eval-step", "1000", "--device", "cpu", "--channels-last", "--logs-dir", f"{folder}/run"]
+        common += ["--no-progress", "--no-report", "--no-tensorboard"]
+        command = [sys.executable, "-m", "ise_fast.train", *flags, *common, *further]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "ise_fast.train", *flags]
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         last = json.loads(Path(folder, "run/metrics.json").read_text())["last"]
         seconds = sum(last["seconds"].values())
-    return {"mAP": last["mAP"], "rank1": last["rank1"], "clusters": last["clusters"], "epoch_seconds": seconds}
+    result = {"mAP": last["mAP"], "rank1": last["rank1"], "clusters": last["clusters"], "epoch_seconds": seconds}
+    return {**result, "quality": last["quality"]} if "quality" in last else result
 
 
 def _shifted(folder: Path, camera_shift: float) -> Path:

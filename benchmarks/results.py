@@ -1,7 +1,8 @@
 """python -m benchmarks.results: make docs/results.md from the records in benchmarks/results/.
 
 `<machine>/results.json` are records of `python -m benchmarks`, `<dataset>.json` of `python -m benchmarks.training`,
-`ablation-<dataset>.jsonl` and `camera-shift-<dataset>.jsonl` of `python -m benchmarks.ablation`.
+`methods-<dataset>.jsonl` of `python -m benchmarks.methods`, `ablation-<dataset>.jsonl` and
+`camera-shift-<dataset>.jsonl` of `python -m benchmarks.ablation`.
 `<machine>/notes.md` and `<dataset>.md` say what the tables do not: how to read them, misses with their cause.
 """
 
@@ -12,7 +13,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ablation_table, record, table
+from benchmarks import ablation_table, methods_table, record, table
 
 RECORDS = Path(__file__).parent / "results"
 TARGET = Path(__file__).parents[1] / "docs" / "results.md"
@@ -28,10 +29,13 @@ def main() -> None:
     for path in sorted(RECORDS.glob("*.json")):
         parts.append(training(json.loads(path.read_text())) + _notes(path.with_suffix(".md")))
     for pattern, section in (
+        ("methods-*.jsonl", methods_table.section),
         ("ablation-*.jsonl", ablation_table.section),
         ("camera-shift-*.jsonl", ablation_table.shift_section),
     ):
         for path in sorted(RECORDS.glob(pattern)):
+            if "-tuning-" in path.name:
+                continue
             parts.append(section(path) + _notes(path.with_suffix(".md")))
     for path in sorted(RECORDS.glob("*/results.json")):
         parts.append(operators(path))

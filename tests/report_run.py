@@ -29,7 +29,8 @@ def epoch(number: int, **values: Any) -> dict[str, Any]:
         return {"epoch": 0, **quality}
     record = {"epoch": number, "clusters": 10 + number, "outliers": 20, "smallest": 4, "largest": 31, "lr": 1e-3}
     record |= {"loss": 2.5, "contrastive": 2.0, "label_preserving": 0.7531, "degree": 0.1}
-    return {**record, "seconds": {"extract": 1.0, "train": 3.0}, **quality, **values}
+    found = {"identities": 9, "ARI": 0.512, "NMI": 0.733, "purity": 0.844, "precision": 0.655, "recall": 0.466}
+    return {**record, "seconds": {"extract": 1.0, "train": 3.0}, "quality": found, **quality, **values}
 
 
 def pixels(*shape: int) -> Any:

@@ -37,10 +37,10 @@ def build_network(config: ModelConfig, images: DataConfig, *, weights: bool = Tr
         weights: load the pretrained weights; False where a checkpoint follows.
 
     Raises:
-        UsageError: an unknown architecture, or a weight file that is missing or does not fit.
+        UsageError: an unknown architecture, a weight file that is missing or does not fit, or no ReLU to leave out.
     """
     try:
-        return build_model(
+        model = build_model(
             config.arch,
             pretrained=config.pretrained if weights else "none",
             pooling=config.pooling_type,
@@ -50,6 +50,11 @@ def build_network(config: ModelConfig, images: DataConfig, *, weights: bool = Tr
         )
     except (ValueError, FileNotFoundError, ImportError) as error:
         raise UsageError(str(error)) from error
+    if not config.stem_relu:
+        if not all(hasattr(model.backbone, name) for name in ("conv1", "relu", "layer4")):
+            raise UsageError(f"--no-stem-relu: expected a ResNet, which has one, got --arch {config.arch}")
+        model.leave_out_relu()
+    return model
 
 
 def check_image_size(model: nn.Module, size: tuple[int, int], device: torch.device) -> None:

@@ -93,6 +93,7 @@ _MSMT_SPCL: _Values = {**_MARKET_SPCL, "dataset": "msmt17", "iters": 800}
 _MARKET_CAP: _Values = {
     **_MARKET_ISE,
     "method": "cap",
+    "stem_relu": False,
     "batch_size": 32,
     "num_instances": 4,
     "bn_chunk": 32,

@@ -54,7 +54,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         cards=rows.cards(history, data.clusters),
         results=rows.results(run.summary, run.name),
         note=run.summary.get("note"),
-        figures=_figures(history, data),
+        figures=_figures(history, data, str(run.config.get("method", ""))),
         stages=rows.stages(history),
         cameras=rows.camera_table(data.statistics) if data.statistics else None,
         embedding=_embedding(data.embedding) if data.embedding else None,
@@ -133,10 +133,11 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Record]
     return config, environment, history, summary
 
 
-def _figures(history: Sequence[Record], data: ReportData) -> dict[str, Any]:
+def _figures(history: Sequence[Record], data: ReportData, method: str) -> dict[str, Any]:
     from markupsafe import Markup
 
     from ise_fast.engine import report_figures as draw
+    from ise_fast.engine import report_method
 
     trained = any("clusters" in record for record in history)
     figures: dict[str, Any] = {}
@@ -144,8 +145,10 @@ def _figures(history: Sequence[Record], data: ReportData) -> dict[str, Any]:
         figures["quality"] = Markup(draw.quality(history))
     if trained:
         figures["pseudo_labels"] = Markup(draw.pseudo_labels(history))
-        figures["losses"] = Markup(draw.losses(history))
+        figures["losses"] = Markup(report_method.losses(history, method))
         figures["times"] = Markup(draw.stage_times(history))
+    drawn = {"agreement": report_method.agreement(history), "own": report_method.own_figures(history, method)}
+    figures.update({name: Markup(text) for name, text in drawn.items() if text is not None})
     if data.clusters is not None and len(data.clusters.sizes):
         figures["sizes"] = Markup(draw.cluster_sizes(data.clusters.sizes))
     if data.statistics is not None:

@@ -64,16 +64,6 @@ def pseudo_labels(history: Sequence[Record]) -> str:
     return curves([r["epoch"] for r in trained], lines, "clusters and outliers over the epochs")
 
 
-def losses(history: Sequence[Record]) -> str:
-    """Mean losses of the epochs: the two parts of ISE's, or the baseline's only one."""
-    trained = [r for r in history if "loss" in r]
-    parts = [("contrastive", BLUE), ("label_preserving", PINK)]
-    if not any("label_preserving" in r for r in trained):
-        parts = [("loss", BLUE)]
-    lines = [(key.replace("_", " "), colour, [r[key] for r in trained]) for key, colour in parts]
-    return curves([r["epoch"] for r in trained], lines, "losses over the epochs")
-
-
 def cluster_sizes(sizes: Array) -> str:
     """How many clusters have how many images."""
     with rc_context(STYLE):

@@ -44,6 +44,7 @@ class ModelConfig:
     )
     pretrained: str = flag("imagenet", "none, imagenet, or the path of a weight file", path=True)
     pooling_type: Literal["avg", "gem"] = flag("avg", "global pooling")
+    stem_relu: bool = flag(True, "ReLU between the first BatchNorm and the pooling of a ResNet; CAP's network has none")
     features: int = flag(0, "embedding size; 0: the backbone's own width")
     parts: int = flag(0, "horizontal parts of the image with features of their own; 0: as many as the method needs")
     bn_chunk: int = flag(64, "images that one BatchNorm sees, in sampler order (ghost BatchNorm); 0: the whole batch")

@@ -17,6 +17,8 @@ from ise_fast.methods.infomap_labels import INFOMAP
 from ise_fast.methods.instance_labels import INSTANCES
 from ise_fast.methods.interface import LabelSource, Method
 from ise_fast.methods.ise import ISE
+from ise_fast.methods.ise_cap import ISE_CAP
+from ise_fast.methods.ise_spcl import ISE_SPCL
 from ise_fast.methods.kmeans_labels import KMEANS
 from ise_fast.methods.mmcl import MMCL
 from ise_fast.methods.pplr import PPLR
@@ -36,6 +38,8 @@ METHODS: dict[str, Method] = {
     "buc": BUC,
     "softsim": SOFTSIM,
     "pplr": PPLR,
+    "ise-spcl": ISE_SPCL,
+    "ise-cap": ISE_CAP,
 }
 LABELS: dict[str, LabelSource] = {
     "dbscan": DBSCAN,

@@ -33,7 +33,9 @@ class Softened(Objective[Any]):
 
     def __init__(self, objective: Objective[Any], smoothing: float = 0.0) -> None:
         if smoothing and objective.temperature is None:
-            raise ValueError("--label-smoothing: expected 0 with this method, which has no softmax over classes")
+            raise ValueError(
+                f"--label-smoothing: expected 0 with this method, which has no softmax over classes, got {smoothing:g}"
+            )
         self.objective = objective
         self.smoothing = smoothing
         self.parts = (*objective.parts, "spread") if smoothing else objective.parts

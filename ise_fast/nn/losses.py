@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,18 @@ from ise_fast import ops
 from ise_fast._checks import check_int, check_number, warn_unless_unit_rows
 from ise_fast.nn.cluster_memory import ClusterMemory
 from ise_fast.types import ISELossOutput
+
+
+class HasCentroids(Protocol):
+    """What the ISE loss needs of a memory, such as `ClusterMemory`."""
+
+    @property
+    def centroids(self) -> Tensor:
+        """[K, d] unit rows."""
+
+    @property
+    def gram(self) -> Tensor | None:
+        """[K, K] their inner products, or None."""
 
 
 class ISELoss(nn.Module):
@@ -56,7 +70,7 @@ class ISELoss(nn.Module):
         self.lp_weight = check_number("lp_weight", lp_weight, 0)
         self.contrast_supports = contrast_supports
 
-    def forward(self, features: Tensor, labels: Tensor, memory: ClusterMemory, progress: float) -> ISELossOutput:
+    def forward(self, features: Tensor, labels: Tensor, memory: HasCentroids, progress: float) -> ISELossOutput:
         """The loss of one batch.
 
         Args:

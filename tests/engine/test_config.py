@@ -108,6 +108,7 @@ def test_errors_in_a_file_of_settings(text: str, said: str, tmp_path: Path) -> N
     ("words", "said"),
     [
         ("-a resnet51", "did you mean resnet50"),
+        ("--no-stem-relu", "--no-stem-relu: expected a ResNet, which has one, got --arch small"),
         ("--pretrained none.pth", "none.pth"),
         ("--device gpu", "cuda:N"),
         ("-d market1510", "did you mean market1501?"),
@@ -210,7 +211,8 @@ SPCL: dict[str, dict[str, object]] = {
 
 # CAP: AAAI 2021.
 CAP: dict[str, object] = {
-    "method": "cap", "labels": None, "batch_size": 32, "num_instances": 4, "bn_chunk": 32, "epochs": 50, "iters": 0,
+    "method": "cap", "labels": None, "stem_relu": False, "batch_size": 32, "num_instances": 4, "bn_chunk": 32,
+    "epochs": 50, "iters": 0,
     "optimizer": "adam", "lr": 3.5e-4, "weight_decay": 5e-4, "milestones": "20,40", "warmup_epochs": 10,
     "warmup_start": 0.01, "k1": 20, "k2": 6, "eps": 0.5, "min_samples": 4, "temp": 0.07, "momentum": 0.2,
     "cross_weight": 0.5, "cross_epoch": 5, "hard_negatives": 50, "sampler": "balanced", "pooling_type": "avg",

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,30 @@ def test_two_processes_equal_one_with_ghost_batch_norm(flags: list[str], tmp_pat
         for a, b in zip(final_weights(one).values(), final_weights(two).values(), strict=True)
     )
     assert drift < 3 * 3 * 3.5e-4  # three steps of Adam
+
+
+def test_two_processes_give_a_memory_of_images_and_its_labels_of_one(flags: list[str], tmp_path: Path) -> None:
+    """SpCL, whose labels of the second epoch are made of the memory; some batches are mixed."""
+    # SGD, unlike Adam, does not turn the last bit of tiny gradients into steps.
+    words = "--method spcl --eps-gap 0.05 --optimizer sgd --lr 0.002 --mix mixup --mix-probability 0.4 --bn-chunk 8"
+    flags = [*flags, *words.split(), "--iters", "3", "--eval-step", "0", "--checkpoint-step", "1"]
+    flags += ["--keep-checkpoints", "9", "--cache", "memory"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main([*flags, "--logs-dir", str(one)]) == 0
+    done = launch_two([*flags, "--logs-dir", str(two)])
+    assert done.returncode == 0, done.stderr
+    tables = []
+    for moment in ("0000-000001", "0000-000002", "0001-000000", "0001-000001", "0002-000000"):
+        first, second = (checkpoint.load(f / f"checkpoints/checkpoint-{moment}.pt") for f in (one, two))
+        assert torch.equal(first["labels"], second["labels"])
+        assert first["labeller"] == pytest.approx(second["labeller"])
+        for name in ("table", "sums"):
+            torch.testing.assert_close(second["memory"][name], first["memory"][name], atol=2e-5, rtol=0)
+        assert torch.equal(first["memory"]["groups"], second["memory"]["groups"])
+        tables.append(first["memory"]["table"])
+    still = [torch.equal(before, after) for before, after in pairwise(tables)]
+    assert any(still)  # a mixed batch
+    assert not all(still)
 
 
 def test_an_error_of_the_first_process_ends_all(flags: list[str], tmp_path: Path) -> None:

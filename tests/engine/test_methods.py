@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
+import os
+import random
 import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ise_fast.engine import run_images
 from ise_fast.methods import METHODS
 from ise_fast.train import main
+from tests.engine.conftest import FLAGS
 from tests.engine.test_resume import after_step, assert_same_run
 
 RUNS = {
@@ -34,6 +44,8 @@ RUNS = {
     "cluster-contrast on bottom-up": "--labels bottom-up --first-epochs 1 --merge-share 0.3",
     "pplr": "--parts 2 --agreement-neighbours 6 --refine-epoch 1",
     "softsim": "--hard-epochs 1 --similar 3",
+    "ise-spcl": "--eps-gap 0.05",
+    "ise-cap": "--supports 2 --cross-epoch 1",
     "mmcl with mixup": "--mix mixup --hard-share 0.05",
     "softsim with hard labels": "--hard-epochs 2",
 }
@@ -43,27 +55,80 @@ def test_every_method_is_tried() -> None:
     assert {name.split()[0] for name in RUNS} == METHODS.keys()
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_killed_and_resumed(name: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a run that nobody killed."""
+
+    @cache
+    def train(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("whole") / "run"
+        assert main([*FLAGS, "--data-dir", str(data_dir), *flags_of(name), "--logs-dir", str(folder)]) == 0
+        return folder
+
+    return train
+
+
+def flags_of(name: str) -> list[str]:
     if "infomap" in name:
         pytest.importorskip("infomap")
-    flags = [*flags, "--method", name.split()[0], *RUNS[name].split(), "--eval-step", "2", "--checkpoint-step", "2"]
-    assert main([*flags, "--logs-dir", str(tmp_path / "whole")]) == 0
+    return ["--method", name.split()[0], *RUNS[name].split(), "--eval-step", "2"]
 
+
+@pytest.mark.parametrize("name", RUNS)
+def test_killed_and_resumed(
+    name: str, whole: Callable[[str], Path], flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def dies() -> None:
         raise KeyError("killed")
 
-    killed = [*flags, "--logs-dir", str(tmp_path / "killed"), "--resume", "auto"]
+    killed = [*flags, *flags_of(name), "--checkpoint-step", "2", "--logs-dir", str(tmp_path), "--resume", "auto"]
     for moment in (3, 4):  # inside the first epoch, then inside the second one
         with monkeypatch.context() as patch:
             after_step(patch, moment, dies)
             with pytest.raises(KeyError, match="killed"):
                 main(killed)
     assert main(killed) == 0
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    last = json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])
+    assert_same_run(whole(name), tmp_path)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["clusters"] >= 2
     assert 0 < last["loss"] < 100
+
+
+def train_until_killed(flags: list[str], step: int, later: float) -> None:
+    """Train in a process of its own, which the system kills some seconds after a step."""
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+    def kill() -> None:
+        time.sleep(later)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        after_step(patch, step, threading.Thread(target=kill).start)
+        main(flags)
+    time.sleep(600)  # done before the signal came
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    """Processes that are forked from one that has imported everything, and computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ise_fast.train", "tests.engine.test_methods"])
+    return context
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_sigkill(name: str, whole: Callable[[str], Path], flags: list[str], tmp_path: Path, processes: Any) -> None:
+    killed = [*flags, *flags_of(name), "--checkpoint-step", "1", "--keep-checkpoints", "1"]
+    killed += ["--logs-dir", str(tmp_path), "--resume", "auto"]
+    moments = random.Random()
+    for step in (3, 2):  # in the first epoch; after resuming, at its end or later
+        process = processes.Process(target=train_until_killed, args=(killed, step, moments.uniform(0, 0.1)))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert main(killed) == 0
+    assert_same_run(whole(name), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,9 @@ def test_page_holds_the_run(run):
         "rank-1 30.0%",
         "outliers 20",
         "label preserving 0.75",
+        "ARI 0.51",
+        "recall 0.47",
+        "Figures of the method",
         "median 4",
         "AP 12.3 %",
         "rank-1 60.0%",
@@ -75,7 +78,7 @@ def test_page_needs_nothing_else(run):
     assert "@import" not in page
     assert "url(http" not in page
     figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-    assert len(figures) == 9
+    assert len(figures) == 11
     for figure in figures:
         root = ET.fromstring(figure)
         assert root.get("role") == "img"
@@ -181,7 +184,7 @@ def test_stopped_run_without_samples(run):
     page = write_report(run).read_text()
     assert "<h2>Rank lists" not in page
     assert "<h2>Inside the clusters" not in page
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6
 
 
 def test_baseline_without_test_split(run):
@@ -193,6 +196,27 @@ def test_baseline_without_test_split(run):
     assert "Retrieval on the test split" not in page
     assert "loss 2.50" in text_of(page)
     assert "<h2>Inside the clusters" in page
+
+
+def test_figures_of_a_method(run):
+    record = {key: value for key, value in epoch(1).items() if key not in ("contrastive", "label_preserving", "degree")}
+    records = [{**record, "epoch": n, "intra": 1.25, "inter": 0.5, "threshold": 0.75 / n, "steps": n} for n in (1, 2)]
+    del records[1]["threshold"]  # an epoch that went on with older labels
+    records[1]["codelength"] = 7.5
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
+    config = (run / "config.yaml").read_text().replace("method: ise", "method: cap").replace("iters: 5", "iters: 0")
+    (run / "config.yaml").write_text(config)
+    page = write_report(run).read_text()
+    assert "CAP on synthetic · small, 2 passes of 8 images" in text_of(page)
+    assert "intra 1.25" in text_of(page)
+    assert "inter 0.50" in text_of(page)
+    titles = re.findall(r"<title>(.*?)</title>", page)
+    assert "steps, codelength over the epochs" in titles
+    assert "agreement of pseudo labels and identities" in titles
+    for line in records:
+        del line["quality"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
+    assert "Labels and identities" not in write_report(run).read_text()
 
 
 def test_summary_decides_the_best_epoch(run):

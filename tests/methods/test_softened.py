@@ -51,7 +51,7 @@ def test_mixed_images_have_two_labels() -> None:
     torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("name", ["ise", "cluster-contrast", "spcl", "cap", "buc", "softsim"])
+@pytest.mark.parametrize("name", ["ise", "cluster-contrast", "spcl", "cap", "buc", "softsim", "ise-spcl", "ise-cap"])
 def test_mixed_features(name: str) -> None:
     features, batch, memory, objective = setting(name)
     features.requires_grad_()
