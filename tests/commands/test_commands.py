@@ -152,6 +152,13 @@ def test_export_of_a_program_takes_any_batch(trained: Path, tmp_path: Path) -> N
     torch.testing.assert_close(torch.export.load(target).module()(images), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_network_can_be_traced(trained: Path) -> None:
+    model, images = ise_fast.load_model(trained), torch.rand(5, 3, 32, 16)
+    with torch.no_grad():
+        assert torch.jit.trace(model, images[:2])(images).equal(model(images))
+
+
 def test_export_to_onnx(trained: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
