@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmarks.cases import evaluation, head, labels, methods, training
+from benchmarks.cases import evaluation, hard, head, labels, methods, training
 from benchmarks.cases.setting import Setting
 from benchmarks.measure import Case
 
@@ -19,6 +19,7 @@ CASES: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "real_like_labels": labels.real_like_labels,
     "few_columns": labels.few_columns,
     "label_stages": labels.label_stages,
+    "hard_jaccard": hard.hard_jaccard,
     "nearest_centroids": head.nearest_centroids,
     "support_samples": head.support_samples,
     "cluster_nce_loss": head.cluster_nce_loss,
