@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
-import fuzzing
 import pytest
 import torch
+from stopping import interrupt
 from torch import Tensor
 
 from ise_fast import cluster
 
-OPERATORS = fuzzing.operators()
-
-
-class Stop(Exception):
-    pass
+OPERATORS = torch.ops.ise_fast
 
 
 def random_rows(n: int, d: int) -> Tensor:
@@ -69,9 +63,9 @@ LONG: dict[str, Callable[[], tuple[Any, ...]]] = {
     "re_ranking": lambda: (random_rows(20000, 128), random_table(20000, 20), 3000, 6, 0.3),
     "ise_loss": loss_arguments,
     "refresh_gram_": lambda: (torch.zeros(8192, 8192), random_rows(8192, 2048), None),
-    "dbscan": lambda: (*chain(6_000_000), 0.3, 4),
-    "rank_metrics": lambda: (torch.rand(400, 30000), *(torch.zeros(n).long() for n in (400, 30000)), None, None, 50),
-    "merge_nearest": lambda: (*full_encoding(3000), torch.arange(3000), 0.01, 2**62),
+    "dbscan": lambda: (*chain(8_000_000), 0.3, 4),
+    "rank_metrics": lambda: (torch.rand(600, 40000), *(torch.zeros(n).long() for n in (600, 40000)), None, None, 50),
+    "merge_nearest": lambda: (*full_encoding(4000), torch.arange(4000), 0.01, 2**62),
     "kmeans": lambda: clusters_of(40000, 100),
     "kmeans_step": lambda: clusters_of(80000),
     "kmeans_start": lambda: (random_rows(40000, 64), torch.linspace(0, 0.9, 4000).double()),
@@ -81,32 +75,16 @@ LONG: dict[str, Callable[[], tuple[Any, ...]]] = {
 }
 
 
-def interrupt(call: Callable[[], object]) -> None:
-    """Measured in seconds of work of this process, which a busy machine does not stretch."""
-
-    def stop(*_: object) -> None:
-        raise Stop
-
-    previous = signal.signal(signal.SIGVTALRM, stop)
-    start = time.process_time()
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0.3)
-    try:
-        with pytest.raises(Stop):
-            call()
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, previous)
-    assert time.process_time() - start < 4.3  # 2 seconds, on two threads, after the signal
-
-
 @pytest.mark.parametrize("name", LONG)
 def test_a_signal_is_answered(name: str) -> None:
     arguments = LONG[name]()
-    interrupt(lambda: OPERATORS[name](*arguments))
+    interrupt(lambda: getattr(OPERATORS, name)(*arguments), name)
 
 
-@pytest.mark.parametrize("estimator", [cluster.DBSCAN(eps=15.5), cluster.JaccardDBSCAN()])
-def test_an_estimator_that_was_stopped_has_no_labels(estimator: Any) -> None:
+@pytest.mark.parametrize(
+    ("estimator", "operator"), [(cluster.DBSCAN(eps=15.5), "radius_graph"), (cluster.JaccardDBSCAN(), "knn")]
+)
+def test_an_estimator_that_was_stopped_has_no_labels(estimator: Any, operator: str) -> None:
     x = random_rows(30000, 128).numpy()
-    interrupt(lambda: estimator.fit(x))
+    interrupt(lambda: estimator.fit(x), operator)
     assert not hasattr(estimator, "labels_")
