@@ -21,9 +21,13 @@ _CUDA_LIBRARY = Path(__file__).parent / "libise_fast_cuda.so"
 has_cuda_operators = torch.version.cuda is not None and _CUDA_LIBRARY.exists()
 if has_cuda_operators:
     torch.ops.load_library(str(_CUDA_LIBRARY))
-    _set_memory_hook = ctypes.CDLL(str(_CUDA_LIBRARY)).ise_fast_set_memory_hook
-    _set_memory_hook.argtypes, _set_memory_hook.restype = [ctypes.c_void_p], None
-    _set_memory_hook(_C.memory_hook())
+    _cuda = ctypes.CDLL(str(_CUDA_LIBRARY))
+    for _set_hook, _hook in (
+        (_cuda.ise_fast_set_memory_hook, _C.memory_hook),
+        (_cuda.ise_fast_set_interrupt_check, _C.interrupt_hook),
+    ):
+        _set_hook.argtypes, _set_hook.restype = [ctypes.c_void_p], None
+        _set_hook(_hook())
 
 
 def ask_torch_for_memory(size: int, device: int, last: bool) -> None:

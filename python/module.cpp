@@ -75,6 +75,7 @@ PYBIND11_MODULE(_C, m) {
     info["torch_target"] = "2.10";
     return info;
   });
+  m.def("interrupt_hook", [] { return reinterpret_cast<uintptr_t>(&run_signal_handlers); });
   m.def("memory_hook", [] { return reinterpret_cast<uintptr_t>(&ask_torch_for_memory); });
   const pybind11::object thread = pybind11::module_::import("threading").attr("main_thread")();
   main_thread = thread.attr("ident").cast<unsigned long>();

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "../interrupt.h"
+
 #ifdef __CUDACC__
 
 #include <cuda_runtime.h>
@@ -69,9 +71,13 @@ inline int64_t at_once(int64_t numbers) {
   return numbers;
 }
 
-// A number that the host needs, such as the size of an output. Waits for the stream.
+// A number that the host needs, such as the size of an output. Waits for the stream, and hears Ctrl-C meanwhile: what
+// was launched still runs to its end, in memory that nobody gets before.
 template <class T>
 T read_back(const T* device_pointer, cudaStream_t stream) {
+  cudaError_t status = cudaSuccess;
+  while ((status = cudaStreamQuery(stream)) == cudaErrorNotReady) poll_interrupt();
+  check_cuda(status);
   T value;
   check_cuda(cudaMemcpyAsync(&value, device_pointer, sizeof value, cudaMemcpyDeviceToHost, stream));
   check_cuda(cudaStreamSynchronize(stream));

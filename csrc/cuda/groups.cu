@@ -117,6 +117,7 @@ void refresh_groups_(Tensor sums, const Tensor& table, const Tensor& indptr, con
   const int64_t d = table.size(1), count = touched.numel();
   if (count == 0 || d == 0) return;
   const DeviceScope device(table);
+  const Uninterrupted whole;  // what it writes is the caller's
   const Tensor x = device_contiguous(table), offsets = device_contiguous(indptr);
   const Tensor members = device_contiguous(rows), ids = device_contiguous(touched);
   const auto launch_for = [&]<class S>(S*) {

@@ -5,6 +5,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "../interrupt.h"
 #include "device.h"
 
 #ifdef __CUDACC__
@@ -14,6 +15,7 @@ namespace ise_fast {
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
             cudaStream_t stream, Arguments&&... arguments) {
+  poll_interrupt();
   constexpr size_t kWithoutAsking = 48 * 1024;
   if (shared_bytes > kWithoutAsking) {
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), name);
@@ -51,6 +53,7 @@ namespace ise_fast {
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
             cudaStream_t stream, Arguments&&... arguments) {
+  poll_interrupt();
   simt::check_device(name, stream);
   simt::launch(name, kernel, grid, block, shared_bytes, arguments...);
 }

@@ -89,6 +89,7 @@ void update_memory_(Tensor centroids, const Tensor& rows, const Tensor& labels, 
   const int64_t count = rows.size(0), k = supports ? supports->size(1) : 0, clusters = centroids.size(0);
   if (count == 0) return;
   const DeviceScope device(centroids);
+  const Uninterrupted whole;  // what it writes is the caller's
   Tensor target = device_contiguous(centroids);
   const Tensor x = device_contiguous(rows), y = device_contiguous(labels);
   const Tensor more = supports ? device_contiguous(*supports) : x;
@@ -103,6 +104,7 @@ void refresh_gram_(Tensor gram, const Tensor& centroids, const std::optional<Ten
   check_refresh_gram(gram, centroids, labels);
   check_matrix(centroids, "centroids");
   const DeviceScope device(centroids);
+  const Uninterrupted whole;  // what it writes is the caller's
   const Tensor c = device_contiguous(centroids);
   const int64_t clusters = c.size(0);
   if (clusters == 0) return;

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from stopping import interrupt
 from torch import Tensor
 
 from ise_fast import _C
@@ -79,6 +80,17 @@ def test_out_of_memory_is_torchs_own_error(simt: Any, pretend: Pretend, library:
     pretend(largest_allocation=1000)
     with pytest.raises(MemoryError, match=r"^out of memory: asked for 0.00 GiB \(2400 bytes\)"):
         simt.knn(x, 4, x[:20].clone())
+
+
+def test_a_signal_is_heard_between_launches(simt: Any, library: ctypes.CDLL, unit_rows: Rows) -> None:
+    """All launches go through one function."""
+    library.ise_fast_set_interrupt_check.argtypes = [ctypes.c_void_p]
+    library.ise_fast_set_interrupt_check(_C.interrupt_hook())
+    x, draws = unit_rows(2000, 3), torch.linspace(0, 0.9, 2000).double()
+    try:
+        interrupt(lambda: simt.kmeans_start(x, draws), "kmeans_start")
+    finally:
+        library.ise_fast_set_interrupt_check(None)
 
 
 @pytest.mark.parametrize("k", [0, 2])
