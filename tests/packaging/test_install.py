@@ -139,3 +139,11 @@ def test_the_cuda_wheel_works_without_a_gpu_and_holds_no_library_of_torch(fresh:
         "print(library.has_cuda_operators == (torch.version.cuda is not None), library.build_info()['cuda'] != 'none')"
     )
     assert run(fresh, "-c", code, cwd=tmp_path).split() == ["True", "True"]
+
+
+def test_it_goes_away_again(installed: str, fresh: Path, tmp_path: Path) -> None:
+    """The last test of this file: the others need what it removes."""
+    assert "Successfully uninstalled ise_fast" in run(fresh, "-m", "pip", "uninstall", "-y", "ise_fast", cwd=tmp_path)
+    assert "ModuleNotFoundError: No module named 'ise_fast'" in run(
+        fresh, "-c", "import ise_fast", cwd=tmp_path, fails=True
+    )
