@@ -12,6 +12,7 @@ from ise_fast.commands.feature_file import SUFFIXES, read_features, write_column
 
 PROG = "ise-fast cluster"
 OUTPUTS = (".csv", ".json", ".npz", ".npy", ".parquet")
+SAMPLE, PART = 256, 65536  # rows that are looked at to estimate pairs, and how many they are compared with at once
 UNIT = 1e-3  # a row whose length differs by more is not of unit length
 
 
@@ -54,6 +55,8 @@ def _run(options: Any) -> None:
         if len(options.eps or []) > 1 and options.output.suffix.lower() == ".npy":
             raise ValueError("--output: .npy holds the labels of one --eps; several fit .csv, .npz, .json or .parquet")
     check_suffix("FILE", options.file, SUFFIXES)
+    if options.max_pairs < 1:
+        raise ValueError(f"--max-pairs: expected at least 1, got {options.max_pairs}")
     from ise_fast import ops
 
     x, columns = _features(options)
@@ -104,11 +107,32 @@ def _features(options: Any) -> tuple[Any, dict[str, Any]]:
 
 def _graph(x: Any, eps: float, options: Any) -> Any:
     from ise_fast import ops
+    from ise_fast.types import TooManyPairs
 
     if options.distance == "jaccard":
         k1 = min(options.k1, len(x))
-        return ops.jaccard_graph(x, k1, min(options.k2, k1), eps=eps)
+        try:
+            return ops.jaccard_graph(x, k1, min(options.k2, k1), eps=eps, max_pairs=options.max_pairs * len(x))
+        except TooManyPairs as error:
+            raise ValueError(f"--max-pairs: {str(error).removeprefix('max_pairs: ')}") from None
+    _check_pairs(x, eps, options)
     return ops.radius_graph(x, eps, metric=options.distance)
+
+
+def _check_pairs(x: Any, eps: float, options: Any) -> None:
+    """Refuses what would fill the memory: pairs of some rows with all others tell how many there are."""
+    import torch
+
+    rows, pairs = x[torch.linspace(0, len(x) - 1, min(len(x), SAMPLE), device=x.device).long()], 0
+    for part in x.split(PART):
+        distance = 1 - rows @ part.T if options.distance == "cosine" else torch.cdist(rows, part)
+        pairs += int((distance <= eps).sum())
+    mean = pairs / len(rows)
+    if mean > options.max_pairs:
+        raise ValueError(
+            f"--max-pairs: expected at most {options.max_pairs} pairs a row within --eps {eps:g}, got about {mean:.3g} "
+            f"(by {len(rows)} rows); lower --eps or raise --max-pairs"
+        )
 
 
 def _advice(x: Any, options: Any) -> str:

@@ -63,6 +63,23 @@ def test_without_eps_it_advises(
         (np.array([[1.0, np.nan]]), [], "x.npy: expected finite values, got NaN or infinity in row 0"),
         (np.zeros((3, 2)), [], "x.npy: row 0 is zero and has no direction"),
         (np.ones((5, 2)), ["--eps", "1.5"], "eps"),
+        (np.ones((5, 2)), ["--eps", "0.1", "--max-pairs", "0"], "--max-pairs: expected at least 1, got 0"),
+        (
+            np.ones((5, 2)),
+            ["--eps", "0.1", "--max-pairs", "4"],
+            "--max-pairs: features have collapsed: rows 0, 1, 2 are among the nearest of 5 of 5 rows; more than "
+            "max_pairs = 20 pairs are within eps = 0.1",
+        ),
+        (
+            np.eye(4),
+            ["--eps", "1.5", "--max-pairs", "3", "--distance", "euclidean"],
+            "--max-pairs: expected at most 3 pairs a row within --eps 1.5, got about 4 (by 4 rows); lower --eps or",
+        ),
+        (
+            np.eye(4)[[0, 1, 1, 1]],
+            ["--eps", "0.5", "--max-pairs", "2", "--distance", "cosine"],
+            "--max-pairs: expected at most 2 pairs a row within --eps 0.5, got about 2.5 (by 4 rows)",
+        ),
         (np.ones((5, 2)), ["--min-sample", "3"], "there is no argument '--min-sample'; did you mean --min-samples?"),
     ],
 )
