@@ -54,8 +54,8 @@ class Stage:
         if self.done < self.total and spent + left >= LONG:
             log.info(
                 "%s: %d of %d %s (%d%%)%s, %s so far, about %s left", self.description, self.done, self.total,
-                self.unit, 100 * self.done // self.total, f", {self._note}" * bool(self._note), _clock(spent),
-                _clock(left),
+                self.unit, 100 * self.done // self.total, f", {self._note}" * bool(self._note), clock(spent),
+                clock(left),
             )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def _tqdm(total: int, description: str, unit: str, done: int) -> Any:
     return auto.tqdm(total=total, desc=description, unit=unit, initial=done, leave=False, disable=disable)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """0:07, 12:30 or 2:03:00."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)

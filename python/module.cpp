@@ -1,11 +1,12 @@
 // ise_fast._C: importing it registers the CPU operators (their static initialisers run), tells how it was built and
-// lets Ctrl-C reach a running operator.
+// lets Ctrl-C reach a running operator; how far running searches are.
 #include <pybind11/pybind11.h>
 
 #include <memory>
 #include <utility>
 
 #include "../csrc/interrupt.h"
+#include "../csrc/search_progress.h"
 
 namespace {
 
@@ -76,6 +77,8 @@ PYBIND11_MODULE(_C, m) {
     return info;
   });
   m.def("interrupt_hook", [] { return reinterpret_cast<uintptr_t>(&run_signal_handlers); });
+  m.def("search_progress",
+        [] { return std::pair(ise_fast::search_pieces_done.load(), ise_fast::search_pieces.load()); });
   m.def("memory_hook", [] { return reinterpret_cast<uintptr_t>(&ask_torch_for_memory); });
   const pybind11::object thread = pybind11::module_::import("threading").attr("main_thread")();
   main_thread = thread.attr("ident").cast<unsigned long>();

@@ -98,7 +98,8 @@ private:
 };
 
 // Settles all rows. Returns those that are not certain, with a distance that at least k rows do not exceed.
-std::vector<Uncertain> settle(Candidates& candidates, const Part& part, bool cascade, const Search& search) {
+std::vector<Uncertain> settle(Candidates& candidates, const Part& part, bool cascade, const Search& search,
+                              SearchProgress* watch = nullptr) {
   const int64_t queries = part.filter.query().rows.size(0);
   std::vector<double> bound(queries, -1);
   const std::vector<int32_t> order = nearby_order(queries, [&](int64_t i, const auto& visit) {
@@ -109,6 +110,7 @@ std::vector<Uncertain> settle(Candidates& candidates, const Part& part, bool cas
     for_rows([&](int64_t position) {
       const std::optional<double> uncertain = settler.settle(order[position]);
       if (uncertain) bound[order[position]] = *uncertain;
+      if (watch && position % kRowsPerBlock == 0) watch->step();
     });
   });
   std::vector<Uncertain> failed;
@@ -229,10 +231,15 @@ std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::op
   }
   const std::optional<Cascade> cascade = choose_cascade(filter, {k, 0}, width);
   Candidates candidates(filter, cascade ? &*cascade : nullptr, queries, n, k);
-  scan_pairs(cascade ? cascade->query() : row_matrix(query.rows), cascade ? cascade->base() : row_matrix(base.rows),
-             filter.self(), tile_shape(queries, n, filter.self(), block), query.half.data(), base.half.data(),
-             candidates.limits(), [&](int64_t i, int64_t j, float score) { candidates.add(i, j, score); });
-  *redone.mutable_data_ptr<int64_t>() = settle_rest(all, settle(candidates, all, cascade.has_value(), search), search);
+  const TileShape shape = tile_shape(queries, n, filter.self(), block);
+  const int64_t row_blocks = (queries + kRowsPerBlock - 1) / kRowsPerBlock;
+  SearchProgress watch(tile_count(queries, n, filter.self(), shape) + row_blocks);
+  scan_pairs(
+      cascade ? cascade->query() : row_matrix(query.rows), cascade ? cascade->base() : row_matrix(base.rows),
+      filter.self(), shape, query.half.data(), base.half.data(), candidates.limits(),
+      [&](int64_t i, int64_t j, float score) { candidates.add(i, j, score); }, &watch);
+  const std::vector<Uncertain> failed = settle(candidates, all, cascade.has_value(), search, &watch);
+  *redone.mutable_data_ptr<int64_t>() = settle_rest(all, failed, search);
   return {distances, indices, redone};
 }
 

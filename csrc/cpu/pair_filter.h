@@ -18,6 +18,7 @@
 
 #include "../check_neighbors.h"
 #include "../math/distance.h"
+#include "../search_progress.h"
 #include "matrix.h"
 #include "parallel.h"
 #include "tensors.h"
@@ -138,16 +139,23 @@ struct TileShape {
 // columns of a tile, 0 chooses.
 TileShape tile_shape(int64_t rows, int64_t columns, bool self, int64_t block);
 
+// How many tiles scan_pairs takes.
+inline int64_t tile_count(int64_t rows, int64_t columns, bool self, TileShape shape) {
+  const int64_t down = (rows + shape.height - 1) / shape.height, across = (columns + shape.width - 1) / shape.width;
+  return self ? down * (down + 1) / 2 : down * across;
+}
+
 // Calls add(i, j, score) for every query i and base row j with score <= limit[i], in no particular order, from several
 // threads but never from two at once for one i; `add` may lower limit[i] and must then compare again. With `self` query
 // and base are the same rows, or one is the other's negative: the tiles below the diagonal are then read off those
 // above.
 //
 // A thread takes a tile of the product, computes it alone and searches it while it is in its cache. What rows of one
-// block have found is guarded by a lock: the search takes a hundredth of the time of the product, so few wait.
+// block have found is guarded by a lock: the search takes a hundredth of the time of the product, so few wait. `watch`,
+// if there is one, is told of every tile.
 template <class Add>
 void scan_pairs(Matrix<const float> a, Matrix<const float> b, bool self, TileShape shape, const float* query_half,
-                const float* base_half, const float* limit, const Add& add) {
+                const float* base_half, const float* limit, const Add& add, SearchProgress* watch = nullptr) {
   const int64_t rows = a.rows, columns = b.rows, d = a.columns;
   const int64_t down = (rows + shape.height - 1) / shape.height, across = (columns + shape.width - 1) / shape.width;
   std::vector<std::mutex> found(down);
@@ -173,6 +181,7 @@ void scan_pairs(Matrix<const float> a, Matrix<const float> b, bool self, TileSha
         const std::lock_guard guard(found[c]);
         scan_columns(tile, query_half, limit, add);
       }
+      if (watch) watch->step();
     }
   });
 }

@@ -21,12 +21,9 @@ std::vector<std::vector<int32_t>> possible_pairs(const PairFilter& filter, doubl
   const FilterRows& rows = filter.base();
   const int64_t n = rows.rows.size(0);
   const std::optional<Cascade> cascade = choose_cascade(filter, {0, bound}, width);
-  std::vector<float> limit(n), second_limit(cascade ? n : 0);
+  std::vector<float> limit(n);
   for (int64_t i = 0; i < n; ++i) {
-    limit[i] = filter.score_limit(i, bound);
-    if (!cascade) continue;
-    limit[i] = above(filter.exact_score(i, bound) + cascade->first_margin(i));
-    second_limit[i] = above(filter.exact_score(i, bound) + cascade->second_margin(i));
+    limit[i] = cascade ? above(filter.exact_score(i, bound) + cascade->margin(i)) : filter.score_limit(i, bound);
   }
   std::vector<std::vector<int32_t>> columns(n);
   std::vector<int32_t> waiting(n);  // the last ones, which only the first prefix has seen
@@ -37,17 +34,21 @@ std::vector<std::vector<int32_t>> possible_pairs(const PairFilter& filter, doubl
     const int32_t* from = to;
     cascade->second_scores(i, from, waiting[i], low);
     for (int32_t c = 0; c < waiting[i]; ++c) {
-      if (low[c] <= second_limit[i]) *to++ = from[c];
+      if (low[c] <= limit[i]) *to++ = from[c];
     }
     row.resize(to - row.data());
     waiting[i] = 0;
   };
   const Matrix<const float> matrix = cascade ? cascade->base() : row_matrix(rows.rows);
-  scan_pairs(matrix, matrix, true, tile_shape(n, n, true, block), rows.half.data(), rows.half.data(), limit.data(),
-             [&](int64_t i, int64_t j, float) {
-               columns[i].push_back(static_cast<int32_t>(j));
-               if (cascade && ++waiting[i] == kWaiting) settle(i);
-             });
+  const TileShape shape = tile_shape(n, n, true, block);
+  SearchProgress watch(tile_count(n, n, true, shape));
+  scan_pairs(
+      matrix, matrix, true, shape, rows.half.data(), rows.half.data(), limit.data(),
+      [&](int64_t i, int64_t j, float) {
+        columns[i].push_back(static_cast<int32_t>(j));
+        if (cascade && ++waiting[i] == kWaiting) settle(i);
+      },
+      &watch);
   if (cascade) {
     parallel_rows(n, [&](const auto& for_rows) { for_rows([&](int64_t i) { settle(i); }); });
   }

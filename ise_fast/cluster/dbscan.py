@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ise_fast import ops
 from ise_fast._checks import check_choice, check_int, check_number
+from ise_fast._search_progress import watched_search
 from ise_fast.cluster._graph_clusterer import GraphClusterer
 from ise_fast.cluster._nearest_core import nearest_by_features
 from ise_fast.cluster.arrays import from_numpy
@@ -29,6 +30,8 @@ class DBSCAN(GraphClusterer):
             nothing here. Threads are torch's (torch.set_num_threads).
         leaf_size: see `algorithm`.
         n_jobs: see `algorithm`.
+        verbose: show how far the search for neighbours is, and what it will take: a bar on a terminal, else the log
+            (level INFO). On a GPU only the estimate; rows of a group of processes tell nothing.
 
     scikit-learn's `p` and `metric_params`, other metrics and callables are refused.
 
@@ -62,6 +65,7 @@ class DBSCAN(GraphClusterer):
         algorithm: str = "auto",
         leaf_size: int = 30,
         n_jobs: int | None = None,
+        verbose: bool = False,
     ) -> None:
         self.eps = eps
         self.min_samples = min_samples
@@ -69,12 +73,14 @@ class DBSCAN(GraphClusterer):
         self.algorithm = algorithm
         self.leaf_size = leaf_size
         self.n_jobs = n_jobs
+        self.verbose = verbose
 
     def _check_metric(self) -> None:
         check_choice("metric", self.metric, ("euclidean", "sqeuclidean", "cosine", "precomputed"))
 
     def _distances(self, x: Tensor, eps: float) -> CSRGraph:
-        return ops.radius_graph(x, eps, metric=self.metric)
+        with watched_search(x, 1, shown=bool(self.verbose)):
+            return ops.radius_graph(x, eps, metric=self.metric)
 
     def _own_labels(self, x: Tensor, peers: Peers) -> DBSCANResult:
         eps, least = peers.together(

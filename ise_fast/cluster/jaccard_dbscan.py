@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ise_fast import ops
 from ise_fast._checks import check_choice, check_int, warn_unless_unit_rows
+from ise_fast._search_progress import watched_search
 from ise_fast.cluster._graph_clusterer import GraphClusterer
 from ise_fast.cluster._nearest_core import nearest_by_jaccard
 from ise_fast.ops.jaccard import distinct_jaccard_graph
@@ -25,6 +26,8 @@ class JaccardDBSCAN(GraphClusterer):
             ValueError. Of samples that are equal, and so have equal distances, only the first few count.
         metric: "jaccard", or "precomputed": X is then a square matrix of distances, dense, scipy sparse or a `CSRGraph`
             of `ise_fast.ops.jaccard_graph`; in the last two an entry that is not stored means "not neighbours".
+        verbose: show how far the search for neighbours is, and what it will take: a bar on a terminal, else the log
+            (level INFO). On a GPU only the estimate; rows of a group of processes tell nothing.
 
     Weights of samples decide who is a core sample; they do not change distances, as repeating a sample does.
 
@@ -64,6 +67,7 @@ class JaccardDBSCAN(GraphClusterer):
         *,
         max_pairs: int | None = None,
         metric: str = "jaccard",
+        verbose: bool = False,
     ) -> None:
         self.eps = eps
         self.min_samples = min_samples
@@ -71,17 +75,22 @@ class JaccardDBSCAN(GraphClusterer):
         self.k2 = k2
         self.max_pairs = max_pairs
         self.metric = metric
+        self.verbose = verbose
 
     def _check_metric(self) -> None:
         check_choice("metric", self.metric, ("jaccard", "precomputed"))
 
     def _distances(self, x: Tensor, eps: float) -> CSRGraph:
-        return ops.jaccard_graph(x.float(), *self._widths(x), eps=eps, max_pairs=self.max_pairs)
+        k1, k2 = self._widths(x)
+        with watched_search(x, k1, shown=bool(self.verbose)):
+            return ops.jaccard_graph(x.float(), k1, k2, eps=eps, max_pairs=self.max_pairs)
 
     def _distinct(self, x: Tensor, eps: float) -> tuple[CSRGraph, Tensor | None]:
-        return distinct_jaccard_graph(
-            x.float(), *self._widths(x), eps=eps, min_samples=self.min_samples, max_pairs=self.max_pairs
-        )
+        k1, k2 = self._widths(x)
+        with watched_search(x, k1, shown=bool(self.verbose)):
+            return distinct_jaccard_graph(
+                x.float(), k1, k2, eps=eps, min_samples=self.min_samples, max_pairs=self.max_pairs
+            )
 
     def _own_labels(self, x: Tensor, peers: Peers) -> DBSCANResult:
         settings = peers.together(lambda: JaccardSettings(self.eps, self.min_samples, self.k1, self.k2, self.max_pairs))

@@ -64,8 +64,13 @@ def _run(options: Any) -> None:
         print(_advice(x, options))
         return
     radii = sorted(options.eps or [0.6])
+    from ise_fast._search_progress import announce_search, search_bar
+
+    if text := announce_search(x, min(options.k1, len(x))):
+        print(text, file=sys.stderr)
     begin = time.perf_counter()
-    graph = _graph(x, radii[-1], options)
+    with search_bar(len(x)):
+        graph = _graph(x, radii[-1], options)
     seconds = time.perf_counter() - begin
     pairs = graph.indices.numel() / len(x)
     print(
