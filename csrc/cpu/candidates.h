@@ -61,12 +61,12 @@ public:
 
   // Whether no row that was dropped can be at a compared distance of at most `distance`; needed with a cascade only.
   bool certified(int64_t i, double distance) const {
-    return filter_.exact_score(i, distance) <= limit_[i] - worst_margin(i);
+    return filter_.exact_score(i, distance) <= limit_[i] - cascade_->margin(i);
   }
 
   // Drops, behind the first k, what cannot be at a compared distance of at most `distance`.
   void drop_beyond(int64_t i, double distance) {
-    const Within near{above(filter_.exact_score(i, distance) + cascade_->second_margin(i))};
+    const Within near{above(filter_.exact_score(i, distance) + cascade_->margin(i))};
     const uint64_t* end = std::partition(row(i) + k_, row(i) + count_[i], near);
     count_[i] = static_cast<int32_t>(end - row(i));
   }
@@ -116,7 +116,6 @@ private:
     count_[i] = static_cast<int32_t>(k_);
     limit_[i] = std::nextafterf(ascending_value(row(i)[k_ - 1]), -std::numeric_limits<float>::infinity());
   }
-  double worst_margin(int64_t i) const { return std::max(cascade_->first_margin(i), cascade_->second_margin(i)); }
   bool crowded(int64_t i) const { return count_[i] > room(i) - room(i) / 8; }
 
   void tighten(int64_t i, int64_t most) {
@@ -163,7 +162,7 @@ private:
       guess[c] = std::min(std::numeric_limits<float>::infinity(), ascending_value(keys[c]) + kGuess * gap);
     }
     std::nth_element(guess.begin(), guess.begin() + k_ - 1, guess.end());
-    limit_[i] = std::min(limit_[i], above(guess[k_ - 1] + cascade_->second_margin(i) + worst_margin(i)));
+    limit_[i] = std::min(limit_[i], above(guess[k_ - 1] + 2 * cascade_->margin(i)));
   }
 
   static constexpr int64_t kMostRoom = 4;  // times the capacity of all

@@ -55,27 +55,23 @@ double prefix_error(const PairFilter& filter, const Axes& axes, int64_t width) {
   return (1.01 * terms * kUnit + 2.02 * filter.factor_rounding()) * frobenius + 2.02 * kUnit;
 }
 
-// At least the length of what a computed prefix leaves of a row.
-float rest_length(double length, double prefix_squared, double error, double skew) {
-  const double prefix = std::max(0.0, std::sqrt(prefix_squared) * (1 - 0x1p-40) - error * length);
-  const double squared = length * length * (1 + 0x1p-40) - prefix * prefix / (1 + skew);
+// t above.
+float rest_length(double length, double prefix_squared, double slack, double skew) {
+  const double squared = length * length * (1 + slack) - prefix_squared / (1 + skew);
   return squared > 0 ? above(std::sqrt(squared)) : 0.0f;
 }
 
 }  // namespace
 
-double low_error(const PairFilter& filter, const Axes& axes, int64_t width) {
+double prefix_slack(const PairFilter& filter, const Axes& axes, int64_t width) {
   const double error = prefix_error(filter, axes, width);
   if (!(error < 0.05 && axes.skew < 0.05)) return std::numeric_limits<double>::infinity();
   const double product = static_cast<double>(width + 1) * kUnit + 2 * filter.factor_rounding();
-  return 1.3 * (2 * error + 2 * axes.skew + product) + 16 * kUnit;
+  return 1.3 * (4 * error + 2 * axes.skew + product) + 16 * kUnit;
 }
 
 Cascade::Cascade(const PairFilter& filter, const Axes& axes, Widths widths)
-    : filter_(filter),
-      widths_(widths),
-      first_error_(low_error(filter, axes, widths.first)),
-      second_error_(low_error(filter, axes, widths.second)) {
+    : filter_(filter), widths_(widths) {
   base_ = rotated(filter.base(), axes);
   if (!filter.self()) query_ = rotated(filter.query(), axes);
 }
@@ -86,8 +82,8 @@ Cascade::Side Cascade::rotated(const FilterRows& from, const Axes& axes) const {
   const Matrix<const float> x{from.rows.const_data_ptr<float>(), n, d, d};
   const Matrix<const float> q{axes.q.data(), d, axes.width, axes.width};
   auto* out = side.rows.mutable_data_ptr<float>();
-  const double first_error = prefix_error(filter_, axes, widths_.first);
-  const double second_error = prefix_error(filter_, axes, width);
+  const double first_slack = prefix_slack(filter_, axes, widths_.first);
+  const double second_slack = prefix_slack(filter_, axes, width);
   parallel_tasks((n + kHeight - 1) / kHeight, [&](int64_t task) {
     const int64_t row = task * kHeight, rows = std::min(kHeight, n - row);
     std::vector<float> part(rows * width), sum(rows * width);
@@ -105,9 +101,9 @@ Cascade::Side Cascade::rotated(const FilterRows& from, const Axes& axes) const {
         for (int64_t c = begin; c < end; ++c) squared += static_cast<double>(prefix[c]) * prefix[c];
       };
       add(0, widths_.first);
-      out[(row + r) * stride] = rest_length(length, squared, first_error, axes.skew);
+      out[(row + r) * stride] = rest_length(length, squared, first_slack, axes.skew);
       add(widths_.first, width);
-      side.rest[row + r] = rest_length(length, squared, second_error, axes.skew);
+      side.rest[row + r] = rest_length(length, squared, second_slack, axes.skew);
       std::copy_n(prefix, width, out + (row + r) * stride + 1);
     }
   });

@@ -3,13 +3,17 @@
 // Q [d, w] has nearly orthonormal columns, p = Q^T x is the prefix of a row and t at least the length of what the
 // prefix leaves of it. Then
 //   p_q.p_b - t_q t_b <= q.b <= p_q.p_b + t_q t_b                                     (up to the margins below)
-// so  low = ||b||^2 / 2 - (p_q.p_b + t_q t_b)  is never above the score of pair_filter.h by more than a margin, and
-// low + 2 t_q t_b never below. With t as one more column, `low` is a matrix product of w + 1 columns instead of d.
+// so  low = ||b||^2 / 2 - (p_q.p_b + t_q t_b)  is never above the score of pair_filter.h, and low + 2 t_q t_b never
+// below. With t as one more column, `low` is a matrix product of w + 1 columns instead of d.
 // Pairs that the first, short prefix leaves are looked at with the second, longer one.
 //
-// Margins. The computed prefix is wrong by at most e ||x||, e = (chunk + chunks of d) u ||Q||_F + 2 u (sums of
-// 128 terms in any order, added one after the other; the rounded factor), and the columns are skewed: ||Q^T Q - 1|| <=
-// s. So |q.b - (p_q.p_b + rest)| <= (2 e + 2 s) ||q|| ||b|| and t^2 = ||x||^2 - (||p|| - e ||x||)^2 / (1 + s).
+// Rounding. The computed prefix is wrong by at most e ||x||, e = (chunk + chunks of d) u ||Q||_F + 2 u (sums of
+// 128 terms in any order, added one after the other; the rounded factor), the columns are skewed, ||Q^T Q - 1|| <= s,
+// and the product of w + 1 columns is rounded. All of it goes into t:
+//   t^2 = (1 + E) ||x||^2 - ||p||^2 / (1 + s)
+// 2 e of E make t at least the rest's length, though p is the computed prefix. The others make t_q t_b larger by
+// their part of E times ||q|| ||b|| (Cauchy-Schwarz), so that it holds the error of p_q.p_b, (2 e + 2 s) ||q|| ||b||, and
+// of the product.
 #pragma once
 
 #include <optional>
@@ -33,12 +37,11 @@ public:
   Matrix<const float> query() const { return leading(filter_.self() ? base_ : query_); }
   Matrix<const float> base() const { return leading(base_); }
 
-  // How far `low` of the first and the second prefix can be above the exact score, for query i and any base row.
-  double first_margin(int64_t i) const { return filter_.margin_of(i, first_error_); }
-  double second_margin(int64_t i) const { return filter_.margin_of(i, second_error_); }
+  // How far `low` of either prefix can be above the exact score, for query i and any base row: what is not in t.
+  double margin(int64_t i) const { return filter_.margin_of(i, 0); }
 
   // `low` of query i and the base rows index[0 .. n) by the second prefix. The exact score is between
-  // low - second_margin(i) and low + 2 half_gap(i, j) + second_margin(i).
+  // low - margin(i) and low + 2 half_gap(i, j) + margin(i).
   void second_scores(int64_t i, const int32_t* index, int64_t n, float* low) const;
   float half_gap(int64_t i, int64_t j) const {
     const Side& from = filter_.self() ? base_ : query_;
@@ -56,13 +59,11 @@ private:
 
   const PairFilter& filter_;
   Widths widths_;
-  double first_error_, second_error_;  // low_error
   Side base_, query_;
 };
 
-// How far `low` by a prefix of `width` columns can be above the exact score, over the lengths of both rows. Infinite
-// where such a prefix is of no use: then there must be no Cascade.
-double low_error(const PairFilter& filter, const Axes& axes, int64_t width);
+// E above, for a prefix of `width` columns. Infinite where such a prefix is of no use: then there must be no Cascade.
+double prefix_slack(const PairFilter& filter, const Axes& axes, int64_t width);
 
 // Rows of a list of candidates, for n base rows and k neighbours.
 inline int64_t candidate_room(int64_t n, int64_t k) {

@@ -109,7 +109,7 @@ public:
       query.advance(axes.width, begin, width);
       base.advance(axes.width, begin, width);
       widths_.push_back(width);
-      left_.push_back(count(query, base, dots, low_error(filter, axes, width), 1, true));
+      left_.push_back(count(query, base, dots, prefix_slack(filter, axes, width), 1, true));
       begin = width;
     }
   }
@@ -205,7 +205,7 @@ private:
 };
 
 bool usable(const PairFilter& filter, const Axes& axes, int64_t width) {
-  return low_error(filter, axes, width) < std::numeric_limits<double>::infinity();
+  return prefix_slack(filter, axes, width) < std::numeric_limits<double>::infinity();
 }
 
 }  // namespace
