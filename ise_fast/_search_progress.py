@@ -11,8 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ise_fast import _progress, ops
-from ise_fast._library import _C
+from ise_fast import _C, _progress, ops
 
 log = logging.getLogger(__name__)
 INTERVAL = 0.2  # seconds between two looks

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ise_fast import _search_progress, ops
-from ise_fast._library import _C
+from ise_fast import _C, _search_progress, ops
 from ise_fast._progress import Stage
 from ise_fast.cluster import DBSCAN, JaccardDBSCAN
 

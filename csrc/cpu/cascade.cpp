@@ -70,8 +70,7 @@ double prefix_slack(const PairFilter& filter, const Axes& axes, int64_t width) {
   return 1.3 * (4 * error + 2 * axes.skew + product) + 16 * kUnit;
 }
 
-Cascade::Cascade(const PairFilter& filter, const Axes& axes, Widths widths)
-    : filter_(filter), widths_(widths) {
+Cascade::Cascade(const PairFilter& filter, const Axes& axes, Widths widths) : filter_(filter), widths_(widths) {
   base_ = rotated(filter.base(), axes);
   if (!filter.self()) query_ = rotated(filter.query(), axes);
 }

@@ -12,8 +12,8 @@
 // and the product of w + 1 columns is rounded. All of it goes into t:
 //   t^2 = (1 + E) ||x||^2 - ||p||^2 / (1 + s)
 // 2 e of E make t at least the rest's length, though p is the computed prefix. The others make t_q t_b larger by
-// their part of E times ||q|| ||b|| (Cauchy-Schwarz), so that it holds the error of p_q.p_b, (2 e + 2 s) ||q|| ||b||, and
-// of the product.
+// their part of E times ||q|| ||b|| (Cauchy-Schwarz), so that it holds the error of p_q.p_b, (2 e + 2 s) ||q|| ||b||,
+// and of the product.
 #pragma once
 
 #include <optional>
