@@ -52,7 +52,12 @@ def test_every_piece_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([(0, 0), (3, 10), (2, 10), (10, 10)])
     told: list[int] = []
     stage = Stage(50, "neighbours", "rows")
-    monkeypatch.setattr(stage, "update", lambda count: (told.append(count), setattr(stage, "done", stage.done + count)))
+
+    def update(count: int) -> None:
+        told.append(count)
+        stage.done += count
+
+    monkeypatch.setattr(stage, "update", update)
     over = threading.Event()
 
     class Counts:
@@ -95,7 +100,7 @@ def test_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _search_progress.announce_search(x, 3) == ""
     now = iter([10.0, 12.0])
     monkeypatch.setattr(_search_progress, "_LEAST_WORK", 1.0)
-    monkeypatch.setattr(_search_progress.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr("ise_fast._search_progress.time.perf_counter", lambda: next(now))
     assert _search_progress.search_seconds(x, 3) == pytest.approx(10.0)
     assert _search_progress.search_seconds(x[:, :16], 3) is None  # a tree may take it
     assert ops.knn(x, 1).indices.shape == (1280, 1)
