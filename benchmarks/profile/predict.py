@@ -68,8 +68,9 @@ def predict(measured: Measured, target: Shape, gpu: Gpu) -> Prediction:
     workload = WORKLOADS[measured.operator]
     dry = measured.dry.get(tuple(target.items()))
     needs = growth.extrapolate(measured.shapes, measured.runs, target, workload.terms)
-    if dry:  # launches and blocks as they are, not as they grow
+    if dry:  # launches and blocks as they are, not as they grow; a large size may do without a kernel
         needs = {name: _with_launches(need, name, dry) for name, need in needs.items()}
+        needs = {name: need for name, need in needs.items() if need.launches}
     kernels = {name: (*model.kernel_seconds(need, gpu), need) for name, need in needs.items()}
     others = model.other_seconds(dry, gpu) if dry else _extrapolated_others(measured, target, gpu)
     flops = float(dry.flops) if dry else _grown(measured, target, [float(run.flops) for run in measured.runs])

@@ -70,11 +70,16 @@ struct Operand {
 // out [m, n] f32 = a [m, d] b [d, n], accumulated in f32. a and b are both f16, both bf16 or both f32, each contiguous
 // by rows or by columns (torch::stable::transpose makes b from rows); out may be a slice of a larger tensor, or have
 // padded rows. The bits of a result may differ between GPUs and libraries, not between two calls.
-inline void matmul(torch::stable::Tensor& out, const torch::stable::Tensor& a, const torch::stable::Tensor& b) {
+// kAdd: out += a b.
+enum class Then { kStore, kAdd };
+
+inline void matmul(torch::stable::Tensor& out, const torch::stable::Tensor& a, const torch::stable::Tensor& b,
+                   Then then = Then::kStore) {
   const int64_t m = out.size(0), n = out.size(1), d = a.size(1);
   if (m == 0 || n == 0) return;
   const blas::Operand left(a), right(b), result(out);
   if (d == 0) {
+    if (then == Then::kAdd) return;
     fill_bytes(out.mutable_data_ptr(), 0, ((m - 1) * result.pitch + n) * sizeof(float), current_stream(out));
     return;
   }
@@ -88,10 +93,10 @@ inline void matmul(torch::stable::Tensor& out, const torch::stable::Tensor& a, c
   void* const handle = blas::handle();
   // PyTorch sets this to what the user asked for whenever it takes the handle, so nothing has to be put back.
   check_status(cublasSetMathMode(handle, blas::kDefaultMath), "cublasSetMathMode");
-  const float one = 1, zero = 0;
+  const float one = 1, kept = then == Then::kAdd ? 1 : 0;
   check_status(cublasGemmEx(handle, right.transposed, left.transposed, static_cast<int>(n), static_cast<int>(m),
                             static_cast<int>(d), &one, right.data, right.type, right.pitch, left.data, left.type,
-                            left.pitch, &zero, out.mutable_data_ptr(), blas::kFloat, result.pitch, blas::kCompute32F,
+                            left.pitch, &kept, out.mutable_data_ptr(), blas::kFloat, result.pitch, blas::kCompute32F,
                             blas::kDefaultAlgorithm),
                "cublasGemmEx");
 }

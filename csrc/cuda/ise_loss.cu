@@ -8,8 +8,8 @@
 
 #include "../check_head.h"
 #include "contrastive.cuh"
-#include "gemm.h"
 #include "label_preserving.cuh"
+#include "split.cuh"
 
 namespace ise_fast {
 namespace {
@@ -66,7 +66,8 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
               const Options& options) {
   const int64_t rows = f.size(0), d = f.size(1), clusters = c.size(0), k = options.k;
   const cudaStream_t stream = current_stream(f);
-  const Tensor c_transposed = torch::stable::transpose(c, 0, 1);
+  const bool splits = can_split(c);
+  const Factor features = factor_of(f, splits), centroids = factor_of(c, splits);
   const auto words = [&](int64_t count) { return device_empty(y, {std::max<int64_t>(count, 1)}); };
   Tensor supports = device_empty(f, {rows, k, d}), norms = device_empty(f, {rows, k});
   Tensor contrastive_gradient = device_empty(f, {options.needs_gradient ? rows : 0, d});
@@ -114,13 +115,13 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   const auto preserve_labels = [&](const float* all_products) {
     LAUNCH(link_labels, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, label, batch, rows);
     LAUNCH(number_labels, 1, kHeadThreads, 0, stream, batch, rows);
-    const Tensor others = all_products ? f : torch::stable::view(supports, {rows * k, d});
-    const Tensor met = device_empty(f, {users, others.size(0)});
+    const Factor others = all_products ? features : factor_of(torch::stable::view(supports, {rows * k, d}), splits);
+    const Tensor met = device_empty(f, {users, others.rows.size(0)});
     (all_products ? similarity.square : similarity.direct) = met.const_data_ptr<float>();
     for (int64_t begin = 0; begin < rows; begin += users) {
       const int64_t count = std::min(users, rows - begin);
       Tensor part = rows_of(met, 0, count);
-      matmul(part, rows_of(f, begin, count), torch::stable::transpose(others, 0, 1));
+      multiply_transposed(part, features.part(begin, count), others);
       if (all_products) similarity.products = all_products + begin * clusters;
       auto* const support = words_of<int>(choice_words);
       auto* const numbers = reinterpret_cast<float*>(support + rows * count);
@@ -137,7 +138,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
     Tensor z = rows_of(products, 0, count);
-    matmul(z, rows_of(f, begin, count), c_transposed);
+    multiply_transposed(z, features.part(begin, count), centroids);
     Samples in = {feature + begin * d,
                   centroid,
                   label + begin,
@@ -154,7 +155,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
     if (k > 0) {
       LAUNCH(nearest_of_rows, static_cast<unsigned>(count), kHeadThreads, 0, stream, in.products, in.features, centroid,
              in.labels, longest, words_of<uint64_t>(keys), nullptr, words_of<int64_t>(nearest) + begin * k, clusters, d,
-             k, product_error(d));
+             k, centroids.error());
       LAUNCH(support_rows, blocks_for(count * k, kHeadWarps), kHeadThreads, 0, stream, in.features, centroid, in.labels,
              in.nearest, supports.mutable_data_ptr<float>() + begin * k * d,
              norms.mutable_data_ptr<float>() + begin * k, count, clusters, d, k, in.degree);
@@ -163,13 +164,13 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
     LAUNCH(row_states, blocks_for(count * (1 + k), kHeadWarps), kHeadThreads, 0, stream, in, states);
 
     // Products of the supports with a tile of centroids, where there is no Gram matrix to derive them from.
+    const Tensor every_support = torch::stable::view(supports, {rows * k, d});
+    const Factor block_supports = factor_of(rows_of(every_support, begin * k, count * k), splits && !gram);
     Tensor tile_products = device_empty(f, {gram ? 0 : count * k, width});
     const auto load_tile = [&](int64_t tile, int64_t columns) -> const float* {
       if (gram || k == 0) return nullptr;
-      const Tensor s = torch::stable::view(supports, {rows * k, d});
       if (columns < width) tile_products = device_empty(f, {count * k, columns});
-      matmul(tile_products, rows_of(s, begin * k, count * k),
-             torch::stable::transpose(rows_of(c, tile, columns), 0, 1));
+      multiply_transposed(tile_products, block_supports, centroids.part(tile, columns));
       return tile_products.const_data_ptr<float>();
     };
     const float* direct = nullptr;
@@ -190,7 +191,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
              options.temperature, scale, states, products.mutable_data_ptr<float>());
     }
     Tensor gradient = rows_of(contrastive_gradient, begin, count);
-    matmul(gradient, z, c);
+    multiply(gradient, factor_of(z, splits, &centroids), centroids);
     LAUNCH(project, cell_blocks(count, d), kHeadThreads, 0, stream, in, scale, states,
            contrastive_gradient.mutable_data_ptr<float>() + begin * d);
   }

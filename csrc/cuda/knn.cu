@@ -12,6 +12,7 @@ namespace ise_fast {
 namespace {
 
 constexpr int kOffered = 4;               // keys that a thread offers at once
+constexpr int64_t kSurveyed = 4096;       // keys that give the first threshold
 constexpr int64_t kSmallCapacity = 2048;  // of the selection buffers, in keys
 constexpr int64_t kLargeCapacity = 4096;
 constexpr int64_t kMostCandidates = kLargeCapacity - kFilterThreads * kOffered;
@@ -38,13 +39,21 @@ __global__ void select_candidates(const float* product, FilterRows<float> query,
   __shared__ typename Smallest::Storage storage;
   Smallest smallest(storage, kept);
   const float* row = product + blockIdx.x * base.n;
-  const int64_t i = queries[blockIdx.x];
+  const float factor = query.terms[queries[blockIdx.x]].factor;
+  const auto key_of = [&](int64_t j) {
+    return ascending_key(base.terms[j].of(row[j], factor), static_cast<uint32_t>(j));
+  };
+  if (kept <= kFilterThreads) {
+    const int64_t surveyed = base.n < kSurveyed ? base.n : kSurveyed;
+    uint64_t least = kWorstKey;
+    for (int64_t j = threadIdx.x; j < surveyed; j += kFilterThreads) least = Min{}(least, key_of(j));
+    smallest.survey(least);
+  }
   for (int64_t start = 0; start < base.n; start += kFilterThreads * kOffered) {
     uint64_t offered[kOffered];
     for (int c = 0; c < kOffered; ++c) {
       const int64_t j = start + c * kFilterThreads + threadIdx.x;
-      offered[c] = j < base.n ? ascending_key(approximate_score(query, base, row[j], i, j), static_cast<uint32_t>(j))
-                              : kWorstKey;
+      offered[c] = j < base.n ? key_of(j) : kWorstKey;
     }
     smallest.offer(offered);
   }

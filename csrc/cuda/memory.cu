@@ -5,7 +5,7 @@
 
 #include "../check_head.h"
 #include "gemm.h"
-#include "head.cuh"
+#include "select.cuh"
 
 namespace ise_fast {
 namespace {
@@ -64,20 +64,74 @@ __global__ void update_clusters(float* centroids, const float* rows, const float
   move(centroid, row(key_index(best)), keep, take, d, &norm);
 }
 
-// Rows and columns of the labels; a block for a tile of columns of row i, a warp a product. Two changed clusters meet
-// twice and compute the same bits.
-__global__ void refresh_rows(float* gram, const float* centroids, const int64_t* labels, int64_t clusters, int64_t d) {
-  __shared__ int flags[kHeadWarps];
-  const auto [i, column] = cell_of_thread(clusters);
-  const int64_t label = labels[i], tile = column - threadIdx.x;
-  if (!leads(labels, i, clusters, flags)) return;
-  for (int t = threadIdx.x / kWarpSize; t < kHeadThreads; t += kHeadWarps) {
-    const int64_t j = tile + t;
-    if (j >= clusters) continue;
-    const float product = static_cast<float>(warp_dot(centroids + label * d, centroids + j * d, d));
-    if (threadIdx.x % kWarpSize == 0) {
-      store_relaxed(gram + label * clusters + j, product);
-      store_relaxed(gram + j * clusters + label, product);
+// The changed clusters, each once, in the order of their first rows.
+struct Changed {
+  int* clusters;  // [rows of the batch]
+  int* count;
+};
+
+// One block. first [clusters]: the first row of each, all bits set where there is none so far.
+__global__ void list_changed(const int64_t* labels, unsigned* first, Changed changed, int64_t count, int64_t clusters) {
+  __shared__ unsigned counts[kHeadWarps];
+  const auto valid = [&](int64_t r) { return labels[r] >= 0 && labels[r] < clusters; };
+  for (int64_t r = threadIdx.x; r < count; r += kHeadThreads) {
+    if (valid(r)) atomicMin(first + labels[r], static_cast<unsigned>(r));
+  }
+  __syncthreads();
+  const int64_t found = compact(
+      count, counts, [&](int64_t r) { return valid(r) && load_relaxed(first + labels[r]) == r; },
+      [&](int64_t r, int64_t place) { changed.clusters[place] = static_cast<int>(labels[r]); });
+  if (threadIdx.x == 0) *changed.count = static_cast<int>(found);
+}
+
+constexpr int kTogether = 16;  // changed clusters that a block multiplies at once
+constexpr int kAcross = 4;     // other clusters of a warp
+constexpr int kStaged = 256;   // numbers of each changed cluster in shared memory
+
+// Rows and columns of the changed clusters. A block takes 16 of them to shared memory, piece by piece, and each warp
+// multiplies its four clusters with all 16: what it reads of its own it uses 16 times. (How many clusters changed is
+// only known here: blocks without any end at once.) Two changed clusters meet twice and compute the same bits.
+__global__ void refresh_rows(float* gram, const float* centroids, Changed changed, int64_t tiles, int64_t clusters,
+                             int64_t d) {
+  __shared__ float staged[kTogether][kStaged];
+  const int64_t begin = blockIdx.x / tiles * kTogether, rest = *changed.count - begin;
+  if (rest <= 0) return;
+  const int mine = static_cast<int>(rest < kTogether ? rest : kTogether);
+  const int lane = threadIdx.x % kWarpSize;
+  const int64_t across = (blockIdx.x % tiles * kHeadWarps + threadIdx.x / kWarpSize) * kAcross;
+  const float* other[kAcross];
+  for (int q = 0; q < kAcross; ++q) {
+    other[q] = centroids + (across + q < clusters ? across + q : clusters - 1) * d;
+  }
+  float sum[kAcross][kTogether] = {};
+  for (int64_t start = 0; start < d; start += kStaged) {
+    const int wide = static_cast<int>(d - start < kStaged ? d - start : kStaged);
+    __syncthreads();  // nobody may overwrite the piece before every warp has used it
+    for (int r = 0; r < kTogether; ++r) {
+      const bool real = r < mine && static_cast<int>(threadIdx.x) < wide;
+      staged[r][threadIdx.x] = real ? centroids[changed.clusters[begin + r] * d + start + threadIdx.x] : 0.0f;
+    }
+    __syncthreads();
+    for (int c = lane; c < wide; c += kWarpSize) {
+      float number[kAcross];
+      for (int q = 0; q < kAcross; ++q) number[q] = other[q][start + c];
+#pragma unroll
+      for (int r = 0; r < kTogether; ++r) {
+#pragma unroll
+        for (int q = 0; q < kAcross; ++q) sum[q][r] += number[q] * staged[r][c];
+      }
+    }
+  }
+#pragma unroll
+  for (int q = 0; q < kAcross; ++q) {
+#pragma unroll
+    for (int r = 0; r < kTogether; ++r) {
+      const float product = warp_sum(sum[q][r]);
+      const int64_t j = across + q;
+      if (lane != 0 || r >= mine || j >= clusters) continue;
+      const int64_t i = changed.clusters[begin + r];
+      store_relaxed(gram + i * clusters + j, product);
+      store_relaxed(gram + j * clusters + i, product);
     }
   }
 }
@@ -114,8 +168,16 @@ void refresh_gram_(Tensor gram, const Tensor& centroids, const std::optional<Ten
   }
   const Tensor y = device_contiguous(*labels);
   if (y.numel() == 0) return;
-  LAUNCH(refresh_rows, cell_blocks(y.numel(), clusters), kHeadThreads, 0, current_stream(c),
-         gram.mutable_data_ptr<float>(), c.const_data_ptr<float>(), y.const_data_ptr<int64_t>(), clusters, c.size(1));
+  const cudaStream_t stream = current_stream(c);
+  const int64_t rows = y.numel(), tiles = blocks_for(clusters, kHeadWarps * kAcross);
+  Tensor first = device_empty(c, {clusters}, ScalarType::Int), list = device_empty(c, {rows + 1}, ScalarType::Int);
+  auto* const words = list.mutable_data_ptr<int32_t>();
+  auto* const first_row = reinterpret_cast<unsigned*>(first.mutable_data_ptr<int32_t>());
+  const Changed changed{words, words + rows};
+  fill_bytes(first_row, 0xff, clusters * sizeof *first_row, stream);
+  LAUNCH(list_changed, 1, kHeadThreads, 0, stream, y.const_data_ptr<int64_t>(), first_row, changed, rows, clusters);
+  LAUNCH(refresh_rows, static_cast<unsigned>(blocks_for(rows, kTogether) * tiles), kHeadThreads, 0, stream,
+         gram.mutable_data_ptr<float>(), c.const_data_ptr<float>(), changed, tiles, clusters, c.size(1));
 }
 
 }  // namespace

@@ -3,8 +3,7 @@
 #include <tuple>
 
 #include "../check_head.h"
-#include "gemm.h"
-#include "head.cuh"
+#include "split.cuh"
 
 namespace ise_fast {
 namespace {
@@ -29,16 +28,17 @@ std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tenso
   const int64_t block = std::min(rows, std::max<int64_t>(kScratch / clusters, 64));
   Tensor products = device_empty(f, {block, clusters});
   Tensor keys = device_empty(y, {block, clusters});
+  const Factor centroids_factor = factor_of(c, can_split(c)), features_factor = factor_of(f, can_split(c));
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
-    Tensor f_all = f, z = torch::stable::narrow(products, 0, 0, count);
-    const Tensor f_block = torch::stable::narrow(f_all, 0, begin, count);
-    matmul(z, f_block, torch::stable::transpose(c, 0, 1));
+    Tensor z = torch::stable::narrow(products, 0, 0, count);
+    const Factor f_block = features_factor.part(begin, count);
+    multiply_transposed(z, f_block, centroids_factor);
     LAUNCH(nearest_of_rows, static_cast<unsigned>(count), kHeadThreads, 0, stream, z.const_data_ptr<float>(),
-           f_block.const_data_ptr<float>(), c.const_data_ptr<float>(), y.const_data_ptr<int64_t>() + begin,
+           f_block.rows.const_data_ptr<float>(), c.const_data_ptr<float>(), y.const_data_ptr<int64_t>() + begin,
            longest_bits, reinterpret_cast<uint64_t*>(keys.mutable_data_ptr<int64_t>()),
            similarity.mutable_data_ptr<float>() + begin * k, indices.mutable_data_ptr<int64_t>() + begin * k, clusters,
-           d, k, product_error(d));
+           d, k, centroids_factor.error());
   }
   return {similarity, indices};
 }

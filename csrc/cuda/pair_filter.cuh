@@ -38,13 +38,21 @@ struct RowExtremes {
   unsigned long long residual = 0;       // largest residual, in the units of the scores
 };
 
+// What turns a product of rounded rows into a score; read as one, since every pair needs both.
+struct alignas(8) ScoreTerms {
+  float half;    // ||row||^2 / 2 in score units; cosine: 0
+  float factor;  // product of two rounded rows * both factors = product of the rows, in score units
+
+  // The score of the row as a base row. query_factor: the query's.
+  __device__ float of(float product, float query_factor) const { return half - query_factor * product * factor; }
+};
+
 // Rows as the kernels see them.
 template <class T>
 struct FilterRows {
-  const T* original;       // [n, d]
-  const double* squared;   // dot(row, row)
-  const float* factor;     // product of two rounded rows * both factors = product of the rows, in score units
-  const float* half;       // ||row||^2 / 2 in score units; cosine: 0
+  const T* original;      // [n, d]
+  const double* squared;  // dot(row, row)
+  const ScoreTerms* terms;
   const double* residual;  // r, in score units
   const RowExtremes* extremes;
   int64_t n, d;
@@ -97,7 +105,7 @@ __device__ double exact_score(const FilterRows<T>& query, const FilterUnits& uni
 template <class T>
 __device__ float approximate_score(const FilterRows<T>& query, const FilterRows<T>& base, float product, int64_t i,
                                    int64_t j) {
-  return base.half[j] - query.factor[i] * product * base.factor[j];
+  return base.terms[j].of(product, query.terms[i].factor);
 }
 
 // The compared distance of query i and base row j; a whole warp calls it and every lane receives it.
@@ -143,8 +151,8 @@ __global__ void measure_rows(const T* rows, double* squared, RowExtremes* extrem
 
 // The float16 copy and what the scores need to know of it; a warp a row.
 template <class T>
-__global__ void round_rows(const T* rows, const double* squared, __half* rounded, float* factor, float* half,
-                           double* residual, RowExtremes* extremes, FilterUnits units, int64_t n, int64_t d) {
+__global__ void round_rows(const T* rows, const double* squared, __half* rounded, ScoreTerms* terms, double* residual,
+                           RowExtremes* extremes, FilterUnits units, int64_t n, int64_t d) {
   const int lane = threadIdx.x % kWarpSize;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kFilterWarps + threadIdx.x / kWarpSize;
   if (i >= n) return;
@@ -162,22 +170,20 @@ __global__ void round_rows(const T* rows, const double* squared, __half* rounded
   if (lane != 0) return;
   const bool cosine = units.metric == Metric::kCosine;
   const double unit = cosine ? (length > 0 ? 1 / (length * by) : 0.0) : units.scale / by;
-  factor[i] = static_cast<float>(unit);
-  half[i] = cosine ? 0.0f : static_cast<float>(squared[i] * units.scale * units.scale / 2);
+  terms[i] = {cosine ? 0.0f : static_cast<float>(squared[i] * units.scale * units.scale / 2), static_cast<float>(unit)};
   residual[i] = sqrt(sum) * unit;
   raise(&extremes->residual, double_bits(residual[i]));
 }
 
 // Rows of one tensor, prepared.
 struct FilterSide {
-  Tensor original, squared, rounded, factor, half, residual, extremes;
+  Tensor original, squared, rounded, terms, residual, extremes;
 
   template <class T>
   FilterRows<T> rows() const {
     return {original.const_data_ptr<T>(),
             squared.const_data_ptr<double>(),
-            factor.const_data_ptr<float>(),
-            half.const_data_ptr<float>(),
+            reinterpret_cast<const ScoreTerms*>(terms.const_data_ptr<float>()),
             residual.const_data_ptr<double>(),
             reinterpret_cast<const RowExtremes*>(extremes.const_data_ptr<int64_t>()),
             original.size(0),
@@ -214,14 +220,12 @@ template <class T>
 void round_side(FilterSide& side, const FilterUnits& units, cudaStream_t stream) {
   const int64_t n = side.original.size(0), d = side.original.size(1);
   side.rounded = device_empty(side.original, {n, d}, ScalarType::Half);
-  side.factor = device_empty(side.original, {n}, ScalarType::Float);
-  side.half = device_empty(side.original, {n}, ScalarType::Float);
+  side.terms = device_empty(side.original, {n, 2}, ScalarType::Float);
   side.residual = device_empty(side.original, {n}, ScalarType::Double);
   if (n == 0) return;
   LAUNCH(round_rows<T>, warps_grid(n), kFilterThreads, 0, stream, side.original.const_data_ptr<T>(),
          side.squared.const_data_ptr<double>(), static_cast<__half*>(side.rounded.mutable_data_ptr()),
-         side.factor.mutable_data_ptr<float>(), side.half.mutable_data_ptr<float>(),
-         side.residual.mutable_data_ptr<double>(),
+         reinterpret_cast<ScoreTerms*>(side.terms.mutable_data_ptr<float>()), side.residual.mutable_data_ptr<double>(),
          reinterpret_cast<RowExtremes*>(side.extremes.mutable_data_ptr<int64_t>()), units, n, d);
 }
 

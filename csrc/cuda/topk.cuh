@@ -1,9 +1,11 @@
 // The k smallest of many 64-bit keys, found by one block in one pass.
 //
 // Keys below the current threshold are appended to a buffer in shared memory, in any order; when the buffer might
-// overflow it is sorted, cut to k, and the k-th key becomes the threshold. On random data almost every key fails the
-// comparison with the threshold, so the pass costs little more than reading the keys. Keys are (value, index) pairs
-// (math/ordered_key.h), all different: the result is one set in one order, whatever the order of arrival.
+// overflow it is sorted, cut to k, and the k-th key becomes the threshold. The first threshold comes from a survey of
+// some of the keys: of the smallest that each thread has seen, the k-th is no less than the k-th of all, and little
+// more. Then almost every key fails the comparison, and few are ever sorted: the pass costs little more than reading
+// the keys. Keys are (value, index) pairs (math/ordered_key.h), all different: the result is one set in one order,
+// whatever the order of arrival.
 #pragma once
 
 #include <cstdint>
@@ -46,6 +48,17 @@ public:
     __syncthreads();
   }
 
+  // All threads call it together, before they offer anything: `smallest` is the smallest of some keys, of each thread
+  // other ones, which are offered like the rest. For k <= kThreads.
+  __device__ void survey(uint64_t smallest) {
+    storage_.key[threadIdx.x] = smallest;
+    __syncthreads();
+    block_sort(storage_.key, kThreads);
+    const uint64_t bound = storage_.key[k_ - 1];
+    if (bound != kWorstKey) threshold_ = bound + 1;
+    __syncthreads();  // nobody may append before everybody has read the bound
+  }
+
   // All threads call it together, each with `kKeys` keys (the more, the fewer barriers a key); kWorstKey stands for
   // none.
   template <int kKeys>
@@ -66,9 +79,11 @@ public:
 
 private:
   __device__ void shrink() {
-    for (int i = filled_ + threadIdx.x; i < kCapacity; i += kThreads) storage_.key[i] = kWorstKey;
+    int sorted = 2;
+    while (sorted < filled_ || sorted < k_) sorted *= 2;
+    for (int i = filled_ + threadIdx.x; i < sorted; i += kThreads) storage_.key[i] = kWorstKey;
     __syncthreads();
-    block_sort(storage_.key, kCapacity);
+    block_sort(storage_.key, sorted);
     threshold_ = storage_.key[k_ - 1];
     if (filled_ > k_) filled_ = k_;
     if (threadIdx.x == 0) storage_.filled = filled_;

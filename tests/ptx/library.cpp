@@ -9,6 +9,7 @@
 #include <array>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "counts.h"
 #include "runtime.h"
@@ -43,7 +44,15 @@ Tensor as_tensor(const Matrix& matrix, ScalarType type) {
                                   torch::stable::Device(torch::headeronly::DeviceType::CPU), type);
 }
 
-void multiply(const Matrix& out, const Matrix& left, const Matrix& right, ScalarType type) {
+// The second of two that are added lies row by row in `from`.
+void add(const Matrix& out, const std::vector<float>& from) {
+  auto* const to = static_cast<float*>(const_cast<void*>(out.data));
+  for (std::int64_t r = 0; r < out.rows; ++r) {
+    for (std::int64_t c = 0; c < out.columns; ++c) to[r * out.down + c] += from[r * out.columns + c];
+  }
+}
+
+void multiply(const Matrix& out, const Matrix& left, const Matrix& right, ScalarType type, bool adds) {
   const auto pitch = [](const Matrix& matrix) { return std::max(matrix.down, matrix.across); };
   const bool is_float = type == ScalarType::Float;
   ptx::counts().events.push_back({"product",
@@ -61,9 +70,12 @@ void multiply(const Matrix& out, const Matrix& left, const Matrix& right, Scalar
     const auto wide = [&](const Matrix& matrix) {
       return torch::stable::to(as_tensor(matrix, type), ScalarType::Float);
     };
-    std::array<StableIValue, 3> stack{from(wide(left)), from(wide(right)), from(as_tensor(out, ScalarType::Float))};
+    std::vector<float> apart(adds ? static_cast<std::size_t>(out.rows) * out.columns : 0);
+    const Matrix target = adds ? Matrix{apart.data(), out.rows, out.columns, out.columns, 1} : out;
+    std::array<StableIValue, 3> stack{from(wide(left)), from(wide(right)), from(as_tensor(target, ScalarType::Float))};
     TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
     torch::stable::detail::to<Tensor>(stack[0]);  // takes ownership of the returned handle
+    if (adds) add(out, apart);
   }
   pause_allocations(false);
 }
@@ -111,7 +123,7 @@ const char* cublasGetStatusString(int) {
 }
 // Column by column: the transposes, C^T = op(B)^T op(A)^T, are what lies row by row.
 int cublasGemmEx(void*, int a_transposed, int b_transposed, int m, int n, int k, const void*, const void* a, int a_type,
-                 int a_pitch, const void* b, int b_type, int b_pitch, const void*, void* c, int, int c_pitch, int,
+                 int a_pitch, const void* b, int b_type, int b_pitch, const void* beta, void* c, int, int c_pitch, int,
                  int) {
   constexpr int kFloat = 0, kHalf = 2, kNotSupported = 15;
   if (a_type != b_type) return kNotSupported;
@@ -122,7 +134,8 @@ int cublasGemmEx(void*, int a_transposed, int b_transposed, int m, int n, int k,
            matrix(a, k, m, a_pitch, !a_transposed),
            a_type == kFloat  ? ScalarType::Float
            : a_type == kHalf ? ScalarType::Half
-                             : ScalarType::BFloat16);
+                             : ScalarType::BFloat16,
+           *static_cast<const float*>(beta) == 1);
   return 0;
 }
 

@@ -86,9 +86,11 @@ float truncated_sum(const Numbers& a, const Numbers& b, int i, int j, int guard_
   return static_cast<float>(sum);
 }
 
-void store(const Numbers& numbers, float* out, int pitch) {  // numbers: op(B)^T op(A)^T, as rows of C's columns
-  for (std::int64_t r = 0; r < numbers.rows; ++r) {
-    std::memcpy(out + r * pitch, numbers.value.data() + r * numbers.columns, numbers.columns * sizeof(float));
+// numbers: op(B)^T op(A)^T, as rows of C's columns
+void store(const Numbers& numbers, float* out, int pitch, bool add) {
+  for (int r = 0; r < numbers.rows; ++r) {
+    float* const row = out + static_cast<std::int64_t>(r) * pitch;
+    for (int c = 0; c < numbers.columns; ++c) row[c] = numbers.at(r, c) + (add ? row[c] : 0.0f);
   }
 }
 
@@ -133,7 +135,8 @@ int cublasGemmEx(void* handle, int a_transposed, int b_transposed, int m, int n,
   if (settings.failure != 0) return std::exchange(settings.failure, 0);
   if (a_type != b_type || c_type != kFloat || compute_type != kCompute32F) return kNotSupported;
   if (a_type != kFloat && a_type != kHalf && a_type != kBFloat16) return kNotSupported;
-  if (*static_cast<const float*>(alpha) != 1 || *static_cast<const float*>(beta) != 0) return kNotSupported;
+  const float kept = *static_cast<const float*>(beta);
+  if (*static_cast<const float*>(alpha) != 1 || (kept != 0 && kept != 1)) return kNotSupported;
   if (m < 1 || n < 1 || k < 1 || a_pitch < (a_transposed ? k : m) || b_pitch < (b_transposed ? n : k) || c_pitch < m) {
     return kInvalidValue;
   }
@@ -154,7 +157,7 @@ int cublasGemmEx(void* handle, int a_transposed, int b_transposed, int m, int n,
   } else {
     out = multiply(left, right);
   }
-  store(out, static_cast<float*>(c), c_pitch);
+  store(out, static_cast<float*>(c), c_pitch, kept == 1);
   return kSuccess;
 }
 

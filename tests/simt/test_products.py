@@ -38,6 +38,32 @@ def test_head_is_exact_under_tensor_float_32(simt: Any, unit_rows: Rows, set_pro
         assert found.equal(right)
 
 
+@pytest.mark.parametrize("guard_bits", [0, 2])
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+def test_head_is_exact_on_truncating_tensor_cores(
+    simt: Any, unit_rows: Rows, set_products: Products, guard_bits: int, scale: float
+) -> None:
+    """float32 rows go as two float16 numbers each, scaled row by row."""
+    features, labels, centroids = crowded_head(unit_rows, 6, 40, 65)
+    features[1] *= scale
+    arguments = (features, centroids, labels, 3)
+    expected = torch.ops.ise_fast.nearest_centroids(*arguments)
+    set_products(guard_bits=guard_bits)
+    for found, right in zip(simt.nearest_centroids(*arguments), expected, strict=True):
+        assert found.equal(right)
+
+
+@pytest.mark.parametrize(("guard_bits", "error"), [(0, 16e-6), (2, 4e-6)])  # of a V100, of an H100
+def test_losses_are_accurate_on_truncating_tensor_cores(
+    simt: Any, unit_rows: Rows, set_products: Products, guard_bits: int, error: float
+) -> None:
+    features, labels, centroids = crowded_head(unit_rows, 7, 9, 65)
+    set_products(guard_bits=guard_bits)
+    arguments = (features, labels, centroids, 0.25, 2, 0.05, 0.6, 0.1, None, True)
+    for ours, right in zip(simt.ise_loss(*arguments), torch.ops.ise_fast.ise_loss(*arguments), strict=True):
+        torch.testing.assert_close(ours, right, rtol=0, atol=error * (float(right.abs().max()) + 0.1))
+
+
 def test_losses_and_gram_are_accurate_under_tensor_float_32(simt: Any, unit_rows: Rows, set_products: Products) -> None:
     features, labels, centroids = crowded_head(unit_rows, 7, 9, 65)
     set_products(tensor_float_32=True)
