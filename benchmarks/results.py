@@ -2,7 +2,7 @@
 
 `<machine>/results.json` are records of `python -m benchmarks`, `<dataset>.json` of `python -m benchmarks.training`,
 `methods-<dataset>.jsonl` of `python -m benchmarks.methods`, `ablation-<dataset>.jsonl` and
-`camera-shift-<dataset>.jsonl` of `python -m benchmarks.ablation`.
+`camera-shift-<dataset>.jsonl` of `python -m benchmarks.ablation`, `fuzz.json` of `python -m fuzzing.record` in tests/.
 `<machine>/notes.md` and `<dataset>.md` say what the tables do not: how to read them, misses with their cause.
 """
 
@@ -13,9 +13,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ablation_table, methods_table, record, table
+from benchmarks import ablation_table, fuzz_table, methods_table, record, table
 
 RECORDS = Path(__file__).parent / "results"
+FUZZER = RECORDS / "fuzz.json"
 TARGET = Path(__file__).parents[1] / "docs" / "results.md"
 
 HEAD = """# Results
@@ -26,7 +27,7 @@ Made by `python -m benchmarks.results` from the records in `benchmarks/results/`
 
 def main() -> None:
     parts = [HEAD]
-    for path in sorted(RECORDS.glob("*.json")):
+    for path in sorted(set(RECORDS.glob("*.json")) - {FUZZER}):
         parts.append(training(json.loads(path.read_text())) + _notes(path.with_suffix(".md")))
     for pattern, section in (
         ("methods-*.jsonl", methods_table.section),
@@ -39,6 +40,8 @@ def main() -> None:
             parts.append(section(path) + _notes(path.with_suffix(".md")))
     for path in sorted(RECORDS.glob("*/results.json")):
         parts.append(operators(path))
+    if FUZZER.exists():
+        parts.append(fuzz_table.section(FUZZER))
     TARGET.write_text("\n".join(parts))
 
 

@@ -158,11 +158,24 @@ inline void check_cluster_nce_loss_backward(const Tensor& grad, const Tensor& fe
   check_kept_gradient(gradient, "gradient", features);
 }
 
+// A matrix to write into: no two of its elements may be one number in memory, as in an expanded tensor.
+inline void check_apart(const Tensor& tensor, const char* name) {
+  const int64_t rows = tensor.size(0), columns = tensor.size(1);
+  const int64_t down = tensor.stride(0), across = tensor.stride(1);
+  // Elements of one line are apart, and a step to the next line passes them all.
+  const auto steps_over = [](int64_t lines, int64_t step, int64_t count, int64_t stride) {
+    return (count <= 1 || stride >= 1) && (lines <= 1 || (count <= 1 ? step >= 1 : step / count >= stride));
+  };
+  check(steps_over(rows, down, columns, across) || steps_over(columns, across, rows, down), name,
+        ": expected elements that share no memory, got strides [", down, ", ", across, "] for shape ",
+        shape_of(tensor));
+}
+
 inline void check_update_memory(const Tensor& centroids, const Tensor& rows, const Tensor& labels,
                                 const std::optional<Tensor>& supports, double momentum, const std::string& mode) {
   check_dim(centroids, "centroids", 2);
   check_working_dtype(centroids, "centroids");
-  check_writable(centroids, "centroids");
+  check_apart(centroids, "centroids");
   check_dim(rows, "rows", 2);
   check_dtype(rows, "rows", centroids.scalar_type());
   check_size(rows, "rows", 1, centroids.size(1));

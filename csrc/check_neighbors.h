@@ -24,6 +24,11 @@ inline void check_rows(const Tensor& tensor, const char* name) {
   check(tensor.size(0) < (int64_t{1} << 31), name, ": expected fewer than 2^31 rows, got ", tensor.size(0));
 }
 
+// Columns of the cascade's prefix, an argument that only tests set: 0 chooses, -1 and -2 are other ways to search.
+inline void check_width(int64_t width) {
+  check_range(width, "width", -2, int64_t{1} << 30);
+}
+
 // y is null when not given.
 inline Metric check_knn(const Tensor& x, int64_t k, const Tensor* y, const std::string& metric) {
   check_rows(x, "x");

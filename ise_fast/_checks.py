@@ -32,12 +32,24 @@ def check_dense(name: str, x: object) -> Tensor:
 
     Raises:
         TypeError: if it is none, or sparse.
+        ValueError: if its memory has been freed (torch itself would read at address 0).
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a torch tensor, got {type(x).__name__}")
     if x.layout is not torch.strided:
         raise TypeError(f"{name}: expected a dense tensor, got layout {str(x.layout).removeprefix('torch.')}")
+    if _is_freed(x):
+        raise ValueError(f"{name}: expected a tensor with memory, got one whose storage was freed")
     return x
+
+
+def _is_freed(x: Tensor) -> bool:
+    """Whether a plain CPU tensor has elements and no memory; of others torch may refuse to tell."""
+    if type(x) is not Tensor or torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() == 0:
+        return False
+    if torch._C._functorch.is_functorch_wrapped_tensor(x) or x._is_zerotensor():
+        return False
+    return x.untyped_storage().nbytes() == 0
 
 
 def check_all_dense(**tensors: object) -> None:

@@ -53,9 +53,10 @@ std::vector<double> row_lengths(const T* rows, int64_t count, int64_t d, const c
 
 // No inner product of a feature with a row of a table leaves the range of T, in whatever order it is summed.
 template <class T>
-void check_products(const std::vector<double>& feature_lengths, double longest, const char* table = "centroids") {
+void check_products(const std::vector<double>& feature_lengths, double longest, const char* table = "centroids",
+                    const char* features = "features") {
   for (size_t i = 0; i < feature_lengths.size(); ++i) {
-    check(feature_lengths[i] * longest <= std::numeric_limits<T>::max(), "features: expected inner products with ",
+    check(feature_lengths[i] * longest <= std::numeric_limits<T>::max(), features, ": expected inner products with ",
           table, " that ", sizeof(T) == 4 ? "float32" : "float64", " can hold, got lengths of ", feature_lengths[i],
           " in row ", i, " and of up to ", longest);
   }

@@ -123,28 +123,33 @@ public:
     count_labels();
   }
 
-  // Empty centres, lowest first, take the row farthest from its own centre.
-  void fill_empty() {
+  // The labels and, by `counts`, their numbers when empty centres, lowest first, have taken the row farthest from its
+  // own centre.
+  std::vector<int64_t> filled() {
+    std::vector<int64_t> label = label_;
+    if (std::find(count_.begin(), count_.end(), 0) == count_.end()) return label;
     std::vector<double> distance = distance_;
     for (int64_t c = 0; c < k_; ++c) {
       if (count_[c] > 0) continue;
+      poll_interrupt();
       int64_t farthest = -1;
       for (int64_t i = 0; i < n_; ++i) {
-        if (count_[label_[i]] > 1 && (farthest < 0 || distance[i] > distance[farthest])) farthest = i;
+        if (count_[label[i]] > 1 && (farthest < 0 || distance[i] > distance[farthest])) farthest = i;
       }
-      --count_[label_[farthest]];
+      --count_[label[farthest]];
       ++count_[c];
-      label_[farthest] = c;
+      label[farthest] = c;
       distance[farthest] = 0;
     }
+    return label;
   }
 
-  // sums: [k, d] float64 of the clusters with wanted[c], in row order.
-  void sum_rows(const std::vector<uint8_t>& wanted, double* sums) const {
+  // sums: [k, d] float64 of the clusters with wanted[c], in row order; count_ has the numbers of the labels.
+  void sum_rows(const std::vector<int64_t>& label, const std::vector<uint8_t>& wanted, double* sums) const {
     std::vector<int64_t> start(k_ + 1, 0), order(n_);
     for (int64_t c = 0; c < k_; ++c) start[c + 1] = start[c] + count_[c];
     std::vector<int64_t> at(start.begin(), start.end() - 1);
-    for (int64_t i = 0; i < n_; ++i) order[at[label_[i]]++] = i;
+    for (int64_t i = 0; i < n_; ++i) order[at[label[i]]++] = i;
     parallel_tasks(k_, [&](int64_t c) {
       if (!wanted[c]) return;
       std::fill_n(sums + c * d_, d_, 0.0);
@@ -152,14 +157,15 @@ public:
     });
   }
 
-  // Means of the clusters that gained or lost a row since `before`; returns how far each centre moved, rounded up.
-  std::vector<float> move_centres(const std::vector<int64_t>& before) {
+  // Means of the clusters of `label`, made by filled(), that gained or lost a row since `before`; returns how far each
+  // centre moved, rounded up.
+  std::vector<float> move_centres(const std::vector<int64_t>& label, const std::vector<int64_t>& before) {
     std::vector<uint8_t> changed(k_, before.empty());
     for (int64_t i = 0; !before.empty() && i < n_; ++i) {
-      if (label_[i] != before[i]) changed[label_[i]] = changed[before[i]] = 1;
+      if (label[i] != before[i]) changed[label[i]] = changed[before[i]] = 1;
     }
     std::vector<double> sums(k_ * d_);
-    sum_rows(changed, sums.data());
+    sum_rows(label, changed, sums.data());
     std::vector<float> moved(k_, 0);
     parallel_for(0, k_, 4, [&](int64_t first, int64_t last) {
       for (int64_t c = first; c < last; ++c) {
@@ -343,7 +349,7 @@ Step kmeans_step(const Tensor& x, const Tensor& centres) {
     Lloyd<T> lloyd(x, centres, false);
     lloyd.assign_all();
     Tensor sums = new_tensor(x, {centres.size(0), x.size(1)}, ScalarType::Double);
-    lloyd.sum_rows(std::vector<uint8_t>(centres.size(0), 1), sums.mutable_data_ptr<double>());
+    lloyd.sum_rows(lloyd.labels(), std::vector<uint8_t>(centres.size(0), 1), sums.mutable_data_ptr<double>());
     return {tensor_of(lloyd.labels(), x, {x.size(0)}, ScalarType::Long), sums,
             tensor_of(lloyd.counts(), x, {centres.size(0)}, ScalarType::Long),
             tensor_of(std::vector<double>{lloyd.inertia()}, x, {}, ScalarType::Double),
@@ -361,11 +367,13 @@ Result kmeans(const Tensor& x, const Tensor& centres, int64_t iterations) {
     std::vector<int64_t> before;
     int64_t done = 1;
     lloyd.assign_all();
-    while (lloyd.labels() != before) {
-      lloyd.fill_empty();
-      const std::vector<int64_t> last = std::move(before);
-      before = lloyd.labels();
-      const std::vector<float> moved = lloyd.move_centres(last);
+    // Labels are compared when empty centres are filled: of equal rows, one that fills a centre leaves it every time.
+    // Fillings may also take turns; they have come round when labels are those of some power of two (Brent, 1980).
+    std::vector<int64_t> kept;
+    for (std::vector<int64_t> label = lloyd.filled(); label != before && label != kept; label = lloyd.filled()) {
+      if ((done & (done - 1)) == 0) kept = label;
+      const std::vector<float> moved = lloyd.move_centres(label, before);
+      before = std::move(label);
       lloyd.assign_moved(moved);
       if (++done > iterations) break;
     }

@@ -202,6 +202,7 @@ int64_t settle_rest(const Part& part, std::vector<Uncertain> failed, const Searc
 std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::optional<Tensor>& y,
                                        std::string metric_name, int64_t block, int64_t width) {
   check_block(block);
+  check_width(width);
   const Metric metric = check_knn(x, k, y ? &*y : nullptr, metric_name);
   const PairFilter filter(x, y ? &*y : nullptr, metric);
   const FilterRows &query = filter.query(), &base = filter.base();

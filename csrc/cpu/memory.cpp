@@ -162,9 +162,14 @@ void refresh(const Tensor& gram, const Tensor& centroids_tensor, const std::opti
   for (int64_t r = 0; r < count; ++r) std::copy_n(c + ids[r] * d, d, rows.get() + r * d);
   // All times the changed ones: the library packs its second operand, so the short one goes there.
   multiply<T>({products.get(), clusters, count, count}, all, Matrix<const T>{rows.get(), count, d, d}.transposed());
+  for (int64_t j = 0; j < clusters; ++j) {  // rows that did not change may be no numbers, too
+    for (int64_t r = 0; r < count; ++r) {
+      check(std::isfinite(products[j * count + r]), "centroids: expected finite values (and inner products that the ",
+            "dtype can hold), got ", products[j * count + r], " for rows ", j, " and ", ids[r]);
+    }
+  }
   // A pair of changed rows has two products, possibly with different last bits: one stands for both.
   for (int64_t r = 0; r < count; ++r) {
-    check_square(products[ids[r] * count + r], ids[r]);
     for (int64_t q = 0; q < r; ++q) products[ids[r] * count + q] = products[ids[q] * count + r];
   }
   const Uninterrupted writing;

@@ -46,7 +46,7 @@ public:
         least_(least) {
     length_ = row_lengths(row_, n_, d_, "table");
     for (const double l : length_) longest_ = std::max(longest_, l);
-    check_products<T>(length_, longest_, "table");
+    check_products<T>(length_, longest_, "each other", "table");
     error_.emplace(d_, longest_);
   }
 
@@ -249,6 +249,8 @@ std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& table, 
   });
   double sum = 0;
   for (const double value : loss) sum += value;
+  check_result<T>(sum / static_cast<double>(rows), "delta");
+  check_gradient<T>(gradient, "delta");
   return {scalar<T>(f, sum / static_cast<double>(rows)), gradient};
 }
 

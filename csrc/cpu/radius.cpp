@@ -130,6 +130,7 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const PairFilter& filter, std::v
 std::tuple<Tensor, Tensor, Tensor> radius_graph(const Tensor& x, double eps, std::string metric_name, int64_t block,
                                                 int64_t width) {
   check_block(block);
+  check_width(width);
   const Metric metric = check_radius_graph(x, eps, metric_name);
   const bool single = x.scalar_type() == ScalarType::Float;
   const double bound = compared_bound(eps, metric, single);

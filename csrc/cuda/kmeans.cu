@@ -2,6 +2,7 @@
 // centres, float64 distances decide, and means are float64 sums in row order.
 #include <cfloat>
 #include <tuple>
+#include <utility>
 
 #include "../check_methods.h"
 #include "../math/distance.h"
@@ -178,16 +179,16 @@ public:
              c_length_.const_data_ptr<double>(), bits, labels_.mutable_data_ptr<int64_t>(),
              distances_.mutable_data_ptr<double>(), first, count, k_, d_);
     }
-    sort_rows();
+    sort_rows(labels_);
   }
 
-  // Rows of each cluster, from the labels.
-  void sort_rows() {
+  // Rows of each cluster, from labels.
+  void sort_rows(const Tensor& labels) {
     const Words<uint64_t> keys(n_, labels_), sorted(n_, labels_);
     const Words<uint32_t> values(n_, labels_);
     auto* const order = reinterpret_cast<uint32_t*>(rows_.mutable_data_ptr<int64_t>());
     if (n_ > 0) {
-      LAUNCH(label_keys, blocks_for(n_, kHeadThreads), kHeadThreads, 0, stream_, labels_.const_data_ptr<int64_t>(),
+      LAUNCH(label_keys, blocks_for(n_, kHeadThreads), kHeadThreads, 0, stream_, labels.const_data_ptr<int64_t>(),
              keys.data(), values.data(), n_);
       sort_pairs(keys.data(), sorted.data(), values.data(), order, n_, labels_, stream_, 0, 32);
     }
@@ -201,22 +202,29 @@ public:
            counts_.const_data_ptr<int64_t>(), sums_.mutable_data_ptr<double>(), d_);
   }
 
-  void move() {
-    Tensor distance = numbers({n_});
+  // The labels when empty centres have taken a row.
+  void fill(Tensor& filled) const {
+    Tensor distance = numbers({n_}), counts = integers(k_);
     torch::stable::copy_(distance, distances_);
-    LAUNCH(fill_empty, 1, kHeadThreads, 0, stream_, labels_.mutable_data_ptr<int64_t>(),
-           counts_.mutable_data_ptr<int64_t>(), distance.mutable_data_ptr<double>(), n_, k_);
-    sort_rows();
+    torch::stable::copy_(counts, counts_);
+    torch::stable::copy_(filled, labels_);
+    LAUNCH(fill_empty, 1, kHeadThreads, 0, stream_, filled.mutable_data_ptr<int64_t>(),
+           counts.mutable_data_ptr<int64_t>(), distance.mutable_data_ptr<double>(), n_, k_);
+  }
+
+  // To the means of filled labels.
+  void move(const Tensor& filled) {
+    sort_rows(filled);
     add_up();
     LAUNCH(ise_fast::move_centres, blocks_for(k_ * d_, kHeadThreads), kHeadThreads, 0, stream_,
            sums_.const_data_ptr<double>(), counts_.const_data_ptr<int64_t>(), centres_.mutable_data_ptr<float>(), k_,
            d_);
   }
 
-  bool differs(const Tensor& before) const {
+  bool differ(const Tensor& filled, const Tensor& before) const {
     const Words<int> differ(1, labels_);
     fill_bytes(differ.data(), 0, sizeof(int), stream_);
-    LAUNCH(compare_labels, blocks_for(n_, kHeadThreads), kHeadThreads, 0, stream_, labels_.const_data_ptr<int64_t>(),
+    LAUNCH(compare_labels, blocks_for(n_, kHeadThreads), kHeadThreads, 0, stream_, filled.const_data_ptr<int64_t>(),
            before.const_data_ptr<int64_t>(), differ.data(), n_);
     return read_back(differ.data(), stream_) != 0;
   }
@@ -263,13 +271,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kmeans(const Tensor& x, const Tensor&
   const DeviceScope device(x);
   Lloyd lloyd(x, centres);
   Tensor before = device_empty(x, {x.size(0)}, ScalarType::Long);
+  Tensor filled = device_empty(x, {x.size(0)}, ScalarType::Long), kept = device_empty(x, {x.size(0)}, ScalarType::Long);
   lloyd.assign();
+  lloyd.fill(filled);
   int64_t done = 1;
-  for (bool first = true; first || lloyd.differs(before); first = false) {
-    lloyd.move();
-    torch::stable::copy_(before, lloyd.labels());
+  // When they end: csrc/cpu/kmeans.cpp.
+  while (done == 1 || (lloyd.differ(filled, before) && lloyd.differ(filled, kept))) {
+    if ((done & (done - 1)) == 0) torch::stable::copy_(kept, filled);
+    lloyd.move(filled);
+    std::swap(before, filled);
     lloyd.assign();
     if (++done > iterations) break;
+    lloyd.fill(filled);
   }
   Tensor count = device_empty(x, {}, ScalarType::Long);
   torch::stable::fill_(count, static_cast<double>(std::min(done, iterations)));

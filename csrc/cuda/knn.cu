@@ -217,8 +217,9 @@ struct Search {
 // (distances [M, k] f32, indices [M, k] i64, number of rows that the first search left in doubt). `block`: rows of a
 // tile, 0 chooses (for tests).
 std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::optional<Tensor>& y,
-                                       std::string metric_name, int64_t block, int64_t /*width*/) {
+                                       std::string metric_name, int64_t block, int64_t width) {
   check_block(block);
+  check_width(width);
   const Metric metric = check_knn(x, k, y ? &*y : nullptr, metric_name);
   const int64_t n = x.size(0), queries = y ? y->size(0) : n;
   // Some more than k, so that rounding rarely leaves a doubt about the k-th: measured, 64 settle k = 30 (d = 2048).

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ise_fast._checks import check_device
+from ise_fast.ops._negative import refuse_negative_views
 
 Fake = TypeVar("Fake", bound=Callable[..., Any])
 
@@ -34,6 +35,7 @@ def register_fake(name: str) -> Callable[[Fake], Fake]:
             return function(*args, **kwargs)
 
         torch.library.register_fake(f"ise_fast::{name}", checked)
+        refuse_negative_views(name)
         return function
 
     return register

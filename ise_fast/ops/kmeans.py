@@ -64,12 +64,13 @@ def kmeans_step(x: Tensor, centres: Tensor) -> KMeansStep:
 
 
 def kmeans(x: Tensor, centres: Tensor, *, iterations: int = 300) -> KMeansResult:
-    """Lloyd's iterations from given centres until no label changes.
+    """Lloyd's iterations from given centres until no label changes, or labels come round.
 
     A new centre is the float64 mean of its rows in row order, rounded to the precision of x. A centre without rows
     takes the row farthest from its own centre (ties: lowest row) among clusters of more than one, empty centres one
-    after the other by index. On a CPU lower bounds of the distances leave out most pairs of row and centre after the
-    first iterations; the labels are those of the plain method.
+    after the other by index. Of equal rows, one that fills a centre may leave it every time: such circles of labels
+    are seen, and end the iterations. On a CPU lower bounds of the distances leave out most pairs of row and centre
+    after the first iterations; the labels are those of the plain method.
 
     Args:
         x: [N, d] float32 (float16 and bfloat16 are converted; float64 on a CPU).

@@ -47,7 +47,9 @@ def reliable_labels(tight: Tensor, normal: Tensor, loose: Tensor, theta: float |
     if n == 0:
         none = torch.empty(0, device=normal.device)
         return ReliableLabels(normal.clone(), 1.0 if theta is None else theta, none, none.clone())
-    t, a, o = (singles_apart(labels) for labels in (tight, normal, loose))
+    number = singles_apart(normal)
+    # Without gaps: tables are as long as there are clusters, however these are numbered.
+    t, a, o = (x.unique(return_inverse=True)[1] for x in (singles_apart(tight), number, singles_apart(loose)))
     r_comp, r_indep = _disagreement(a, t), _disagreement(a, o)
     size = a.bincount()
     worst = r_comp.new_full(size.shape, torch.inf)
@@ -64,7 +66,8 @@ def reliable_labels(tight: Tensor, normal: Tensor, loose: Tensor, theta: float |
     last = torch.zeros_like(size).scatter_reduce(0, a, image, "amax")
     nobody = torch.zeros_like(size).index_add_(0, a, stays.long()) == 0
     moves = ~stays & ~(nobody[a] & (last[a] == image))
-    return ReliableLabels(torch.where(moves, size.shape[0] + moves.cumsum(0) - 1, a), theta, r_comp, r_indep)
+    following = int(number.max()) + moves.cumsum(0)
+    return ReliableLabels(torch.where(moves, following, number), theta, r_comp, r_indep)
 
 
 def _disagreement(a: Tensor, b: Tensor) -> Tensor:

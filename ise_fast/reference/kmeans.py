@@ -32,7 +32,7 @@ def kmeans_step(x: Tensor, centres: Tensor) -> KMeansStep:
 
 
 def kmeans(x: Tensor, centres: Tensor, *, iterations: int = 300) -> KMeansResult:
-    """Lloyd's iterations from given centres until no label changes.
+    """Lloyd's iterations from given centres until no label changes, or labels come round.
 
     Arguments, result and errors are those of `ise_fast.ops.kmeans`.
     """
@@ -42,13 +42,17 @@ def kmeans(x: Tensor, centres: Tensor, *, iterations: int = 300) -> KMeansResult
     if not 1 <= c.shape[0] <= rows.shape[0]:
         raise ValueError(f"centres: expected 1 to {rows.shape[0]} rows (rows of x), got shape {tuple(c.shape)}")
     before: Tensor | None = None
+    kept: Tensor | None = None
     done = 0
     while done < iterations:
         done += 1
         step = kmeans_step(rows, c)
-        if before is not None and step.labels.equal(before):
+        filled = fill_empty(step.labels, step.counts, step.distances)
+        if any(earlier is not None and filled.equal(earlier) for earlier in (before, kept)):
             break
-        before = fill_empty(step.labels, step.counts, step.distances)
+        if done & (done - 1) == 0:  # fillings may take turns: Brent's way to see that they have come round
+            kept = filled
+        before = filled
         means = [rows[before == k].double() for k in range(c.shape[0])]
         c = torch.stack([_sum_in_order(m) / len(m) for m in means]).to(rows.dtype)
     labels, _, _, inertia, _ = kmeans_step(rows, c)

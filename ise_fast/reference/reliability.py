@@ -22,6 +22,8 @@ def check_clusterings(tight: Tensor, normal: Tensor, loose: Tensor, theta: float
         check_device(name, labels, "normal", normal)
         if rows and int(labels.min()) < -1:
             raise ValueError(f"{name}: expected labels of at least -1, got {int(labels.min())}")
+        if rows and int(labels.max()) >= 1 << 62:  # others are numbered after the largest
+            raise ValueError(f"{name}: expected labels below 2^62, got {int(labels.max())}")
     return None if theta is None else check_number("theta", theta, 0)
 
 
@@ -48,14 +50,14 @@ def reliable_labels(tight: Tensor, normal: Tensor, loose: Tensor, theta: float |
     t, a, o = (singles_apart(labels) for labels in (tight, normal, loose))
     r_comp, r_indep = _disagreement(a, t), _disagreement(a, o)
     clusters = int(a.max()) + 1 if n else 0
-    members = [(a == c).nonzero()[:, 0] for c in range(clusters)]
-    comp = [float(r_comp[m].min()) if len(m) else 0.0 for m in members]
-    indep = [float(r_indep[m].min()) if len(m) else 0.0 for m in members]
+    members = {c: (a == c).nonzero()[:, 0] for c in set(a.tolist())}
+    comp = {c: float(r_comp[m].min()) for c, m in members.items()}
+    indep = {c: float(r_indep[m].min()) for c, m in members.items()}
     if theta is None:
-        several = sorted(indep[c] for c in range(clusters) if len(members[c]) > 1)
+        several = sorted(indep[c] for c, m in members.items() if len(m) > 1)
         theta = several[min(len(several) - 1, round(0.9 * len(several)))] if several else 1.0
 
-    labels, left = a.tolist(), [len(m) for m in members]
+    labels, left = a.tolist(), {c: len(m) for c, m in members.items()}
     following = clusters
     for i in range(n):
         c = labels[i]

@@ -77,6 +77,30 @@ def test_empty_centres_take_the_farthest_rows() -> None:
     assert sorted(ops.kmeans(x, torch.full((4, 1), 50.0)).labels.tolist()) == [0, 1, 2, 3]  # K = N
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3])
+@pytest.mark.parametrize(("n", "k"), [(2, 2), (7, 3), (40, 39)])
+def test_equal_rows_end(device: torch.device, value: float, n: int, k: int) -> None:
+    """A row that fills an empty centre goes back to the first of the equal ones, every time."""
+    x = torch.full((n, 2), value)
+    ours = ops.kmeans(x.to(device), x[:k].to(device), iterations=2**31)
+    truth = reference.kmeans(x, x[:k], iterations=2**31)
+    assert ours.labels.cpu().equal(truth.labels)
+    assert ours.iterations == truth.iterations < 5
+
+
+def test_labels_that_take_turns_end() -> None:
+    """The float64 mean of equal rows is not always the row: two fillings follow each other for ever."""
+    row = [-0.96908226035551, -0.35990513506435745]
+    x = torch.tensor([row] * 5, dtype=torch.float64)
+    centres = torch.tensor([[0.03, 0.64], row, [0.03, 0.64]], dtype=torch.float64)
+    runs = [reference.kmeans(x, centres, iterations=n) for n in (1, 2, 3)]
+    assert not runs[1].centres.equal(runs[2].centres)
+    ours, truth = (api.kmeans(x, centres, iterations=2**31) for api in (ops, reference))
+    assert ours.labels.equal(truth.labels)
+    assert ours.centres.equal(truth.centres)
+    assert ours.iterations == truth.iterations < 10
+
+
 def test_threads_do_not_change_the_bits() -> None:
     x = rows(700, 65, "clusters")
     before = torch.get_num_threads()

@@ -108,6 +108,15 @@ def test_gram_rows_equal_the_whole(unit_rows: UnitRows, device: torch.device) ->
     assert gram.equal(gram.T)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 3e38])
+def test_gram_is_refused_for_rows_beside_the_changed_ones(unit_rows: UnitRows, bad: float) -> None:
+    c, gram = 2 * unit_rows(5, 8), torch.zeros(5, 5)
+    c[3] = bad * c[1].sign()
+    with pytest.raises(ValueError, match=r"^centroids: expected finite values .* for rows 3 and 1"):
+        torch.ops.ise_fast.refresh_gram_(gram, c, torch.tensor([1]))
+    assert not gram.any()
+
+
 def test_opcheck(unit_rows: UnitRows, device: torch.device) -> None:
     c, f, y = unit_rows(5, 8).to(device), unit_rows(3, 8, 1).to(device), torch.tensor([0, 2, 2], device=device)
     for supports in (None, f[:, None].contiguous()):

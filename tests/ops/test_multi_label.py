@@ -138,6 +138,7 @@ def graph(*columns: list[int], rows: int = 200) -> CSRGraph:
         ),
         ({"hard_share": 1.5}, "hard_share: expected a finite number"),
         ({"delta": -1}, "delta: expected a finite number"),
+        ({"delta": 1e300}, "delta: expected one for which the dtype can hold the loss"),
         ({"features": torch.full((2, 4), torch.nan)}, "features: expected finite values, .* in row 0"),
         ({"table": torch.full((200, 4), torch.inf)}, "table: expected finite values, .* in row 0"),
     ],
@@ -156,6 +157,7 @@ def test_bad_input(change: dict[str, Any], message: str) -> None:
         ({"least": 0}, "least: expected an integer of at least 1"),
         ({"threshold": float("nan")}, "threshold: expected a finite number"),
         ({"table": torch.eye(3) / 0}, "table: expected finite values"),
+        ({"table": 1e25 * torch.eye(3)}, "table: expected inner products with each other that float32 can hold"),
     ],
 )
 def test_cycle_positives_refuses(change: dict[str, Any], message: str) -> None:

@@ -40,12 +40,25 @@ def test_extremes() -> None:
     assert ops.reliable_labels(one, one, torch.tensor([0, 0, 1, 2]), theta=0.1).labels.tolist() == [1, 2, 3, 0]
 
 
+def test_numbers_of_clusters_may_be_large(device: torch.device) -> None:
+    """No table is as long as the largest number; a cluster keeps its own, and others follow after the largest."""
+    tight, normal, loose = (
+        torch.tensor(x) for x in ([0, 0, 1, -1, 2], [5, 5, 5, -1, 10**12], [10**15, 10**15, 7, 7, 7])
+    )
+    ours = ops.reliable_labels(tight.to(device), normal.to(device), loose.to(device), 0.1)
+    expected = reference.reliable_labels(tight, normal, loose, 0.1)
+    assert ours.labels.tolist() == expected.labels.tolist()
+    assert ours.completeness.cpu().equal(expected.completeness)
+    assert max(ours.labels.tolist()) == 10**12 + 3
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({"tight": torch.zeros(2, dtype=torch.int64)}, ValueError, "tight: expected one label for each of the 3 rows"),
         ({"loose": torch.zeros(3)}, TypeError, "loose: expected dtype int64"),
         ({"normal": torch.tensor([0, -2, 0])}, ValueError, "normal: expected labels of at least -1, got -2"),
+        ({"loose": torch.tensor([0, 2**62, 0])}, ValueError, r"loose: expected labels below 2\^62"),
         ({"theta": -0.5}, ValueError, "theta: expected a finite number"),
     ],
 )

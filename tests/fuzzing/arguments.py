@@ -1,4 +1,4 @@
-"""Arguments for the fuzzer of the operators: valid ones for each, and what may be done to them."""
+"""Valid arguments of every operator, drawn at random: what the fuzzer starts from."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ def operators() -> dict[str, Any]:
     }
 
 
-def _rows(rng: random.Random, n: int, d: int) -> Tensor:
+def unit_rows(rng: random.Random, n: int, d: int) -> Tensor:
     return normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(rng.randrange(1 << 30))), dim=1)
 
 
-def _integers(rng: random.Random, high: int, *shape: int) -> Tensor:
+def integers(rng: random.Random, high: int, *shape: int) -> Tensor:
     return torch.randint(high, shape, generator=torch.Generator().manual_seed(rng.randrange(1 << 30)))
 
 
 def _head(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     """features, centroids, labels"""
     b, clusters, d = rng.choice([1, 2, 7]), rng.choice([2, 5, 33]), rng.choice([1, 3, 40])
-    return _rows(rng, b, d), _rows(rng, clusters, d), _integers(rng, clusters, b)
+    return unit_rows(rng, b, d), unit_rows(rng, clusters, d), integers(rng, clusters, b)
 
 
 def _table(rng: random.Random) -> tuple[Tensor, Tensor]:
     """x, nn"""
-    x = _rows(rng, rng.choice([4, 9, 40]), rng.choice([2, 8]))
+    x = unit_rows(rng, rng.choice([4, 9, 40]), rng.choice([2, 8]))
     return x, OPERATORS.knn(x, rng.choice([2, 4]))[1]
 
 
 def _knn(rng: random.Random) -> Arguments:
-    x = _rows(rng, rng.choice([2, 5, 70]), rng.choice([1, 3, 40]))
-    y = rng.choice([None, _rows(rng, 3, x.shape[1])])
+    x = unit_rows(rng, rng.choice([2, 5, 70]), rng.choice([1, 3, 40]))
+    y = rng.choice([None, unit_rows(rng, 3, x.shape[1])])
     metric = rng.choice(["euclidean", "sqeuclidean", "cosine"])
-    return {"x": x, "k": rng.choice([1, 2]), "y": y, "metric": metric, "block": rng.choice([0, 1, 8])}
+    return {"x": x, "k": rng.choice([1, 2]), "y": y, "metric": metric, "block": rng.choice([0, 1, 8]), "width": 0}
 
 
 def _radius_graph(rng: random.Random) -> Arguments:
-    x = _rows(rng, rng.choice([1, 5, 70]), rng.choice([1, 3, 40]))
+    x = unit_rows(rng, rng.choice([1, 5, 70]), rng.choice([1, 3, 40]))
     metric = rng.choice(["euclidean", "sqeuclidean", "cosine"])
-    return {"x": x, "eps": rng.choice([0.0, 0.5, 2.0]), "metric": metric, "block": rng.choice([0, 1, 8])}
+    return {"x": x, "eps": rng.choice([0.0, 0.5, 2.0]), "metric": metric, "block": rng.choice([0, 1, 8]), "width": 0}
 
 
 def _encoding(rng: random.Random) -> Arguments:
@@ -64,17 +64,18 @@ def _encoding(rng: random.Random) -> Arguments:
 
 def _jaccard_graph(rng: random.Random) -> Arguments:
     v = _encoding(rng)
-    return {**v, "eps": rng.choice([0.0, 0.5, 0.9]), "begin": rng.choice([0, 1]), "end": len(v["indptr"]) - 1}
+    part = {"begin": rng.choice([0, 1]), "end": len(v["indptr"]) - 1}
+    return {**v, "eps": rng.choice([0.0, 0.5, 0.9]), **part, "max_pairs": 2**40}
 
 
 def _dbscan(rng: random.Random) -> Arguments:
-    x = _rows(rng, rng.choice([1, 5, 70]), 2)
+    x = unit_rows(rng, rng.choice([1, 5, 70]), 2)
     parts = dict(zip(("indptr", "indices", "values"), OPERATORS.radius_graph(x, 0.7), strict=True))
     return {**parts, "eps": rng.choice([0.0, 0.3]), "min_samples": rng.choice([1, 3])}
 
 
 def _dbscan_dense(rng: random.Random) -> Arguments:
-    x = _rows(rng, rng.choice([1, 5, 70]), 2)
+    x = unit_rows(rng, rng.choice([1, 5, 70]), 2)
     return {"graph": (x[:, None] - x).norm(dim=2), "eps": rng.choice([0.0, 0.3]), "min_samples": rng.choice([1, 3])}
 
 
@@ -103,7 +104,7 @@ def _expanded(rng: random.Random) -> Arguments:
 
 def _average(rng: random.Random) -> Arguments:
     v = _encoding(rng)
-    return {**v, "neighbours": _integers(rng, len(v["indptr"]) - 1, 5, 2).int()}
+    return {**v, "neighbours": integers(rng, len(v["indptr"]) - 1, 5, 2).int()}
 
 
 def _jaccard_pairs(rng: random.Random) -> Arguments:
@@ -114,13 +115,13 @@ def _jaccard_pairs(rng: random.Random) -> Arguments:
 
 def _radius_pairs(rng: random.Random) -> Arguments:
     a = _radius_graph(rng)
-    y, same = (a["x"].clone(), True) if rng.random() < 0.5 else (_rows(rng, 3, a["x"].shape[1]), False)
+    y, same = (a["x"].clone(), True) if rng.random() < 0.5 else (unit_rows(rng, 3, a["x"].shape[1]), False)
     return {"x": a["x"], "y": y, "eps": a["eps"], "metric": a["metric"], "same": same}
 
 
 def _unite(rng: random.Random) -> Arguments:
     n = rng.choice([1, 9])
-    return {"parent": torch.arange(n).int(), "first": _integers(rng, n, 4).int(), "second": _integers(rng, n, 4).int()}
+    return {"parent": torch.arange(n).int(), "first": integers(rng, n, 4).int(), "second": integers(rng, n, 4).int()}
 
 
 def _nearest(rng: random.Random) -> Arguments:
@@ -130,7 +131,7 @@ def _nearest(rng: random.Random) -> Arguments:
 
 def _supports(rng: random.Random) -> Arguments:
     f, c, y = _head(rng)
-    return {"features": f, "centroids": c, "labels": y, "nearest": _integers(rng, len(c), len(y), 2), "degree": 0.3}
+    return {"features": f, "centroids": c, "labels": y, "nearest": integers(rng, len(c), len(y), 2), "degree": 0.3}
 
 
 def _supports_backward(rng: random.Random) -> Arguments:
@@ -177,7 +178,7 @@ def _refresh_gram(rng: random.Random) -> Arguments:
 
 def _groups(rng: random.Random) -> Arguments:
     f, c, y = _head(rng)
-    counts = 1 + _integers(rng, 3, len(c))
+    counts = 1 + integers(rng, 3, len(c))
     return {
         "features": f, "sums": c, "counts": counts, "labels": y, "temperature": 0.05, "eps": 1e-6,
         "needs_gradient": True,
@@ -186,8 +187,8 @@ def _groups(rng: random.Random) -> Arguments:
 
 def _refresh_groups(rng: random.Random) -> Arguments:
     _, table, _ = _head(rng)
-    members = ise_fast.ops.group_members(_integers(rng, 3, len(table)), 3)
-    touched = _integers(rng, 3, 2)
+    members = ise_fast.ops.group_members(integers(rng, 3, len(table)), 3)
+    touched = integers(rng, 3, 2)
     sums = torch.zeros(3, table.shape[1])
     return {"sums": sums, "table": table, "indptr": members.indptr, "rows": members.rows, "touched": touched}
 
@@ -195,20 +196,23 @@ def _refresh_groups(rng: random.Random) -> Arguments:
 def _soft_nce(rng: random.Random) -> Arguments:
     f, table, y = _head(rng)
     smooth = rng.choice([None, torch.full((len(f),), 0.1)])
+    ranges = rng.choice([None, torch.tensor([[0, len(table)]]).repeat(len(f), 1)])
+    excluded = rng.choice([None, ((y + 1) % len(table))[:, None]])
     return {
-        "features": f, "table": table, "columns": y[:, None], "weights": torch.ones(len(f), 1), "temperature": 0.05,
-        "smooth": smooth, "negatives": rng.choice([0, 1, 9]), "ranges": None, "excluded": None, "needs_gradient": True,
+        "features": f, "table": table, "columns": y[:, None].clone(), "weights": torch.ones(len(f), 1),
+        "temperature": 0.05, "smooth": smooth, "negatives": rng.choice([0, 1, 9]), "ranges": ranges,
+        "excluded": excluded, "needs_gradient": True,
     }  # fmt: skip
 
 
 def _kmeans(rng: random.Random) -> Arguments:
-    x = _rows(rng, rng.choice([3, 20]), rng.choice([1, 5]))
+    x = unit_rows(rng, rng.choice([3, 20]), rng.choice([1, 5]))
     return {"x": x, "centres": x[: rng.choice([1, 3])].clone()}
 
 
 def _merge_nearest(rng: random.Random) -> Arguments:
     names = ("indptr", "indices", "values")
-    graph = dict(zip(names, OPERATORS.radius_graph(_rows(rng, 9, 3), 1.0, "sqeuclidean"), strict=True))
+    graph = dict(zip(names, OPERATORS.radius_graph(unit_rows(rng, 9, 3), 1.0, "sqeuclidean"), strict=True))
     return {**graph, "labels": torch.arange(9) % rng.choice([4, 9]), "penalty": 0.01, "merges": rng.choice([0, 2, 99])}
 
 
@@ -222,7 +226,12 @@ def _multi_label(rng: random.Random) -> Arguments:
 
 
 def _cycle_positives(rng: random.Random) -> Arguments:
-    return {"table": _rows(rng, 12, 3), "rows": _integers(rng, 12, 4), "threshold": 0.6, "least": rng.choice([1, 10])}
+    return {
+        "table": unit_rows(rng, 12, 3),
+        "rows": integers(rng, 12, 4),
+        "threshold": 0.6,
+        "least": rng.choice([1, 10]),
+    }
 
 
 def _rank_metrics(rng: random.Random) -> Arguments:
@@ -280,103 +289,6 @@ EXAMPLES: dict[str, Callable[[random.Random], Arguments]] = {
 }
 
 
-def _guess(rng: random.Random, name: str, kind: str) -> Any:
-    """For an operator without an example: something of the right type."""
-    if kind == "Tensor":
-        if any(word in name for word in ("label", "ids", "cams", "indptr", "indices", "rows", "columns", "touched")):
-            return _integers(rng, 3, *rng.choice([(4,), (4, 2), (5,)]))
-        return _rows(rng, rng.choice([3, 4]), 4)
-    return {"int": 1, "float": 0.5, "str": "x", "bool": True}.get(kind)
-
-
 def example(name: str, rng: random.Random) -> Arguments:
-    """Valid arguments of an operator, or guessed ones if nobody has written any."""
-    if name in EXAMPLES:
-        return EXAMPLES[name](rng)
-    schema = operators()[name]._schema.arguments
-    return {a.name: _guess(rng, a.name, str(a.type).removeprefix("Optional[").rstrip("]")) for a in schema}
-
-
-HUGE = [2**63 - 1, -(2**63), 2**62, 2**31, 2**31 - 1, -1, 0, 1, 10**9]
-FLOATS = [float("nan"), float("inf"), -float("inf"), -1.0, -0.0, 0.0, 1e-45, 1e-320, 1e-39, 1e38, 1e300, 1.0, 2.0]
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.bool, torch.complex64]
-
-
-def _planted(x: Tensor, rng: random.Random, value: Any) -> Tensor:
-    x = x.clone(memory_format=torch.contiguous_format)
-    if x.numel():
-        x.view(-1)[rng.randrange(x.numel())] = value
-    return x
-
-
-def _freed(x: Tensor) -> Tensor:
-    x = x.clone()
-    x.untyped_storage().resize_(0)
-    return x
-
-
-def _shape(x: Tensor, rng: random.Random) -> Tensor:
-    changes = [x[None], x.flatten(), x.new_zeros(0), x.new_zeros(()), x.new_ones(1), torch.cat([x[None], x[None]])]
-    if x.dim():
-        changes += [x[:0], x[:-1], torch.cat([x, x]), x[..., :0], x[..., :1], x.transpose(0, -1)]
-    return rng.choice(changes)
-
-
-def _strided(x: Tensor, rng: random.Random) -> Tensor:
-    """The same numbers, otherwise stored."""
-    if not x.dim():
-        return x
-    spread = torch.stack([x, x], -1)[..., 0]
-    return rng.choice([spread, x.transpose(0, -1).contiguous().transpose(0, -1), torch.cat([x, x])[len(x) :]])
-
-
-def mutate_tensor(x: Tensor, kind: str, rng: random.Random) -> Tensor:
-    """One change of a tensor; a new tensor."""
-    if kind == "shape":
-        return _shape(x, rng)
-    if kind == "dtype":
-        return x.to(rng.choice(DTYPES))
-    if kind == "strides":
-        return _strided(x, rng)
-    if kind == "expanded" and not x.is_neg():  # of both together torch refuses to take the sign away
-        return x[:1].expand(x.shape) if x.dim() and len(x) else x
-    if kind == "value" and x.is_floating_point():
-        numbers = [float("nan"), float("inf"), -1.0, 0.0, 1e-45, 1e-30, 3e38, -3e38, 1e19]
-        return _planted(x, rng, rng.choice(numbers))
-    if kind == "value":
-        return _planted(x, rng, rng.choice(HUGE) if x.dtype == torch.int64 else rng.choice([-1, 0, 1, 2**31 - 1]))
-    if kind == "scale" and x.is_floating_point():
-        return x * rng.choice([0.0, 1e-45, 1e-38, 1e-20, 1e10, 1e19, 1e30, 3e38])
-    if kind == "freed":
-        return _freed(x)
-    if kind == "negative" and x.is_floating_point() and 0 not in x.stride():
-        return torch._neg_view(-x)
-    return x
-
-
-KINDS = ("shape", "dtype", "strides", "expanded", "value", "value", "scale", "freed", "negative", "foreign")
-
-
-def mutate(arguments: Arguments, rng: random.Random) -> tuple[Arguments, bool]:
-    """One argument changed, and whether torch's dispatcher, not the operator, has to refuse it."""
-    name = rng.choice(list(arguments))
-    value, kind = arguments[name], rng.choice(KINDS)
-    foreign = False
-    if isinstance(value, Tensor):
-        strided = value.device.type == "cpu" and value.layout is torch.strided
-        if not strided or (value.numel() and not value.untyped_storage().nbytes()):
-            pass  # freed, or of another kind: even torch may not touch it any more
-        elif kind == "foreign":
-            foreign = True
-            value = rng.choice([None, "text", value.to("meta"), value.to_sparse() if value.dim() else value.to("meta")])
-        else:
-            value = mutate_tensor(value, kind, rng)
-    elif isinstance(value, bool) or value is None:
-        pass
-    elif isinstance(value, int):
-        value = rng.choice(HUGE)
-    elif isinstance(value, float):
-        value = rng.choice(FLOATS)
-    elif isinstance(value, str):
-        value = rng.choice(["", "hamming", "x" * 1000])
-    return {**arguments, name: value}, foreign
+    """Valid arguments of a registered operator."""
+    return EXAMPLES[name](rng)
