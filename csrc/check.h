@@ -87,16 +87,6 @@ inline void check_same_device(const Tensor& tensor, const char* name, const Tens
         ": expected the device of ", other_name, ", got another one");
 }
 
-// A matrix to write into: no two of its elements may be one number in memory, as in an expanded tensor.
-inline void check_writable(const Tensor& tensor, const char* name) {
-  const int64_t rows = tensor.size(0), columns = tensor.size(1);
-  const int64_t down = tensor.stride(0), across = tensor.stride(1);
-  const bool by_rows = columns <= 1 || (across >= 1 && (rows <= 1 || down / columns >= across));
-  const bool by_columns = rows <= 1 || (down >= 1 && (columns <= 1 || across / rows >= down));
-  check(by_rows || by_columns, name, ": expected elements that share no memory, got strides [", down, ", ", across,
-        "] for shape ", shape_of(tensor));
-}
-
 // [rows, d] float32.
 inline void check_matrix(const Tensor& tensor, const char* name) {
   check_dim(tensor, name, 2);
