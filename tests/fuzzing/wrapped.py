@@ -113,6 +113,6 @@ FUNCTIONS: dict[str, Callable[[random.Random], Arguments]] = {
 ROUNDED = {
     "cluster_nce_loss", "group_nce_loss", "ise_loss", "multi_label_loss", "soft_nce_loss", "support_samples",
     "update_memory_", "kmeans", "kmeans_step", "k_reciprocal_encoding", "jaccard_distance", "jaccard_graph",
-    "re_ranking",
+    "re_ranking", "rank_metrics",
 }  # fmt: skip
 WRITTEN = {"refresh_groups_": "sums", "update_memory_": "centroids"}
