@@ -20,7 +20,7 @@ from torch import Tensor
 from ise_fast import ops
 
 SANITIZED = "ISE_FAST_TESTED" in os.environ
-CASES = int(os.environ.get("ISE_FAST_FUZZ", "30" if SANITIZED else "100"))
+CASES = int(os.environ.get("ISE_FAST_FUZZ", "20" if SANITIZED else "40"))
 OPERATORS = arguments.operators()
 
 
@@ -43,7 +43,12 @@ def test_operators_answer_rightly_or_refuse(kind: str, part: int, tmp_path: Path
         assert min(count.answered, count.refused) >= CASES // 20  # both were tried
 
 
-@pytest.mark.parametrize("name", sorted(arguments.EXAMPLES))
+# Each kind: sizes that depend on the data, several outputs, arguments that are written. opcheck traces the others.
+COMPILED = ["dbscan", "dbscan_dense", "jaccard_pairs", "kmeans", "kmeans_start", "kmeans_step", "knn", "radius_graph",
+            "unite_", "update_memory_"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPILED)
 def test_compiled_calls_are_the_same(name: str) -> None:
     """A graph of the raw operator alone, through functionalization, which reads schema and fake rule."""
     operator = OPERATORS[name]
