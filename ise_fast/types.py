@@ -160,7 +160,7 @@ class CSRGraph:
         return CSRGraph(self.indptr.to(device), self.indices.to(device), self.values.to(device), self.shape)
 
     def to_scipy(self) -> csr_array:
-        """A scipy.sparse.csr_array that shares the values of a CPU graph.
+        """A scipy.sparse.csr_array that shares memory with a CPU graph: what sorts it in place sorts the graph.
 
         Indices are int32 where they fit, as scipy itself does it: compiled code of others takes no int64.
         """

@@ -180,7 +180,8 @@ def dbscan(setting: Setting) -> Iterator[Case]:
         else:
             from sklearn.neighbors import sort_graph_by_row_values
 
-            sparse = sort_graph_by_row_values(graph.to("cpu").to_scipy(), warn_when_not_sorted=False)
+            sparse = graph.to("cpu").to_scipy()
+            sparse = sort_graph_by_row_values(sparse, copy=True, warn_when_not_sorted=False)
             variants.append(Variant("scikit-learn, sparse", partial(_sklearn_dbscan, sparse), exact))
             if n <= setting.slow_limit:
                 dense = ops.jaccard_distance(x, K1, K2).cpu().numpy()

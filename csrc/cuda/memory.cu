@@ -85,11 +85,11 @@ __global__ void list_changed(const int64_t* labels, unsigned* first, Changed cha
 }
 
 constexpr int kTogether = 16;  // changed clusters that a block multiplies at once
-constexpr int kAcross = 4;     // other clusters of a warp
+constexpr int kAcross = 2;     // other clusters of a warp
 constexpr int kStaged = 256;   // numbers of each changed cluster in shared memory
 
 // Rows and columns of the changed clusters. A block takes 16 of them to shared memory, piece by piece, and each warp
-// multiplies its four clusters with all 16: what it reads of its own it uses 16 times. (How many clusters changed is
+// multiplies its two clusters with all 16: what it reads of its own it uses 16 times. (How many clusters changed is
 // only known here: blocks without any end at once.) Two changed clusters meet twice and compute the same bits.
 __global__ void refresh_rows(float* gram, const float* centroids, Changed changed, int64_t tiles, int64_t clusters,
                              int64_t d) {

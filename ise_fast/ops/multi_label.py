@@ -87,7 +87,7 @@ def multi_label_loss(
     f, v = in_working_precision("features", features), in_working_precision("table", table)
     delta = check_number("delta", delta, 0)
     share = check_number("hard_share", hard_share, 0, 1, above=True)
-    if positives.shape != (f.shape[0], v.shape[0]):
+    if f.dim() == v.dim() == 2 and positives.shape != (f.shape[0], v.shape[0]):
         raise ValueError(f"positives: expected a graph of shape {(f.shape[0], v.shape[0])}, got {positives.shape}")
     indptr, indices = positives.indptr, positives.indices
     loss: Tensor = torch.ops.ise_fast.multi_label_loss(f, v.detach(), indptr, indices, delta, share, wants_gradient(f))[

@@ -80,7 +80,7 @@ def soft_nce_loss(
         spread = in_working_precision("smooth", smooth).detach().to(f.dtype)
     else:
         share = check_number("smooth", smooth, 0, 1)
-        spread = f.new_full((f.shape[0],), share) if share else None
+        spread = f.new_full(f.shape[:1], share) if share else None
     if not torch.compiler.is_compiling():  # a traced number has no type to look at; the operator checks its range
         negatives = check_int("negatives", negatives, 0)
     loss: Tensor = torch.ops.ise_fast.soft_nce_loss(

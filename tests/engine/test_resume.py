@@ -132,12 +132,12 @@ def test_stopped_while_extracting_features(
     extractions = iter(range(1, 100))
     extract = FeatureExtractor.__call__
 
-    def interrupted(self: FeatureExtractor, *arguments: Any) -> Any:
+    def interrupted(self: FeatureExtractor, *arguments: Any, **more: Any) -> Any:
         if (
             next(extractions) == 4
         ):  # the evaluation of the first epoch, after two of the untrained network and clustering
             os.kill(os.getpid(), signal.SIGTERM)
-        return extract(self, *arguments)
+        return extract(self, *arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(FeatureExtractor, "__call__", interrupted)

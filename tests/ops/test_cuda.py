@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from cpu_only import ON_CPU
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -75,13 +76,6 @@ def call(name: str, arguments: list[Any]) -> list[Tensor]:
 def assert_same_bits(name: str, found: list[Tensor], expected: list[Tensor]) -> None:
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a.cpu(), b.cpu(), rtol=0, atol=0, equal_nan=True, msg=lambda m: f"{name}: {m}")
-
-
-# Operators on a part of the rows, which run on the CPU wherever their tensors are (ise_fast/ops/shards.py).
-ON_CPU = {
-    "pattern_products", "softmax_rows", "reciprocal_bits", "expanded_sets", "average_rows", "jaccard_pairs",
-    "radius_pairs", "unite_",
-}  # fmt: skip
 
 
 def test_every_operator_is_here(cases: Cases) -> None:
