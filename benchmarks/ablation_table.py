@@ -6,7 +6,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablation import BASELINE, MOMENTA, RATES, TUNING_SEEDS, Difference, Records, paired
+from benchmarks.ablation import BASELINE, MOMENTA, RATES, TUNING_SEEDS, Difference, Run, paired
+from benchmarks.runs import Records
 
 # arm and what it is compared with
 PAIRS = [
@@ -22,7 +23,7 @@ PAIRS = [
 
 def section(path: Path) -> str:
     """The arms of one data set, and the figure beside the records."""
-    records, dataset = Records(path), path.stem.removeprefix("ablation-")
+    records, dataset = Records(path, Run), path.stem.removeprefix("ablation-")
     rows = ["| arm | seeds | mAP | rank-1 | compared with | difference in mAP |", "|---|---|---|---|---|---|"]
     rows.append(_row(records.runs, BASELINE, "", ""))
     differences: dict[str, Difference] = {}
@@ -41,7 +42,7 @@ def section(path: Path) -> str:
 
 def shift_section(path: Path) -> str:
     """ISE against its baseline over one knob of the synthetic set."""
-    records = Records(path)
+    records = Records(path, Run)
     rows = ["| camera shift | seeds | baseline mAP | ISE mAP | difference |", "|---|---|---|---|---|"]
     shifts = sorted({record["camera_shift"] for record in records.runs})
     differences = {}

@@ -11,18 +11,13 @@ so a stopped program goes on where it was; `--minutes` stops it in time. `python
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import itertools
-import os
 import subprocess
-import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.ablation import RESULTS, Records, launch
+from benchmarks.runs import Records, arguments, further_flags, launch, work_off
 from ise_fast.methods import LABELS, METHODS
 
 _CONTRAST = ("--method", "cluster-contrast")
@@ -93,47 +88,28 @@ def chosen(records: Sequence[dict[str, Any]], arm: str) -> float | None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("dataset", choices=["synthetic", "omniglot"])
-    parser.add_argument("--data-dir")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to this")
+    parser = arguments("benchmarks.methods", (__doc__ or "").split("\n")[0], seeds=3)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="of the table")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after this")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("further", nargs="*", help="arguments of ise_fast.train for every run, after --")
     options = parser.parse_args(argv)
-    further = [*(["--data-dir", options.data_dir] if options.data_dir else []), *options.further]
-    end = time.monotonic() + 60 * options.minutes
-    arms = available(options.arms)
+    further, arms = further_flags(options), available(options.arms)
     for arm in options.arms:
         if arm not in arms:
             print(f"{arm}: left out, it is not there", flush=True)
 
-    def work_off(records: Records, runs: Iterable[MethodRun]) -> bool:
-        """Whether all runs are done."""
-        with ThreadPoolExecutor(options.jobs) as pool:
-            left = records.left(runs)
-            results = pool.map(
-                lambda run: train(options.dataset, run, further) if time.monotonic() < end else None, left
-            )
-            for run, result in zip(left, results, strict=True):
-                if result is not None:
-                    records.add(run, result)
-                    print(f"{run}: {result.get('failed') or format(result['mAP'], '.1%')}", flush=True)
-        return not records.left(runs)
+    def done(name: str, runs: list[MethodRun]) -> Records | None:
+        """The records, if none of these runs is left."""
+        records = Records(options.out / f"{name}-{options.dataset}.jsonl", MethodRun)
+        return records if work_off(records, runs, lambda run: train(options.dataset, run, further), options) else None
 
-    tuning = Records(options.out / f"methods-tuning-{options.dataset}.jsonl", MethodRun)
-    if not work_off(tuning, [MethodRun(arm, TUNING_SEED, rate) for arm, rate in itertools.product(arms, RATES)]):
+    tuning = done("methods-tuning", [MethodRun(arm, TUNING_SEED, rate) for arm, rate in itertools.product(arms, RATES)])
+    if tuning is None:
         return
     rates = {arm: chosen(tuning.runs, arm) for arm in arms}
-    runs = [
-        MethodRun(arm, seed, rate)
-        for seed in range(1, options.seeds + 1)
-        for arm, rate in rates.items()
-        if rate is not None
-    ]
-    work_off(Records(options.out / f"methods-{options.dataset}.jsonl", MethodRun), runs)
+    seeds = range(1, options.seeds + 1)
+    done(
+        "methods",
+        [MethodRun(arm, seed, rate) for seed in seeds for arm, rate in rates.items() if rate is not None],
+    )
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablation import Records
 from benchmarks.methods import ARMS, RATES, TUNING_SEED, MethodRun
+from benchmarks.runs import Records
 
 QUALITY = ("ARI", "precision", "recall")
 

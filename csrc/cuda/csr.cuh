@@ -146,7 +146,10 @@ __global__ static void write_entries(const uint64_t* key, const uint32_t* value_
 // Throws where the CPU operators do, with the same words. Waits for the stream.
 template <class Index, class Value>
 void check_csr(const DeviceCsr<Index, Value>& graph, int64_t nnz, const Tensor& like, cudaStream_t stream) {
-  if (graph.rows == 0) return check_csr_ends(read_back(graph.indptr, stream), read_back(graph.indptr, stream), nnz);
+  if (graph.rows == 0) {
+    const int64_t only = read_back(graph.indptr, stream);
+    return check_csr_ends(only, only, nnz);
+  }
   const Scratch<csr::Findings> findings(1, like);
   findings.fill(0xff, stream);
   LAUNCH((csr::check_rows<Index, Value>), blocks_for(graph.rows, kCsrWarps), kCsrThreads, 0, stream, graph, nnz,

@@ -67,12 +67,12 @@ struct Operand {
 
 }  // namespace blas
 
-// out [m, n] f32 = a [m, d] b [d, n], accumulated in f32. a and b are both f16, both bf16 or both f32, each contiguous
-// by rows or by columns (torch::stable::transpose makes b from rows); out may be a slice of a larger tensor, or have
-// padded rows. The bits of a result may differ between GPUs and libraries, not between two calls.
-// kAdd: out += a b.
 enum class Then { kStore, kAdd };
 
+// out [m, n] f32 = a [m, d] b [d, n], accumulated in f32; kAdd: out += a b. a and b are both f16, both bf16 or both
+// f32, each contiguous by rows or by columns (torch::stable::transpose makes b from rows); out may be a slice of a
+// larger tensor, or have padded rows. The bits of a result may differ between GPUs and libraries, not between two
+// calls.
 inline void matmul(torch::stable::Tensor& out, const torch::stable::Tensor& a, const torch::stable::Tensor& b,
                    Then then = Then::kStore) {
   const int64_t m = out.size(0), n = out.size(1), d = a.size(1);

@@ -40,7 +40,8 @@ class Labelling:
         self.sampler = SAMPLERS[plan.method.sampler]
         self.groups = plan.method.groups
         self.cams = cams
-        self.tracklets = tracklets
+        used = config.plan.tracklets != "ignore" or config.plan.tracklet_epochs > 0
+        self.tracklets = tracklets if used else None
 
     def __call__(self, features: Tensor, epoch: int, previous: Tensor | None) -> PseudoLabels:
         """Labels of all training images, or those of the epoch before where there is too little to train on.

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks import ablation, ablation_table
-from benchmarks.ablation import ARMS, BASELINE, MOMENTA, RATES, Records, Run, chosen, main, paired, tuning_runs
+from benchmarks.ablation import ARMS, BASELINE, MOMENTA, RATES, Run, chosen, main, paired, tuning_runs
+from benchmarks.runs import Records
 from ise_fast.engine.config import parse
 
 
@@ -89,6 +90,6 @@ def test_one_run(tmp_path: Path) -> None:
     run = Run("ISE", 1, 1e-3, 0.5, camera_shift=0.5)
     result = ablation.train("synthetic", run, short)
     assert 0 < result["mAP"] < 1
-    records = Records(tmp_path / "records.jsonl")
+    records = Records(tmp_path / "records.jsonl", Run)
     records.add(run, result)
-    assert Records(tmp_path / "records.jsonl").left([run, run._replace(seed=2)]) == [run._replace(seed=2)]
+    assert Records(tmp_path / "records.jsonl", Run).left([run, run._replace(seed=2)]) == [run._replace(seed=2)]
