@@ -5,13 +5,17 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ise_fast.data import SyntheticSpec, generate_synthetic
+from ise_fast.engine.step import TrainStep
+from ise_fast.methods import Batch
 from ise_fast.train import main
 
 TINY = SyntheticSpec(
@@ -55,6 +59,21 @@ def launch() -> Callable[[Sequence[str]], subprocess.Popen[str]]:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     return start
+
+
+@contextmanager
+def watched_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Batch, float]]]:
+    """Batch and progress of every step that is taken inside."""
+    seen: list[tuple[Batch, float]] = []
+    step = TrainStep.__call__
+
+    def watched(self: TrainStep, images: torch.Tensor, batch: Batch, progress: float) -> Any:
+        seen.append((batch, progress))
+        return step(self, images, batch, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", watched)
+        yield seen
 
 
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from ise_fast.engine import checkpoint
-from ise_fast.engine.step import TrainStep
-from ise_fast.methods import Batch
 from ise_fast.train import main
+from tests.engine.conftest import watched_steps
 from tests.engine.test_resume import after_step, assert_same_run
 
 PLACE = "tests.engine.own_plug_ins"
@@ -21,16 +19,9 @@ PLACE = "tests.engine.own_plug_ins"
 def test_labels_that_last_and_groups(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = [*flags, "--labels", f"{PLACE}:BY_NUMBER", "--method", f"{PLACE}:PAIRED", "--epochs", "3"]
     flags += ["--eval-step", "0", "--checkpoint-step", "1", "--keep-checkpoints", "20"]
-    seen: list[Batch] = []
-    step = TrainStep.__call__
-
-    def watched(self: TrainStep, images: torch.Tensor, batch: Batch, progress: float) -> Any:
-        seen.append(batch)
-        return step(self, images, batch, progress)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainStep, "__call__", watched)
+    with watched_steps(monkeypatch) as steps:
         assert main([*flags, "--logs-dir", str(tmp_path / "whole")]) == 0
+    seen = [batch for batch, _ in steps]
     assert [batch.epoch for batch in seen] == [0] * 4 + [1] * 4 + [2] * 4
     for batch in seen:
         assert torch.equal(batch.labels, batch.images // 8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +12,9 @@ import torch
 
 from ise_fast.data import ImageStore
 from ise_fast.engine import run_images
-from ise_fast.engine.step import TrainStep
 from ise_fast.engine.views import FurtherViews
-from ise_fast.methods import Batch
 from ise_fast.train import main
+from tests.engine.conftest import watched_steps
 from tests.engine.test_resume import after_step, assert_same_run
 
 
@@ -42,16 +40,9 @@ def words(flags: list[str], table: Path) -> list[str]:
 
 
 def test_killed_and_resumed(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Batch] = []
-    step = TrainStep.__call__
-
-    def watched(self: TrainStep, images: torch.Tensor, batch: Batch, progress: float) -> Any:
-        seen.append(batch)
-        return step(self, images, batch, progress)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainStep, "__call__", watched)
+    with watched_steps(monkeypatch) as steps:
         assert main([*words, "--logs-dir", str(tmp_path / "whole")]) == 0
+    seen = [batch for batch, _ in steps]
     assert all(batch.images.max() < 80 for batch in seen)  # views are no images of their own
     for batch in seen[:4]:  # in the first epoch, a cluster is of one camera
         assert batch.cams is not None

@@ -15,9 +15,10 @@ from ise_fast import ops
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.step import TrainStep
 from ise_fast.engine.trainer import Trainer
-from ise_fast.methods import Batch, PseudoLabels
+from ise_fast.methods import PseudoLabels
 from ise_fast.methods.dbscan_labels import DBSCANLabels
 from ise_fast.train import main
+from tests.engine.conftest import watched_steps
 
 
 def errors(capsys: pytest.CaptureFixture[str]) -> str:
@@ -57,16 +58,11 @@ def test_what_a_run_leaves_behind(method: str, flags: list[str], tmp_path: Path)
 
 
 def test_degree_counts_iterations(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[float] = []
-    step = TrainStep.__call__
-
-    def watched(self: TrainStep, images: torch.Tensor, batch: Batch, progress: float) -> Any:
-        seen.append(progress)
-        return step(self, images, batch, progress)
-
-    monkeypatch.setattr(TrainStep, "__call__", watched)
-    assert main([*flags, "--eval-step", "0", "--logs-dir", str(tmp_path / "run")]) == 0
-    assert seen == [iteration / 8 for iteration in range(8)]  # t / T, epochs of 4 iterations
+    with watched_steps(monkeypatch) as steps:
+        assert main([*flags, "--eval-step", "0", "--logs-dir", str(tmp_path / "run")]) == 0
+    assert [progress for _, progress in steps] == [
+        iteration / 8 for iteration in range(8)
+    ]  # t / T, epochs of 4 iterations
     last = [json.loads(line)["degree"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert last == [ops.interpolation_degree(share, 0.25) for share in (3 / 8, 7 / 8)]
 
