@@ -18,9 +18,9 @@ from tests.pseudo_label_data import clustered
 UnitRows = Callable[..., Tensor]
 
 
-def labelling(*flags: str) -> Labelling:
+def labelling(*flags: str, tracklets: Tensor | None = None) -> Labelling:
     config = parse(["--preset", "synthetic", "-b", "8", "--num-instances", "2", "--min-samples", "2", *flags])
-    return Labelling(config, make_plan(config), None)
+    return Labelling(config, make_plan(config), None, tracklets)
 
 
 @pytest.mark.parametrize("flags", ["", "--k1 9 --k2 1", "--method cluster-contrast"])
@@ -63,3 +63,9 @@ def test_features_that_are_not_finite(unit_rows: UnitRows) -> None:
 @pytest.mark.parametrize("flags", ["--distance cosine", "--labels self-paced", "--labels kmeans"])
 def test_other_labels_are_made_by_the_first_process(flags: str) -> None:
     assert not labelling(*flags.split()).labeller.shares
+
+
+@pytest.mark.parametrize(("flags", "used"), [("", False), ("--tracklets merge", True), ("--tracklet-epochs 1", True)])
+def test_tracklets_count_where_they_are_asked_for(flags: str, used: bool) -> None:
+    """Known tracklets alone do not keep processes from labelling together."""
+    assert (labelling(*flags.split(), tracklets=torch.zeros(8, dtype=torch.int64)).tracklets is not None) == used
