@@ -19,6 +19,7 @@ from ise_fast.cluster._group_fit import fit_own_rows
 from ise_fast.cluster._nearest_core import nearest_by_distances
 from ise_fast.cluster._weights import check_weights, weighted_dbscan
 from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, same, to_numpy
+from ise_fast.ops._csr import take_rows
 from ise_fast.sharded import Peers
 from ise_fast.types import CSRGraph, DBSCANResult
 
@@ -94,7 +95,8 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
         self.labels_ = restore(labels)
         self.core_sample_indices_ = restore(core)
         if isinstance(source, CSRGraph):
-            self.components_: Any = take_rows(source, core)
+            parts = take_rows((source.indptr, source.indices, source.values), core)
+            self.components_: Any = CSRGraph(*parts, (len(core), source.shape[1]))
         else:
             rows = source[core if isinstance(source, Tensor) else core.numpy()]
             self.components_ = restore(rows) if isinstance(rows, Tensor) else rows
@@ -205,12 +207,3 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
         tags.input_tags.pairwise = self.metric == "precomputed"
         tags.input_tags.sparse = self._takes_sparse()
         return tags
-
-
-def take_rows(graph: CSRGraph, rows: Tensor) -> CSRGraph:
-    """Some rows of a graph, with all its columns."""
-    counts = graph.indptr.diff()[rows]
-    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    shift = (graph.indptr[rows] - indptr[:-1]).repeat_interleave(counts)
-    entries = torch.arange(len(shift), device=shift.device) + shift
-    return CSRGraph(indptr, graph.indices[entries], graph.values[entries], (len(rows), graph.shape[1]))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast import ops
+from ise_fast.ops._csr import Csr, offsets_of, take_rows
 from ise_fast.reference.k_reciprocal import half_width
 from ise_fast.types import CSRGraph
 
@@ -72,8 +73,9 @@ def nearest_by_jaccard(fitted: Tensor, core: Tensor, new: Tensor, k1: int, k2: i
         reciprocal = distances <= reach[nearest]
         own = _encode_new(fitted, near.indices, block, nearest, reciprocal)
         for place in range(k2 - 1):
-            row, column, values = _rows_of(alone, nearest[:, place])
-            own[row, column] += values  # each position once
+            indptr, column, values = take_rows(alone, nearest[:, place])
+            row = torch.arange(len(block), device=block.device).repeat_interleave(indptr.diff())
+            own[row, column.long()] += values  # each position once
         own *= reciprocal.any(1, keepdim=True) / k2  # what is nobody's neighbour is near to nothing
         result.append(nearest_by_distances(_distances(averaged, own, eps), core, eps))
     return torch.cat(result)
@@ -105,16 +107,7 @@ def _encode_new(fitted: Tensor, nn: Tensor, new: Tensor, nearest: Tensor, recipr
     return closeness.masked_fill(~expanded, -torch.inf).softmax(1).nan_to_num(0.0).float()
 
 
-def _rows_of(csr: tuple[Tensor, Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Entries of some rows: the place in `rows`, the column, the value."""
-    indptr, indices, values = csr
-    counts = indptr.diff()[rows]
-    place = torch.arange(len(rows), device=rows.device).repeat_interleave(counts)
-    entries = torch.arange(len(place), device=rows.device) + (indptr[rows] - counts.cumsum(0) + counts)[place]
-    return place, indices[entries].long(), values[entries]
-
-
-def _distances(averaged: tuple[Tensor, Tensor, Tensor], own: Tensor, eps: float) -> CSRGraph:
+def _distances(averaged: Csr, own: Tensor, eps: float) -> CSRGraph:
     """Jaccard distances within eps of the new rows to the fitted ones: both lie in one encoding."""
     indptr, indices, values = averaged
     count, added = len(indptr) - 1, len(own)
@@ -132,6 +125,5 @@ def _distances(averaged: tuple[Tensor, Tensor, Tensor], own: Tensor, eps: float)
     indptr, indices, values = graph
     to_fitted = indices < count
     row = torch.arange(added, device=own.device).repeat_interleave(indptr.diff())[to_fitted]
-    counts = torch.bincount(row, minlength=added).cumsum(0)
-    indptr = torch.cat([counts.new_zeros(1), counts])
+    indptr = offsets_of(torch.bincount(row, minlength=added))
     return CSRGraph(indptr, indices[to_fitted], values[to_fitted], (added, count))

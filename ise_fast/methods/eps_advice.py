@@ -15,6 +15,7 @@ from torch import Tensor
 from ise_fast import ops
 from ise_fast._collapse import collapse_text
 from ise_fast.ops._copies import leave_out_copies
+from ise_fast.ops._csr import Csr
 from ise_fast.ops.jaccard import encode
 from ise_fast.types import CSRGraph
 
@@ -29,8 +30,6 @@ SAMPLE, RANGES = 2_000, 40
 MOST_PAIRS = 3_000_000
 
 COLLAPSE_REMEDY = "look at these images, lower --lr or start from other weights"
-
-_Csr = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def advise_eps(features: Tensor, k1: int, k2: int, min_samples: int) -> EpsAdvic
     return EpsAdvice(quantiles, trials, best, collapse_text(nn, k2, share=0.5))
 
 
-def look_at_sample(v: _Csr, kept: Tensor, k: int) -> tuple[Tensor, dict[float, float]]:
+def look_at_sample(v: Csr, kept: Tensor, k: int) -> tuple[Tensor, dict[float, float]]:
     """Distances of evenly spread rows to all rows, a few rows at a time.
 
     Args:
@@ -105,7 +104,7 @@ def look_at_sample(v: _Csr, kept: Tensor, k: int) -> tuple[Tensor, dict[float, f
     }
 
 
-def try_radii(v: _Csr, radii: list[float], min_samples: int) -> dict[float, int]:
+def try_radii(v: Csr, radii: list[float], min_samples: int) -> dict[float, int]:
     """Clusters at each radius; one graph, of the largest radius that has few enough pairs, serves all below."""
     rows = v[0].shape[0] - 1
     while radii:

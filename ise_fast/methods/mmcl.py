@@ -11,6 +11,7 @@ from ise_fast import ops
 from ise_fast.methods.interface import Memory, Method, Objective, flag
 from ise_fast.methods.records import Batch, LossOutput, PseudoLabels
 from ise_fast.nn import InstanceMemory
+from ise_fast.ops._csr import offsets_of
 from ise_fast.types import CSRGraph
 
 
@@ -90,8 +91,7 @@ def with_negatives(positives: CSRGraph, own: Tensor, share: float) -> CSRGraph:
     row = torch.arange(len(own), device=own.device).repeat_interleave(sizes)
     kept = enough[row] | (positives.indices == own[row])
     sizes = torch.where(enough, sizes, 1)
-    indptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-    return CSRGraph(indptr, positives.indices[kept], positives.values[kept], positives.shape)
+    return CSRGraph(offsets_of(sizes), positives.indices[kept], positives.values[kept], positives.shape)
 
 
 MMCL = Method(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ise_fast._checks import check_columns, check_finite, check_tensor
+from ise_fast.ops._csr import offsets_of
 from ise_fast.ops.shards import pattern_products
 from ise_fast.types import CertifiedKNN
 
@@ -49,7 +50,7 @@ def nearest_candidates(
 def _compared(x: Tensor, y: Tensor, metric: str, rows: Tensor, there: Tensor) -> Tensor:
     """The float64 distances that `ops.knn` compares, of the candidates that are there."""
     counts = there.sum(1)
-    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    indptr = offsets_of(counts)
     column = rows[there].to(torch.int32)
     if metric != "cosine":
         return pattern_products(y, x, indptr, column, "sqeuclidean")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_Csr = tuple[Tensor, Tensor, Tensor]
+from ise_fast.ops._csr import Csr, offsets_of
 
 #: Products a row that the Jaccard distance of real features takes at most; only beyond it are copies worth a search.
 USUAL_TERMS = 25_000
 
 
-def leave_out_copies(v: _Csr, keep: int) -> tuple[_Csr, Tensor | None]:
+def leave_out_copies(v: Csr, keep: int) -> tuple[Csr, Tensor | None]:
     """V' in which all but the first `keep` of rows with equal entries are empty.
 
     For DBSCAN with min_samples = keep nothing is lost: a point near a crowd of copies has its min_samples neighbours
@@ -38,7 +38,7 @@ def leave_out_copies(v: _Csr, keep: int) -> tuple[_Csr, Tensor | None]:
     return keep_rows(v, kept), twin
 
 
-def first_equal_rows(v: _Csr) -> tuple[Tensor, Tensor]:
+def first_equal_rows(v: Csr) -> tuple[Tensor, Tensor]:
     """The first row with the same entries as each row, and each row's place among those, from 0: both [N] int64."""
     indptr, indices, values = v
     rows = indptr.shape[0] - 1
@@ -57,7 +57,7 @@ def first_equal_rows(v: _Csr) -> tuple[Tensor, Tensor]:
     return (twin, rank) if same else (alone, torch.zeros_like(alone))  # two hashes in 2^64 met: no copies then
 
 
-def row_hashes(v: _Csr) -> Tensor:
+def row_hashes(v: Csr) -> Tensor:
     """[N] int64 of each row's entries: a sum of 64-bit hashes, which wraps, so in any order."""
     indptr, indices, values = v
     mixed = _mix(_mix(indices.long() + 1) + values.contiguous().view(torch.int32).long())
@@ -77,12 +77,11 @@ def first_equal(hashes: Tensor) -> tuple[Tensor, Tensor]:
     return twin, rank
 
 
-def keep_rows(v: _Csr, kept: Tensor) -> _Csr:
+def keep_rows(v: Csr, kept: Tensor) -> Csr:
     """The matrix in which the other rows are empty."""
     indptr, indices, values = v
     entries = kept.repeat_interleave(indptr.diff())
-    counts = torch.where(kept, indptr.diff(), 0).cumsum(0)
-    return torch.cat((counts.new_zeros(1), counts)), indices[entries], values[entries]
+    return offsets_of(torch.where(kept, indptr.diff(), 0)), indices[entries], values[entries]
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -10,12 +10,11 @@ import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import HALF_OR_SINGLE, check_int, check_number, check_tensor, warn_unless_unit_rows
 from ise_fast._collapse import check_max_pairs, most_pairs, too_many_pairs
 from ise_fast.ops._copies import leave_out_copies
+from ise_fast.ops._csr import Csr
 from ise_fast.ops._fake import register_fake
 from ise_fast.ops.neighbors import knn
 from ise_fast.reference.k_reciprocal import check_widths
 from ise_fast.types import CSRGraph
-
-_Csr = tuple[Tensor, Tensor, Tensor]
 
 
 def k_reciprocal_encoding(x: Tensor, k1: int = 30, k2: int = 6) -> CSRGraph:
@@ -116,17 +115,17 @@ def distinct_jaccard_graph(
     return pairs_within(nn, v, k2, eps, most_pairs(max_pairs, nn.shape[0])), twin
 
 
-def encode(x: Tensor, k1: int, k2: int) -> tuple[Tensor, _Csr]:
+def encode(x: Tensor, k1: int, k2: int) -> tuple[Tensor, Csr]:
     """The k1 nearest neighbours [N, k1] and V'."""
     rows = check_tensor("x", x, 2, HALF_OR_SINGLE).float()  # knn checks the values
     k1, k2 = check_widths(rows.shape[0], k1, k2)
     nn = knn(rows, k1).indices
     warn_unless_unit_rows("x", rows)
-    v: _Csr = torch.ops.ise_fast.k_reciprocal_encoding(rows, nn, k2)
+    v: Csr = torch.ops.ise_fast.k_reciprocal_encoding(rows, nn, k2)
     return nn, v
 
 
-def pairs_within(nn: Tensor, v: _Csr, k2: int, eps: float, max_pairs: int) -> CSRGraph:
+def pairs_within(nn: Tensor, v: Csr, k2: int, eps: float, max_pairs: int) -> CSRGraph:
     """The graph of an encoding; the neighbours say what is wrong where it has too many pairs."""
     try:
         return CSRGraph(*torch.ops.ise_fast.jaccard_graph(*v, eps, 0, nn.shape[0], max_pairs))
@@ -136,7 +135,7 @@ def pairs_within(nn: Tensor, v: _Csr, k2: int, eps: float, max_pairs: int) -> CS
         raise too_many_pairs(nn, k2, eps, max_pairs) from None
 
 
-def _fake_csr(rows: int, indptr: Tensor, values: Tensor) -> _Csr:
+def _fake_csr(rows: int, indptr: Tensor, values: Tensor) -> Csr:
     nnz = torch.library.get_ctx().new_dynamic_size()
     return (
         indptr.new_empty(rows + 1, dtype=torch.int64),
@@ -146,7 +145,7 @@ def _fake_csr(rows: int, indptr: Tensor, values: Tensor) -> _Csr:
 
 
 @register_fake("k_reciprocal_encoding")
-def _(x: Tensor, nn: Tensor, k2: int) -> _Csr:
+def _(x: Tensor, nn: Tensor, k2: int) -> Csr:
     return _fake_csr(x.shape[0], nn, x)
 
 
@@ -157,5 +156,5 @@ def _(indptr: Tensor, indices: Tensor, values: Tensor) -> Tensor:
 
 
 @register_fake("jaccard_graph")
-def _(indptr: Tensor, indices: Tensor, values: Tensor, eps: float, begin: int, end: int, max_pairs: int = 0) -> _Csr:
+def _(indptr: Tensor, indices: Tensor, values: Tensor, eps: float, begin: int, end: int, max_pairs: int = 0) -> Csr:
     return _fake_csr(end - begin, indptr, values)

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
+from ise_fast.ops._csr import Csr
 from ise_fast.ops._fake import register_fake
-
-Csr = tuple[Tensor, Tensor, Tensor]
 
 LANES = 32  # csrc/math/dot.h
 PIECE = 1 << 22  # float64 numbers that torch's products hold at once, several times

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ise_fast.ops._copies import USUAL_TERMS, first_equal, keep_rows, row_hashes
-from ise_fast.ops.shards import Csr
-from ise_fast.sharded.encoding import request_rows, take_rows
+from ise_fast.ops._csr import Csr, take_rows
+from ise_fast.sharded.encoding import request_rows
 from ise_fast.sharded.features import Features
 from ise_fast.types import DBSCANResult
 

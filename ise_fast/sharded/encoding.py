@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ise_fast.ops.shards import Csr, average_rows, expanded_sets, pattern_products, reciprocal_bits, softmax_rows
+from ise_fast.ops._csr import Csr, offsets_of, take_rows
+from ise_fast.ops.shards import average_rows, expanded_sets, pattern_products, reciprocal_bits, softmax_rows
 from ise_fast.reference.k_reciprocal import half_width
 from ise_fast.sharded.features import Features
 from ise_fast.sharded.peers import Peers, parts_by_owner
@@ -55,9 +56,8 @@ def _inner_products(features: Features, pattern: tuple[Tensor, Tensor]) -> Tenso
         ) -> None:
             entry = ((columns >= first) & (columns < first + len(block))).nonzero()[:, 0]
             counts = torch.bincount(row[entry], minlength=len(rows))
-            offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
             local = (columns[entry] - first).to(block.device)
-            found = pattern_products(rows, block, offsets.to(block.device), local, "dot")
+            found = pattern_products(rows, block, offsets_of(counts).to(block.device), local, "dot")
             product[low + entry] = found.cpu()
 
         features.turn(fill)
@@ -89,18 +89,3 @@ def request_rows(peers: Peers, starts: list[int], v: Csr, wanted: Tensor) -> Csr
     indices = torch.cat(peers.exchange([columns for _, columns, _ in answers]))
     values = torch.cat(peers.exchange([weights for _, _, weights in answers]))
     return offsets_of(lengths), indices, values
-
-
-def take_rows(v: Csr, rows: Tensor) -> Csr:
-    """Some rows of a sparse matrix, in the order given."""
-    indptr, indices, values = v
-    lengths = indptr.diff()[rows]
-    offsets = offsets_of(lengths)
-    shift = (indptr[rows] - offsets[:-1]).repeat_interleave(lengths)
-    entry = shift + torch.arange(len(shift))
-    return offsets, indices[entry], values[entry]
-
-
-def offsets_of(lengths: Tensor) -> Tensor:
-    """[n + 1] int64: where rows of these lengths begin, and where the last ends."""
-    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ise_fast._collapse import too_many_pairs
-from ise_fast.ops.shards import Csr, jaccard_pairs
-from ise_fast.sharded.encoding import offsets_of
+from ise_fast.ops._csr import Csr, offsets_of
+from ise_fast.ops.shards import jaccard_pairs
 from ise_fast.sharded.features import Features
 from ise_fast.sharded.peers import Peers
 
