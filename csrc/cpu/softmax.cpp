@@ -34,12 +34,21 @@ template <bool kKeep, class T>
         if constexpr (kKeep) kept[c + l - begin] = e;
       }
     }
-    for (int l = 0; c < piece_end; ++c, ++l) {
-      const T cosine = relative_cosine(row, c);
-      const T e = exp_bounded(cosine * row.inverse_tau - row.top);
-      s[l] += e;
-      t[l] += e * cosine;
-      if constexpr (kKeep) kept[c - begin] = e;
+    if (c < piece_end) {  // the same for a part of the lanes
+      const int64_t count = piece_end - c;
+      T z[kLanes] = {}, gram_m[kLanes] = {}, gram_o[kLanes] = {}, e[kLanes];
+      std::copy_n(row.z + c, count, z);
+      std::copy_n(row.gram_m + c, count, gram_m);
+      std::copy_n(row.gram_o + c, count, gram_o);
+      const SoftmaxRow<T> rest = {z, gram_m, gram_o, row.degree, row.inverse_norm, row.own, row.inverse_tau, row.top};
+      for (int l = 0; l < kLanes; ++l) {
+        const T cosine = relative_cosine(rest, l);
+        const T all = exp_bounded(cosine * row.inverse_tau - row.top);
+        e[l] = l < count ? all : T{0};
+        s[l] += e[l];
+        t[l] += e[l] * cosine;
+      }
+      if constexpr (kKeep) std::copy_n(e, count, kept + (c - begin));
     }
     for (int l = 0; l < kLanes; ++l) {
       total.s += s[l];
