@@ -27,7 +27,7 @@ def fit_own_rows(estimator: Any, X: Any, group: ProcessGroup, *, weighted: bool)
         PeerError: on the others.
     """
     peers = Peers(group)
-    x, restore = peers.together(lambda: _own_rows(estimator, X, weighted))
+    x, restore = peers.together(lambda: _shareable_rows(estimator, X, weighted))
     labels, core_mask = estimator._own_labels(x, peers)
     labels, core = labels.to(x.device), core_mask.nonzero()[:, 0].to(x.device)
     estimator._core, estimator._core_labels = core, labels[core]
@@ -36,12 +36,21 @@ def fit_own_rows(estimator: Any, X: Any, group: ProcessGroup, *, weighted: bool)
     estimator.n_features_in_ = x.shape[1]
 
 
-def _own_rows(estimator: Any, X: Any, weighted: bool) -> tuple[Tensor, Restore]:
+def _shareable_rows(estimator: Any, X: Any, weighted: bool) -> tuple[Tensor, Restore]:
     estimator._check_metric()
     if estimator.metric == "precomputed":
         raise ValueError("group: expected features, which processes can share, got metric='precomputed'")
     if weighted:
         raise ValueError("sample_weight: expected none where a group of processes shares the samples")
+    return own_rows(X)
+
+
+def own_rows(X: Any) -> tuple[Tensor, Restore]:
+    """The rows of this process, any number, as a floating matrix; and the way back to their kind of array.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
     if is_foreign(X):
         x, restore = from_foreign("X", X)
         return check_tensor("X", x, 2, FLOATING), restore

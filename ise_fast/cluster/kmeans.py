@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Self
 
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from ise_fast import ops
 from ise_fast._checks import check_int
 from ise_fast.cluster._clusterer import Clusterer
+from ise_fast.cluster._group_fit import own_rows
 from ise_fast.cluster.arrays import Restore, from_foreign, is_foreign
+from ise_fast.sharded import HeldRows, Peers
+from ise_fast.sharded.kmeans import shared_kmeans
+from ise_fast.sharded.kmeans_start import shared_kmeans_start
+from ise_fast.types import KMeansResult
 
 
 class KMeans(Clusterer):
@@ -57,17 +64,57 @@ class KMeans(Clusterer):
         self.max_iter = max_iter
         self.random_state = random_state
 
+    def fit(self, X: Any, y: None = None, *, group: ProcessGroup | None = None) -> Self:
+        """Cluster X.
+
+        Args:
+            X: [n_samples, n_features] NumPy array, torch tensor, CuPy array or anything that NumPy takes.
+            y: ignored, for scikit-learn's API.
+            group: processes of torch.distributed (`torch.distributed.group.WORLD`: all) that all call `fit`, each with
+                its own rows X, in the order of the processes; none is also welcome. `labels_` are those of the own
+                rows, the other attributes those of all, with the bits of one process. The draws of the start, and an
+                array `init`, are those of process 0.
+
+        Returns:
+            The fitted estimator.
+
+        Raises:
+            TypeError, ValueError: naming the argument.
+            ise_fast.sharded.PeerError: another process of the group failed, or is gone.
+        """
+        if group is None:
+            return super().fit(X)
+        peers = Peers(group)
+        x, restore = peers.together(lambda: own_rows(X))
+        features = HeldRows("X", x, peers, keep_double=True, unit=False)
+        k, runs, steps = peers.together(lambda: self._counts(features.rows))
+        peers.same(n_clusters=k, n_init=runs, max_iter=steps, init=self.init if isinstance(self.init, str) else "array")
+        starts = peers.together(lambda: self._starts(features.x, k, runs))
+        self._keep_best(
+            (shared_kmeans(features, self._shared_start(features, k, start), steps) for start in starts), restore
+        )
+        self.n_features_in_ = features.width
+        return self
+
     def _fit(self, x: Tensor, restore: Restore) -> None:
+        k, runs, steps = self._counts(len(x))
+
+        def centres(start: int | Tensor) -> Tensor:
+            return start if isinstance(start, Tensor) else x[ops.kmeans_start(x, k, _generator(start))]
+
+        self._keep_best(
+            (ops.kmeans(x, centres(start), iterations=steps) for start in self._starts(x, k, runs)), restore
+        )
+
+    def _counts(self, samples: int) -> tuple[int, int, int]:
+        """Clusters, runs and most assignments."""
         k = check_int("n_clusters", self.n_clusters, 1)
-        if k > len(x):
-            raise ValueError(f"n_clusters: n_samples={len(x)} should be >= n_clusters={k}")
-        runs, steps = check_int("n_init", self.n_init, 1), check_int("max_iter", self.max_iter, 1)
-        best = None
-        for centres in self._starts(x, k, runs):
-            result = ops.kmeans(x, centres, iterations=steps)
-            if best is None or result.inertia < best.inertia:
-                best = result
-        assert best is not None
+        if k > samples:
+            raise ValueError(f"n_clusters: n_samples={samples} should be >= n_clusters={k}")
+        return k, check_int("n_init", self.n_init, 1), check_int("max_iter", self.max_iter, 1)
+
+    def _keep_best(self, results: Iterator[KMeansResult], restore: Restore) -> None:
+        best = min(results, key=lambda result: result.inertia)  # the first of equals
         self.cluster_centers_, self.labels_ = restore(best.centres), restore(best.labels)
         self.inertia_, self.n_iter_ = best.inertia, best.iterations
 
@@ -81,20 +128,30 @@ class KMeans(Clusterer):
         x, restore = self._read(X, reset=False)
         return restore(ops.kmeans_step(x, self._tensor(self.cluster_centers_).to(x)).labels)
 
-    def _starts(self, x: torch.Tensor, k: int, runs: int) -> Any:
+    def _starts(self, x: Tensor, k: int, runs: int) -> list[int] | list[Tensor]:
+        """For each run the seed of its start, or the one start that was given."""
         if isinstance(self.init, str):
             if self.init != "k-means++":
                 raise ValueError(f"init: expected k-means++ or an array of centres, got {self.init!r}")
             random = check_random_state(self.random_state)
-            for _ in range(runs):
-                generator = torch.Generator().manual_seed(int(random.randint(2**31 - 1)))
-                yield x[ops.kmeans_start(x, k, generator)]
-            return
+            return [int(random.randint(2**31 - 1)) for _ in range(runs)]
         centres = self._tensor(self.init).to(x)
         if centres.shape != (k, x.shape[1]):
             raise ValueError(f"init: expected shape {(k, x.shape[1])}, got {tuple(centres.shape)}")
-        yield centres
+        return [centres]
+
+    @staticmethod
+    def _shared_start(features: HeldRows, k: int, start: int | Tensor) -> Tensor:
+        peers = features.peers
+        if isinstance(start, Tensor):
+            counts = [k] + [0] * (peers.size - 1)
+            return peers.gather(start[: counts[peers.rank]], counts)
+        return shared_kmeans_start(features, k, _generator(peers.objects(start)[0]))
 
     @staticmethod
     def _tensor(array: Any) -> torch.Tensor:
         return from_foreign("init", array)[0] if is_foreign(array) else torch.as_tensor(array)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

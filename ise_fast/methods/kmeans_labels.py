@@ -16,6 +16,11 @@ from ise_fast.methods.centroids import cluster_centroids
 from ise_fast.methods.dbscan_labels import check_at_most
 from ise_fast.methods.interface import Labeller, LabelSource, flag
 from ise_fast.methods.records import PseudoLabels
+from ise_fast.sharded import HeldRows
+from ise_fast.sharded.centroids import shared_centroids
+from ise_fast.sharded.kmeans import shared_kmeans
+from ise_fast.sharded.kmeans_start import shared_kmeans_start
+from ise_fast.types import KMeansResult
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,27 @@ class KMeansLabels(Labeller):
             _, labels = torch.unique(result.labels, return_inverse=True)
         with watch.stage("centroids"):
             centroids = cluster_centroids(features, labels)
+        return self._labels(result, labels, centroids, watch)
+
+    @property
+    def shares(self) -> bool:
+        return True
+
+    def shared(self, features: HeldRows, epoch: int) -> PseudoLabels:
+        watch, settings = Stopwatch(features.x.device), self.settings
+        with watch.stage("kmeans"):
+            if self.centres is None:
+                start = shared_kmeans_start(features, self._count(features.rows), self._generator(epoch))
+            else:
+                start = self.centres.to(features.x.device)
+            result = shared_kmeans(features, start, settings.kmeans_iters)
+            every = features.peers.gather(result.labels, features.counts)
+            _, labels = torch.unique(every, return_inverse=True)
+        with watch.stage("centroids"):
+            centroids = shared_centroids(features, labels[features.first : features.first + features.own])
+        return self._labels(result, labels, centroids, watch)
+
+    def _labels(self, result: KMeansResult, labels: Tensor, centroids: Tensor, watch: Stopwatch) -> PseudoLabels:
         if self.settings.warm_start:
             self.centres = result.centres.cpu()
         figures = {"inertia": result.inertia, "steps": result.iterations}
@@ -52,9 +78,11 @@ class KMeansLabels(Labeller):
     def _start(self, features: Tensor, epoch: int) -> Tensor:
         if self.centres is not None:
             return self.centres.to(features.device)
+        return features[ops.kmeans_start(features, self._count(len(features)), self._generator(epoch))]
+
+    def _generator(self, epoch: int) -> torch.Generator:
         seed = np.random.SeedSequence((self.seed, epoch, 0, 3)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(seed[0]))
-        return features[ops.kmeans_start(features, self._count(len(features)), generator)]
+        return torch.Generator().manual_seed(int(seed[0]))
 
     def _count(self, images: int) -> int:
         return self.settings.clusters or min(images, max(32, images // 25))

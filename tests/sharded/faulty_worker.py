@@ -17,7 +17,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ise_fast import ops
-from ise_fast.cluster import DBSCAN, JaccardDBSCAN
+from ise_fast.cluster import DBSCAN, JaccardDBSCAN, KMeans
 from ise_fast.sharded import PeerError
 from tests.sharded.shapes import clustered, with_hubs
 
@@ -68,6 +68,9 @@ def main() -> None:
     say("precision", lambda: DBSCAN().fit(x.double() if mine else x, group=world))
     say("settings", lambda: JaccardDBSCAN(eps=0.5 if mine else 0.6).fit(x, group=world))
     say("range", lambda: JaccardDBSCAN(k1=0 if mine else 30).fit(x, group=world))
+    say("clusters", lambda: KMeans(9 if mine else 8).fit(x, group=world))
+    say("too many clusters", lambda: KMeans(61).fit(x, group=world))
+    say("start", lambda: KMeans(3, init=x[: 2 if mine else 3]).fit(x, group=world))
     hubs = with_hubs(60, 8, 0)[20 * rank : 20 * rank + 20]
     say("pairs", lambda: JaccardDBSCAN(eps=0.9, max_pairs=100).fit(hubs, group=world))
     healthy = ops.knn

@@ -80,3 +80,34 @@ def cases() -> dict[str, Case]:
         ),
         "all equal": Case(torch.eye(1, 9).expand(150, 9).contiguous(), plain),
     }
+
+
+@dataclass(frozen=True)
+class Grouping(Case):
+    """Rows for k-means, and from where it starts: K rows drawn, or centres."""
+
+    clusters: int = 8
+    centres: Tensor | None = None
+    iterations: int = 300
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def rows(self) -> Tensor:
+        return self.x.to(self.dtype)
+
+
+def groupings() -> dict[str, Grouping]:
+    plain = JaccardSettings()
+    integers = (clustered(1500, 3, 2) * 2).round()
+    # Nothing is near the second and the fifth; those who take the farthest rows make others empty.
+    far = torch.cat([clustered(6, 8, 9), torch.full((2, 8), 50.0)])[[0, 6, 1, 2, 7, 3, 4, 5]]
+    return {
+        "chunks over processes": Grouping(clustered(2700, 12, 0), plain, clusters=6, iterations=5),
+        "unequal shares": Grouping(clustered(2300, 5, 1), plain, (1, 0, 90, 9), clusters=6, iterations=3),
+        "ties": Grouping(integers, plain, clusters=6, iterations=4),
+        "fewer different rows": Grouping(torch.eye(3, 9).repeat(20, 1), plain, clusters=5),
+        "as many as rows": Grouping(clustered(3, 5, 8), plain, clusters=3),
+        "empty centres": Grouping(clustered(500, 8, 10), plain, (3, 1, 0, 2), centres=far, iterations=4),
+        "float64": Grouping(clustered(1100, 6, 4), plain, clusters=4, iterations=2, dtype=torch.float64),
+        "until the end": Grouping(clustered(60, 6, 5), plain, clusters=4),
+    }

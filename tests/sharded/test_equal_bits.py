@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from ise_fast import ops
-from ise_fast.cluster import DBSCAN, JaccardDBSCAN
+from ise_fast.cluster import DBSCAN, JaccardDBSCAN, KMeans
 from ise_fast.methods import cluster_centroids
+from ise_fast.methods.kmeans_labels import KMeansLabels, KMeansSettings
 from ise_fast.ops.jaccard import encode
-from tests.sharded.shapes import PLAIN, Case, cases
+from tests.sharded.shapes import PLAIN, Case, cases, groupings
 
 SIZE = 4
 CASES = cases()
+GROUPINGS = groupings()
 Answers = list[dict[tuple[str, int], dict[str, Any]]]
 
 
@@ -90,6 +92,65 @@ def test_estimators_of_a_group(name: str, world: int, answers: Answers, expected
         assert np.concatenate([part[0] for part in ours]).tolist() == labels.tolist()
         assert np.concatenate([part[1] + starts[rank] for rank, part in enumerate(ours)]).tolist() == core.tolist()
         assert np.array_equal(np.concatenate([part[2] for part in ours]), components)
+
+
+@pytest.mark.parametrize("world", range(1, SIZE + 1))
+@pytest.mark.parametrize("name", GROUPINGS)
+def test_kmeans(name: str, world: int, answers: Answers) -> None:
+    case, own = GROUPINGS[name], [answers[rank][f"kmeans {name}", world] for rank in range(world)]
+    start = case.centres
+    if start is None:
+        start = case.rows[ops.kmeans_start(case.rows, case.clusters, torch.Generator().manual_seed(1))]
+    one = ops.kmeans(case.rows, start, iterations=case.iterations)
+    assert torch.cat([part["found"].labels for part in own]).equal(one.labels)
+    for part in own:
+        assert part["start"].equal(start)
+        assert part["found"].centres.equal(one.centres)
+        assert part["found"].centres.dtype == case.dtype
+        assert part["found"][2:] == one[2:]
+
+
+@pytest.mark.parametrize("world", range(1, SIZE + 1))
+@pytest.mark.parametrize("name", GROUPINGS)
+def test_kmeans_of_a_group(name: str, world: int, answers: Answers) -> None:
+    case = GROUPINGS[name]
+    init = "k-means++" if case.centres is None else case.centres
+    one = KMeans(case.clusters, init=init, n_init=2, random_state=3, max_iter=2).fit(case.rows)
+    own = [answers[rank][f"kmeans {name}", world] for rank in range(world)]
+    assert torch.cat([part["estimator"][0] for part in own]).equal(one.labels_)
+    for part in own:
+        assert part["estimator"][1].equal(one.cluster_centers_)
+        assert part["estimator"][2:] == [one.inertia_, one.n_iter_]
+        assert part["predicted"].equal(one.predict(case.rows[:20]))
+
+
+@pytest.mark.parametrize("world", range(1, SIZE + 1))
+@pytest.mark.parametrize("name", [name for name, case in GROUPINGS.items() if case.dtype == torch.float32])
+def test_labels_of_kmeans(name: str, world: int, answers: Answers) -> None:
+    case = GROUPINGS[name]
+    labeller = KMeansLabels(KMeansSettings(case.clusters, kmeans_iters=2, warm_start=True), 1)
+    for epoch in (0, 1):
+        one = labeller(case.rows, None, epoch)
+        for rank in range(world):
+            labels, centroids, figures = answers[rank][f"kmeans {name}", world]["labelled"][epoch]
+            assert labels.equal(one.labels)
+            assert centroids.equal(one.centroids)
+            assert figures == one.figures
+
+
+def test_the_groupings_try_what_they_say() -> None:
+    far = GROUPINGS["empty centres"]
+    assert far.centres is not None
+    assert int((ops.kmeans_step(far.rows, far.centres).counts == 0).sum()) == 2
+    same = GROUPINGS["fewer different rows"]
+    rows = ops.kmeans_start(same.rows, same.clusters, torch.Generator().manual_seed(1))
+    assert len(same.rows[rows].unique(dim=0)) == 3 < len(rows.unique()) == same.clusters
+    assert int((ops.kmeans_step(same.rows, same.rows[rows]).counts == 0).sum()) == 2
+    for name, stopped in (("ties", True), ("until the end", False)):
+        case = GROUPINGS[name]
+        rows = ops.kmeans_start(case.rows, case.clusters, torch.Generator().manual_seed(1))
+        found = ops.kmeans(case.rows, case.rows[rows])
+        assert (found.iterations > case.iterations) == stopped
 
 
 def test_the_cases_try_what_they_say(expected: dict[str, dict[str, Any]]) -> None:

@@ -41,6 +41,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[str, 
     [
         ("NaN", "ValueError", "X: expected finite values, got NaN or infinity in row 3"),
         ("range", "ValueError", "k1: expected an integer of at least 1, got 0"),
+        ("start", "ValueError", "init: expected shape (3, 8), got (2, 8)"),
         ("memory", "MemoryError", "out of memory: asked for 9 GiB"),
     ],
 )
@@ -65,6 +66,11 @@ def test_one_process_fails_and_the_others_say_which(
             "settings", "ValueError",
             "eps: expected the same in all processes, got 0.6 in process 0 and 0.5 in process 1",
         ),
+        (
+            "clusters", "ValueError",
+            "n_clusters: expected the same in all processes, got 8 in process 0 and 9 in process 1",
+        ),
+        ("too many clusters", "ValueError", "n_clusters: n_samples=60 should be >= n_clusters=61"),
     ],
 )  # fmt: skip
 def test_what_differs_is_said_by_all(fault: str, kind: str, text: str, said: list[dict[str, tuple[str, str]]]) -> None:

@@ -14,12 +14,15 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from ise_fast.cluster import DBSCAN, JaccardDBSCAN
+from ise_fast.cluster import DBSCAN, JaccardDBSCAN, KMeans
+from ise_fast.methods.kmeans_labels import KMeansLabels, KMeansSettings
 from ise_fast.sharded import HeldRows, Peers, cluster, jaccard_rows
 from ise_fast.sharded.centroids import shared_centroids
 from ise_fast.sharded.encoding import encode_own
+from ise_fast.sharded.kmeans import shared_kmeans
+from ise_fast.sharded.kmeans_start import shared_kmeans_start
 from ise_fast.sharded.neighbours import own_neighbours
-from tests.sharded.shapes import PLAIN, Case, cases
+from tests.sharded.shapes import PLAIN, Case, Grouping, cases, groupings
 
 
 def dbscan_by_estimator(x: Tensor, group: dist.ProcessGroup | None, metric: str, dtype: str) -> list[Any]:
@@ -45,6 +48,26 @@ def answer(case: Case, group: dist.ProcessGroup | None, rank: int, size: int) ->
     }  # fmt: skip
 
 
+def grouped(case: Grouping, group: dist.ProcessGroup | None, rank: int, size: int) -> dict[str, Any]:
+    low, high = case.bounds(size)[rank : rank + 2]
+    features = HeldRows("x", case.rows[low:high].clone(), Peers(group), keep_double=True)
+    start = case.centres
+    if start is None:
+        start = shared_kmeans_start(features, case.clusters, torch.Generator().manual_seed(1))
+    labeller = KMeansLabels(KMeansSettings(case.clusters, kmeans_iters=2, warm_start=True), 1)
+    labelled = [labeller.shared(features, epoch) for epoch in (0, 1)] if case.dtype == torch.float32 else []
+    estimator = KMeans(
+        case.clusters, init="k-means++" if case.centres is None else case.centres, n_init=2, random_state=3, max_iter=2
+    )
+    estimator.fit(case.rows[low:high], group=group)
+    return {
+        "start": start, "found": shared_kmeans(features, start, case.iterations),
+        "estimator": [estimator.labels_, estimator.cluster_centers_, estimator.inertia_, estimator.n_iter_],
+        "labelled": [(pseudo.labels, pseudo.centroids, pseudo.figures) for pseudo in labelled],
+        "predicted": estimator.predict(case.rows[:20]),
+    }  # fmt: skip
+
+
 def main() -> None:
     folder, rank, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
@@ -56,6 +79,10 @@ def main() -> None:
         for world in range(1, size + 1):
             if rank < world:
                 answers[name, world] = answer(case, groups[world] if world > 1 else None, rank, world)
+    for name, grouping in groupings().items():
+        for world in range(1, size + 1):
+            if rank < world:
+                answers[f"kmeans {name}", world] = grouped(grouping, groups[world] if world > 1 else None, rank, world)
     torch.save(answers, folder / f"answers-{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
