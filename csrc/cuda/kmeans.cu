@@ -27,7 +27,7 @@ __global__ void assign_rows(const float* z, const float* x, const float* centres
   float best = -INFINITY;
   for (int64_t c = lane; c < k; c += kWarpSize) best = Max{}(best, score(c));
   best = warp_reduce(best, Max{});
-  // How far a score can be from the exact one (csrc/cpu/kmeans.cpp); nothing is known far from 1.
+  // How far a score can be from the exact one (csrc/cpu/lloyd.h); nothing is known far from 1.
   constexpr double u = FLT_EPSILON / 2;
   const double far = length > longest ? length : longest, wide = static_cast<double>(d);
   const bool unknown = far > 0x1p60 || (far < 0x1p-60 && far > 0);
