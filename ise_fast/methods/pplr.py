@@ -14,6 +14,7 @@ from ise_fast.methods.centroids import Centroids, cluster_centroids
 from ise_fast.methods.cluster_contrast import ContrastSettings
 from ise_fast.methods.interface import Method, Objective, flag
 from ise_fast.methods.records import Batch, LossOutput, PseudoLabels
+from ise_fast.nn._buffers import take_lengths
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class PartCentroids(Centroids):
             ops.update_memory_(table, part.contiguous(), batch.labels, self.momentum, "momentum")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("parts", "agreement"):
-            setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
+        take_lengths(self, state_dict, prefix, "parts", "agreement", any_shape=True)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -12,6 +12,7 @@ from ise_fast import ops
 from ise_fast.methods.interface import Memory, Method, Objective, flag
 from ise_fast.methods.records import Batch, LossOutput, PseudoLabels
 from ise_fast.nn import InstanceMemory
+from ise_fast.nn._buffers import take_lengths
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class SoftMemory(InstanceMemory, Memory):
         return self.table
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self.similar = self.similar.new_empty(state_dict[prefix + "similar"].shape)
+        take_lengths(self, state_dict, prefix, "similar", any_shape=True)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from ise_fast import ops
 from ise_fast._checks import check_features, check_int, check_number, check_tensor
+from ise_fast.nn._buffers import take_lengths
 from ise_fast.types import Groups
 
 
@@ -118,10 +119,7 @@ class InstanceMemory(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("table", "groups", "counts", "sums"):
-            incoming, own = state_dict.get(prefix + name), getattr(self, name)
-            if isinstance(incoming, Tensor) and incoming.shape[1:] == own.shape[1:]:
-                setattr(self, name, own.new_empty(incoming.shape))
+        take_lengths(self, state_dict, prefix, "table", "groups", "counts", "sums")
         self._members = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 

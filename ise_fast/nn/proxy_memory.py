@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from ise_fast import ops
 from ise_fast._checks import check_device, check_features, check_int, check_label_vector, check_number
+from ise_fast.nn._buffers import take_lengths
 
 
 class ProxyMemory(nn.Module):
@@ -110,10 +111,7 @@ class ProxyMemory(nn.Module):
         ops.update_memory_(self.proxies, features, own, self.momentum, "momentum")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("proxies", "labels", "cams"):
-            incoming, own = state_dict.get(prefix + name), getattr(self, name)
-            if isinstance(incoming, Tensor) and incoming.shape[1:] == own.shape[1:]:
-                setattr(self, name, own.new_empty(incoming.shape))
+        take_lengths(self, state_dict, prefix, "proxies", "labels", "cams")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
