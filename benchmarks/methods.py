@@ -41,6 +41,7 @@ ARMS: dict[str, tuple[str, ...]] = {
         "--method", "buc", "--momentum", "0.5", "--first-epochs", "4", "--step-epochs", "1", "--merge-share", "0.1",
     ),
     "PPLR, two losses": ("--method", "pplr", "--parts", "3", "--refine-epoch", "1", "--agreement-neighbours", "20"),
+    "CycAs": ("--method", "cycas", "--frame-window", "5"),
     "SoftSim": ("--method", "softsim", "--momentum", "0.5", "--hard-epochs", "4"),
 }  # fmt: skip
 RATES, TUNING_SEED = (1e-3, 2e-3, 4e-3), 101

@@ -2,6 +2,7 @@
 
 from .base import DatasetError, DatasetWarning, ReIDDataset, Split, UnlabelledSplit, Views
 from .decode import read_image
+from .frame_sampler import FramePairSampler
 from .images import ImageStore, open_images
 from .mixing import Mixing, MixParameters
 from .registry import DATASETS, load_dataset
@@ -17,6 +18,7 @@ __all__ = [
     "BatchAugment",
     "DatasetError",
     "DatasetWarning",
+    "FramePairSampler",
     "ImageStore",
     "MixParameters",
     "Mixing",

@@ -50,12 +50,14 @@ class UnlabelledSplit:
         cams: [n] int64, cameras from 0, or None where they are not known.
         tracklets: [n] int64, from 0, or -1 for an image in none; None where none is known.
         views: further views of the images, or None.
+        frames: [n] int64, frame of the camera's video, counted by time, or -1; None where none is known.
     """
 
     paths: tuple[Path, ...]
     cams: NDArray[np.int64] | None
     tracklets: NDArray[np.int64] | None = None
     views: Views | None = None
+    frames: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -63,9 +65,10 @@ class UnlabelledSplit:
     def take(self, indices: ArrayLike) -> UnlabelledSplit:
         """The images at `indices`, for example `ImageStore.kept`."""
         chosen = np.asarray(indices, dtype=np.int64)
-        cams, tracklets = (None if value is None else value[chosen] for value in (self.cams, self.tracklets))
+        known = (self.cams, self.tracklets, self.frames)
+        cams, tracklets, frames = (None if value is None else value[chosen] for value in known)
         views = None if self.views is None else self.views.take(chosen)
-        return UnlabelledSplit(tuple(self.paths[i] for i in chosen), cams, tracklets, views)
+        return UnlabelledSplit(tuple(self.paths[i] for i in chosen), cams, tracklets, views, frames)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +79,10 @@ class Split:
         paths: n image paths. A path may point into a zip archive (`a.zip/folder/x.png`): read it with `read_image`.
         ids: [n] int64, true identities as the data set numbers them, or None where they are not known.
         cams: [n] int64, cameras from 0, or None where they are not known.
-        tracklets, views: as those of `UnlabelledSplit`.
+        tracklets, views, frames: as those of `UnlabelledSplit`.
 
     Raises:
-        ValueError: if ids, cams or tracklets have another length than paths.
+        ValueError: if ids, cams, tracklets or frames have another length than paths.
     """
 
     paths: tuple[Path, ...]
@@ -87,9 +90,10 @@ class Split:
     cams: NDArray[np.int64] | None
     tracklets: NDArray[np.int64] | None = None
     views: Views | None = None
+    frames: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        for field in ("ids", "cams", "tracklets"):
+        for field in ("ids", "cams", "tracklets", "frames"):
             value = getattr(self, field)
             if value is None:
                 continue
@@ -102,11 +106,12 @@ class Split:
             object.__setattr__(self, field, value)
 
     @classmethod
-    def from_rows(cls, rows: Iterable[tuple[Path, int, int]]) -> Split:
-        """From (path, identity, camera) triples."""
+    def from_rows(cls, rows: Iterable[tuple[Path, int, int]], frames: ArrayLike | None = None) -> Split:
+        """From (path, identity, camera) triples, and the frame of each, if known."""
         listed = list(rows)
         ids, cams = (np.array([row[i] for row in listed], dtype=np.int64) for i in (1, 2))
-        return cls(tuple(row[0] for row in listed), ids, cams)
+        numbers = None if frames is None else np.asarray(frames, dtype=np.int64)
+        return cls(tuple(row[0] for row in listed), ids, cams, frames=numbers)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -116,12 +121,12 @@ class Split:
         chosen = np.asarray(indices, dtype=np.int64)
         kept = self.unlabelled.take(chosen)
         ids = None if self.ids is None else self.ids[chosen]
-        return Split(kept.paths, ids, kept.cams, kept.tracklets, kept.views)
+        return Split(kept.paths, ids, kept.cams, kept.tracklets, kept.views, kept.frames)
 
     @property
     def unlabelled(self) -> UnlabelledSplit:
         """The same images and cameras; the identities are not reachable from the result."""
-        return UnlabelledSplit(self.paths, self.cams, self.tracklets, self.views)
+        return UnlabelledSplit(self.paths, self.cams, self.tracklets, self.views, self.frames)
 
     def counts(self) -> tuple[int | None, int, int | None]:
         """(identities, images, cameras); None where they are not known."""

@@ -38,6 +38,7 @@ class _Image:
     place: str  # for messages
     tracklet: str | None = None
     view_of: Path | None = None
+    frame: int | None = None
 
 
 def load_folder(
@@ -58,7 +59,8 @@ def load_folder(
             `(?P<id>\d+)_c(?P<camera>\d+)`. It must match every image.
         csv: table with a header and a column `path` (relative to data_dir, or absolute), and any of `id`, `camera`,
             `tracklet` (of the images of one camera that are known to show one thing), `view_of` (the path of the
-            training image that this is a further view of) and `split` (train, query, gallery; train when left out).
+            training image that this is a further view of), `frame` (a whole number: which frame of the camera's video;
+            frames of two videos are numbered far apart) and `split` (train, query, gallery; train when left out).
             Only the images it lists are used. `read_table` says which spellings it knows; a column that it does not
             know is an error.
         image_size: (height, width) to resize to.
@@ -86,6 +88,7 @@ def load_folder(
             numbers([image.camera for image in chosen], cams, f"{role} images have no camera"),
             _tracklets(chosen) if role == "train" else None,
             views if role == "train" else None,
+            _frames(chosen) if role == "train" else None,
         )
     _warn_of_half_a_test(splits)
     return ReIDDataset("folder", data_dir, **splits, image_size=image_size)
@@ -155,7 +158,7 @@ def _from_table(root: Path, table: Path) -> list[_Image]:
     if 0 < without < len(rows):
         _warn(f"{without} of {len(rows)} rows of {table} have no split and are taken for training")
     return [
-        _Image(row.path, row.role or "train", row.identity, row.camera, place, row.tracklet, row.view_of)
+        _Image(row.path, row.role or "train", row.identity, row.camera, place, row.tracklet, row.view_of, row.frame)
         for row, place in ((row, f"{table}, line {row.line}") for row in rows)
     ]
 
@@ -230,6 +233,12 @@ def _tracklets(images: list[_Image]) -> NDArray[np.int64] | None:
     if not numbered:
         return None
     return np.array([-1 if name is None else numbered[name] for name in names], dtype=np.int64)
+
+
+def _frames(images: list[_Image]) -> NDArray[np.int64] | None:
+    """The frame of each image, -1 for none; None if all have none."""
+    frames = np.array([-1 if image.frame is None else image.frame for image in images], dtype=np.int64)
+    return frames if (frames >= 0).any() else None
 
 
 def _warn_of_half_a_test(splits: dict[str, Split]) -> None:

@@ -3,7 +3,8 @@
     ROOT/{train folder, query folder, gallery folder}/IDENTITY_cCAMERA....jpg
 
 Identity -1 is junk (a detection that is no clean person) and is dropped everywhere. Identity 0 of Market-1501 is a
-distractor: no query has it, it stays in the gallery. Camera numbers are mapped to 0, 1, ....
+distractor: no query has it, it stays in the gallery. Camera numbers are mapped to 0, 1, .... Market-1501's names also
+hold the sequence of the camera and the frame in it: 0002_c1s1_000451_03.jpg.
 """
 
 from __future__ import annotations
@@ -37,14 +38,18 @@ class MarketLayout:
     folders: tuple[str, str, str] = PERSON_FOLDERS
     published: Counts = field(default_factory=dict)
     image_size: tuple[int, int] = (256, 128)
+    frame_pattern: str | None = None  # groups: sequence of the camera, frame in it
 
 
+#: Between frames of the same number in two sequences of a camera: more than a sequence has.
+SEQUENCE = 10**9
 MARKET1501 = MarketLayout(
     name="market1501",
     inner="market1501/Market-1501-v15.09.15",
     pattern=r"([-\d]+)_c(\d+)",
     cameras=_numbered(6),
     published={"train": (751, 12_936), "query": (750, 3_368), "gallery": (None, 15_913)},
+    frame_pattern=r"[-\d]+_c\d+s(\d{1,9})_(\d{1,9})(?!\d)",
 )
 MSMT17_REPACKED = MarketLayout(
     name="msmt17",
@@ -119,4 +124,13 @@ def _read_folder(folder: Path, layout: MarketLayout) -> Split:
         raise DatasetError(
             f"{layout.name}: {folder} holds no usable image; expected files such as 0002_c1s1_000451_03.jpg"
         )
-    return Split.from_rows(rows)
+    return Split.from_rows(rows, _frames([row[0].name for row in rows], layout.frame_pattern))
+
+
+def _frames(names: list[str], pattern: str | None) -> list[int] | None:
+    """Frames by time, -1 where a name does not tell; None if none does."""
+    if pattern is None:
+        return None
+    found = [re.match(pattern, name) for name in names]
+    frames = [-1 if match is None else int(match[1]) * SEQUENCE + int(match[2]) for match in found]
+    return frames if any(frame >= 0 for frame in frames) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +39,9 @@ class PKSampler:
     Raises:
         ValueError: for wrong shapes or sizes, another rule, or fewer clusters than a batch needs.
     """
+
+    #: Whether images of a cluster are drawn across the labels of a run in place of cameras, clusters being its groups.
+    across_labels: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .base import ROLES, DatasetError
-from .labels import role_of, spelling
+from .labels import canonical, int64, role_of, spelling
 from .text import Text, read_text
 
 COLUMNS = {
@@ -26,6 +26,7 @@ COLUMNS = {
     "split": ("split", "splits", "role", "roles", "subset", "partition"),
     "tracklet": ("tracklet", "tracklets", "track", "track_id", "trackid", "tracklet_id", "trackletid"),
     "view_of": ("view_of", "viewof"),
+    "frame": ("frame", "frames", "frame_id", "frameid", "frame_number"),
 }
 NAMES = {name: column for column, names in COLUMNS.items() for name in names}
 DELIMITERS = (",", ";", "\t", "|", " ")
@@ -43,6 +44,7 @@ class Row:
     camera: str | None
     tracklet: str | None = None
     view_of: Path | None = None
+    frame: int | None = None
 
 
 def read_table(root: Path, table: Path) -> list[Row]:
@@ -125,7 +127,17 @@ class _Reader:
         path = self._existing(line, values["path"])
         original = self._existing(line, values["view_of"]) if values.get("view_of") else None
         identity, camera, tracklet = (values.get(name) or None for name in ("id", "camera", "tracklet"))
-        return Row(line, path, role, identity, camera, tracklet, original)
+        frame = self._frame(line, values["frame"]) if values.get("frame") else None
+        return Row(line, path, role, identity, camera, tracklet, original, frame)
+
+    def _frame(self, line: int, text: str) -> int:
+        try:
+            frame = int64(canonical(text))
+        except ValueError:
+            frame = -1
+        if frame < 0:
+            raise self._error(line, f"frame: expected a whole number of at least 0, got {text!r}")
+        return frame
 
     def _existing(self, line: int, name: str) -> Path:
         path = self._find(name)

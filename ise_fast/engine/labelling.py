@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ise_fast.data import PKSampler, ShuffleSampler, SinglesSampler
+from ise_fast.data import FramePairSampler, PKSampler, ShuffleSampler, SinglesSampler
 from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.errors import ClusteringError
 from ise_fast.engine.features import check_features
@@ -17,7 +17,9 @@ from ise_fast.methods import Need, NoLabels, PseudoLabels, cluster_centroids, fo
 from ise_fast.sharded import HeldRows, Peers
 from ise_fast.sharded.centroids import shared_centroids
 
-SAMPLERS: dict[str, type[PKSampler]] = {"pk": PKSampler, "pk-singles": SinglesSampler, "shuffle": ShuffleSampler}
+SAMPLERS: dict[str, type[PKSampler]] = {
+    "pk": PKSampler, "pk-singles": SinglesSampler, "shuffle": ShuffleSampler, "frame-pairs": FramePairSampler,
+}  # fmt: skip
 #: Features that one process takes to look for a better eps, once there are too few clusters.
 MOST_TO_ADVISE = 50_000
 log = logging.getLogger(__name__)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from ise_fast.data import UnlabelledSplit
 from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.distributed import World
@@ -67,12 +69,22 @@ def check_plan(config: TrainConfig, plan: Plan, split: UnlabelledSplit) -> None:
     """
     if plan.method.needs_cameras and split.cams is None:
         raise UsageError(f"--method: {config.plan.method} needs the cameras of the training images, and none are known")
+    if plan.method.needs_frames and split.frames is None:
+        raise UsageError(
+            f"--method: {config.plan.method} needs the frames of the training images, and none are known; --labels-csv "
+            "may tell them in a column frame"
+        )
     wanted = "tracklets" if config.plan.tracklets != "ignore" else "tracklet-epochs"
     if config.plan.tracklets != "ignore" or config.plan.tracklet_epochs:
         if split.tracklets is None:
             raise UsageError(f"--{wanted}: no tracklet is known of the training images; --labels-csv needs that column")
         if plan.method.fixed_labels:
             raise UsageError(f"--{wanted}: {config.plan.method} has no clusters that tracklets could be part of")
+    cams, frames = (None if value is None else torch.from_numpy(value) for value in (split.cams, split.frames))
+    try:
+        plan.labeller.know(cams, frames)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     _check_counts(config, plan, len(split.paths))
 
 

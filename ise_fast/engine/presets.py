@@ -187,6 +187,21 @@ _MARKET_SOFTSIM: _Values = {
     "own_share": 0.6,
     "camera_penalty": 0.02,
 }
+# CycAs: Wang et al., ECCV 2020. Of its settings we know those of the loss; network, images and optimiser are ISE's,
+# batches, schedule and window are ours.
+_MARKET_CYCAS: _Values = {
+    **{name: _MARKET_ISE[name] for name in ("dataset", "arch", "pretrained", "height", "width", "lr", "weight_decay")},
+    "method": "cycas",
+    "batch_size": 64,
+    "num_instances": 8,
+    "bn_chunk": 64,
+    "epochs": 50,
+    "iters": 200,
+    "step_size": 20,
+    "frame_window": 100,
+    "cycle_delta": 0.5,
+    "cycle_margin": 0.5,
+}
 
 # Small enough for two CPU cores: about two minutes. A network without pretrained weights learns from few images: a
 # larger learning rate, and a memory that moves slowly, because its first clusters mix people.
@@ -236,6 +251,7 @@ _PRESETS: dict[str, _Values] = {
     "market1501-buc": _MARKET_BUC,
     "market1501-softsim": _MARKET_SOFTSIM,
     "market1501-pplr": _MARKET_PPLR,
+    "market1501-cycas": _MARKET_CYCAS,
     "market1501-cap": _MARKET_CAP,
     "msmt17-ise": _MSMT_ISE,
     "msmt17-ise-gem": {**_MSMT_ISE, "pooling_type": "gem"},

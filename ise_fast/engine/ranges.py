@@ -28,6 +28,7 @@ _COUNTS: dict[str, tuple[int, int]] = {
     ),
     **dict.fromkeys(("hard_epochs", "single_epochs", "refine_epoch"), (0, MOST)),
     "neighbours": (2, MOST),
+    "frame_window": (2, 10**9),
     **dict.fromkeys(("max_noise", "cross_epoch", "hard_negatives"), (0, MOST)),
     "workers": (0, 1024),
     "seed": (0, 2**63 - 1),  # torch's generators take 64 bits, other libraries 63
@@ -49,7 +50,8 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "similarity": (-1.0, 1.0),
     **dict.fromkeys(("hard_share", "merge_share"), (math.ulp(0.0), 1.0)),
     "dropout": (0.0, math.nextafter(1.0, 0.0)),
-    **dict.fromkeys(("camera_penalty", "size_penalty", "delta"), (0.0, _FLOAT32)),
+    **dict.fromkeys(("camera_penalty", "size_penalty", "delta", "cycle_margin"), (0.0, _FLOAT32)),
+    "cycle_delta": (1e-3, _FLOAT32),
 }
 
 

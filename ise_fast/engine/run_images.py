@@ -60,13 +60,14 @@ class RetrievalImages:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Images, cameras, tracklets, without identities, and [n, 8] bytes that tell one image from another anywhere."""
+    """Images, cameras, tracklets, frames, no identities; [n, 8] bytes that tell one image from another anywhere."""
 
     images: ImageStore
     cams: np.ndarray[Any, np.dtype[np.int64]] | None
     signature: torch.Tensor
     tracklets: np.ndarray[Any, np.dtype[np.int64]] | None = None
     views: FurtherViews | None = None
+    frames: np.ndarray[Any, np.dtype[np.int64]] | None = None
 
 
 def open_training_images(
@@ -86,7 +87,7 @@ def open_training_images(
         pictures = _open(kept.views.paths, config, dataset, world, progress)
         views = FurtherViews(pictures, kept.views.of[pictures.kept], config.view_share)
         log.info("%d further views of the training images", len(pictures))
-    return TrainingImages(store, kept.cams, signature, kept.tracklets, views)
+    return TrainingImages(store, kept.cams, signature, kept.tracklets, views, kept.frames)
 
 
 def open_test_images(

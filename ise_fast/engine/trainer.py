@@ -75,6 +75,7 @@ class Trainer:
         self.objective = plan.objective
         tracklets = None if training.tracklets is None else torch.from_numpy(training.tracklets)
         self.label = Labelling(config, plan, self.cams, tracklets)
+        plan.labeller.know(self.cams, None if training.frames is None else torch.from_numpy(training.frames))
         self.views = training.views
         self.singles_apart = plan.method.sampler == "pk-singles"
         self.step = step
@@ -258,11 +259,11 @@ class Trainer:
 
     def _batches(self) -> TrainingBatches:
         optim, labels = self.config.optim, self.progress.labels
-        cams = None if self.cams is None else self.cams.numpy()
         assert labels is not None  # set by _new_pseudo_labels, or by the checkpoint
+        across = labels if self.label.sampler.across_labels else self.cams
         sampler = self.label.sampler(
-            self.progress.drawn.numpy(), cams, optim.batch_size, optim.num_instances, self._iterations_of_epoch(),
-            self.config.run.seed, optim.sampler,
+            self.progress.drawn.numpy(), None if across is None else across.numpy(), optim.batch_size,
+            optim.num_instances, self._iterations_of_epoch(), self.config.run.seed, optim.sampler,
         )  # fmt: skip
         sampler.set_epoch(self.progress.epoch)
         return TrainingBatches(

@@ -35,6 +35,17 @@ class Labeller:
     grows: bool = True
     """Whether images may be added when a run is resumed: not where the state knows each image by its place."""
 
+    def know(self, cams: Tensor | None, frames: Tensor | None) -> None:
+        """What is known of the training images beside pixels: before any is decoded, and again of those that were.
+
+        Args:
+            cams: [N] int64 cameras, or None.
+            frames: [N] int64 frames of the cameras' videos by time, -1 for an unknown one, or None.
+
+        Raises:
+            ValueError: naming the flag, if there can be no labels.
+        """
+
     def due(self, epoch: int) -> bool:
         """Whether there are new labels at the start of this epoch; else labels and memory of the one before go on."""
         return True
@@ -174,9 +185,11 @@ class Method:
     objective: Callable[[Any], Objective[Any]]  # from the settings
     labels: str = "dbscan"  # where its labels come from unless --labels says otherwise
     fixed_labels: bool = False  # --labels cannot say otherwise
-    # K images of each cluster; K, and one of an image that is alone; or images in random order
-    sampler: Literal["pk", "pk-singles", "shuffle"] = "pk"
+    # K images of each cluster; K, and one of an image that is alone; images in random order; or two clusters (frames)
+    # of a group, K images of each at most
+    sampler: Literal["pk", "pk-singles", "shuffle", "frame-pairs"] = "pk"
     # What batches are balanced over in place of labels, from labels [N] and cameras [N] or None on the CPU
     groups: Callable[[Tensor, Tensor | None], Tensor] | None = None
     needs_cameras: bool = False
+    needs_frames: bool = False
     parts: int = 0  # horizontal parts whose features it needs (`PseudoLabels`, `Batch`), unless --parts says otherwise

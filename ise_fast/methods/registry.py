@@ -12,7 +12,9 @@ from ise_fast.methods.bottom_up_labels import BOTTOM_UP
 from ise_fast.methods.buc import BUC
 from ise_fast.methods.cap import CAP
 from ise_fast.methods.cluster_contrast import CLUSTER_CONTRAST
+from ise_fast.methods.cycas import CYCAS
 from ise_fast.methods.dbscan_labels import DBSCAN
+from ise_fast.methods.frame_labels import BY_FRAME
 from ise_fast.methods.infomap_labels import INFOMAP
 from ise_fast.methods.instance_labels import INSTANCES
 from ise_fast.methods.interface import LabelSource, Method
@@ -38,6 +40,7 @@ METHODS: dict[str, Method] = {
     "buc": BUC,
     "softsim": SOFTSIM,
     "pplr": PPLR,
+    "cycas": CYCAS,
     "ise-spcl": ISE_SPCL,
     "ise-cap": ISE_CAP,
 }
@@ -49,6 +52,7 @@ LABELS: dict[str, LabelSource] = {
     "bottom-up": BOTTOM_UP,
     "similar": SIMILAR,
     "instances": INSTANCES,
+    "by-frame": BY_FRAME,
 }
 
 

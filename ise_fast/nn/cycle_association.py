@@ -56,18 +56,23 @@ class CycleAssociationLoss(nn.Module):
         for name, rows in (("x", first), ("y", second)):
             if len(rows) == 0:
                 raise ValueError(f"{name}: expected at least one row, got shape {tuple(rows.shape)}")
-        if len(first) > len(second):
-            first, second = second, first
-        n, m = len(first), len(second)
-        cosines = first @ second.T
-        there = softmax(math.log(m + 1) / self.delta * cosines, dim=1)
-        back = softmax(math.log(n + 1) / self.delta * cosines.T, dim=1)
-        cycle = there @ back
-        own = cycle.diagonal()
-        others = cycle.masked_fill(torch.eye(n, dtype=torch.bool, device=cycle.device), -torch.inf)
-        # The greatest of no others is 0.
-        forth, around = (others.amax(dim).clamp_min(0) - own + self.margin for dim in (1, 0))
-        return (forth.relu() + around.relu()).mean()
+        return cycle_loss(first, second, self.delta, self.margin)
 
     def extra_repr(self) -> str:
         return f"delta={self.delta}, margin={self.margin}"
+
+
+def cycle_loss(x: Tensor, y: Tensor, delta: float, margin: float) -> Tensor:
+    """`CycleAssociationLoss` of rows that are known to be right: nothing waits for a GPU."""
+    if len(x) > len(y):
+        x, y = y, x
+    n, m = len(x), len(y)
+    cosines = x @ y.T
+    there = softmax(math.log(m + 1) / delta * cosines, dim=1)
+    back = softmax(math.log(n + 1) / delta * cosines.T, dim=1)
+    cycle = there @ back
+    own = cycle.diagonal()
+    others = cycle.masked_fill(torch.eye(n, dtype=torch.bool, device=cycle.device), -torch.inf)
+    # The greatest of no others is 0.
+    forth, around = (others.amax(dim).clamp_min(0) - own + margin for dim in (1, 0))
+    return (forth.relu() + around.relu()).mean()

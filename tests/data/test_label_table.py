@@ -205,3 +205,13 @@ def test_tracklets_and_further_views(tmp_path: Path) -> None:
     assert train.unlabelled.take([1]).views.paths == ()
     plain = read(tmp_path, "path,tracklet\n1.jpg,\n2.jpg,\n").train
     assert plain.tracklets is plain.views is None
+
+
+def test_frames(tmp_path: Path) -> None:
+    train = read(tmp_path, "path,camera,Frame ID\n1.jpg,1,0070\n2.jpg,1,\n4.jpg,2,8.0\n").train
+    assert train.frames.tolist() == [70, -1, 8]
+    assert train.unlabelled.take([2, 1]).frames.tolist() == [8, -1]
+    assert read(tmp_path, "path,frame\n1.jpg,\n").train.frames is None
+    for value in ("-1", "1.5", "first", "1" * 20):
+        with pytest.raises(DatasetError, match=rf"t\.csv, line 3: frame: .* of at least 0, got '{value}'$"):
+            read(tmp_path, f"path,frame\n1.jpg,1\n2.jpg,{value}\n")

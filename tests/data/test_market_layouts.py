@@ -53,8 +53,25 @@ def test_training_images_hold_no_identities(tmp_path: Path, write_images: WriteI
     write_market(write_images, tmp_path)
     images = load_dataset("market1501", tmp_path).training_images
     assert isinstance(images, UnlabelledSplit)
-    assert set(vars(images)) == {"paths", "cams", "tracklets", "views"}
+    assert set(vars(images)) == {"paths", "cams", "tracklets", "views", "frames"}
     assert len(images) == 3
+
+
+def test_frames_of_market1501(tmp_path: Path, write_images: WriteImages) -> None:
+    write_market(write_images, tmp_path)
+    names = ["0009_c2s3_000451_03.jpg", "0010_c2s12_123456_00.jpg", "0011_c1_000451_01.jpg", "0012_c1s1_9999999999.jpg"]
+    write_images(tmp_path / "bounding_box_train", names)
+    images = load_dataset("market1501", tmp_path).training_images
+    frames = dict(zip((path.name for path in images.paths), images.frames.tolist(), strict=True))
+    assert [frames[name] for name in names] == [3_000_000_451, 12_000_123_456, -1, -1]
+    kept = images.take([1, 0])
+    assert kept.frames.tolist() == images.frames[[1, 0]].tolist()
+
+
+def test_frames_that_no_name_tells(tmp_path: Path, write_images: WriteImages) -> None:
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        write_images(tmp_path / folder, ["0009_c2_451.jpg"])
+    assert load_dataset("market1501", tmp_path).training_images.frames is None
 
 
 def test_table_shows_identities_images_and_cameras(tmp_path: Path, write_images: WriteImages) -> None:

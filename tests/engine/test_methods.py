@@ -44,6 +44,7 @@ RUNS = {
     "cluster-contrast on bottom-up": "--labels bottom-up --first-epochs 1 --merge-share 0.3",
     "pplr": "--parts 2 --agreement-neighbours 6 --refine-epoch 1",
     "softsim": "--hard-epochs 1 --similar 3",
+    "cycas": "--frame-window 5",
     "ise-spcl": "--eps-gap 0.05",
     "ise-cap": "--supports 2 --cross-epoch 1",
     "mmcl with mixup": "--mix mixup --hard-share 0.05",
@@ -135,6 +136,11 @@ def test_sigkill(name: str, whole: Callable[[str], Path], flags: list[str], tmp_
     ("words", "said"),
     [
         ("--method cap", "--method: cap needs the cameras of the training images, and none are known"),
+        (
+            "--method cycas",
+            "--method: cycas needs the frames of the training images, and none are known; --labels-csv may tell them",
+        ),
+        ("--labels by-frame", "--labels: by-frame needs the frames of the training images, and none are known"),
         (
             "--labels infomap",
             "--labels: infomap needs the package infomap, which is not installed: pip install infomap",

@@ -1,4 +1,4 @@
-"""Presets of MMCL, BUC, SoftSim and PPLR: the published numbers, as far as they are known."""
+"""Presets of MMCL, BUC, SoftSim, PPLR and CycAs: the published numbers, as far as they are known."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ SHUFFLED: dict[str, dict[str, object]] = {
         "dataset": "market1501", "method": "pplr", "height": 384, "width": 128, "parts": 3, "batch_size": 64,
         "num_instances": 4, "bn_chunk": 16, "epochs": 50, "step_size": 20, "lr": 3.5e-4, "optimizer": "adam",
         "eps": 0.5, "agreement_neighbours": 20, "own_label": 0.5, "refine_epoch": 5,
+    },
+    "market1501-cycas": {
+        "dataset": "market1501", "method": "cycas", "arch": "resnet50", "height": 256, "width": 128,
+        "cycle_delta": 0.5, "cycle_margin": 0.5, "frame_window": 100,
     },
 }  # fmt: skip
 
