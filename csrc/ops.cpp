@@ -28,7 +28,7 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
       "Tensor core_mask)");
   m.def("dbscan_dense(Tensor graph, float eps, int min_samples) -> (Tensor labels, Tensor core_mask)");
 
-  // The same on a part of the rows, while blocks of other processes' rows go by; CPU only (ise_fast/sharded)
+  // The same on a part of the rows, while blocks of other processes' rows go by (ise_fast/sharded)
   m.def("pattern_products(Tensor x, Tensor y, Tensor indptr, Tensor indices, str kind) -> Tensor");
   m.def("softmax_rows(Tensor product, Tensor indptr) -> Tensor");
   m.def("reciprocal_bits(Tensor nn, int begin, int end, int width) -> Tensor");

@@ -19,6 +19,7 @@ HOT = [
     "project",
     "update_clusters",
     "evaluate_entries",
+    "evaluate_pattern",
     "hash_rows",
     "dense_rows",
     "join_cores",

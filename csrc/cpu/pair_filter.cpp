@@ -84,6 +84,10 @@ double longest_row(const FilterRows& side) {
   return std::sqrt(longest);
 }
 
+bool has_tiny_row(const FilterRows& side) {
+  return std::any_of(side.squared.begin(), side.squared.end(), [](double s) { return 0 < s && s < 1e-150; });
+}
+
 }  // namespace
 
 PairFilter::PairFilter(const Tensor& x, const Tensor* y, Metric metric, double rounded)
@@ -108,8 +112,7 @@ PairFilter::PairFilter(const Tensor& x, const Tensor* y, Metric metric, double r
   absolute_ = 2 * u * square(longest_) + d * 0x1p-100;
   rounding_ = (d + 32) * 0x1p-52 + rounded;
   // float64 input so small that its squares underflow: compare everything exactly.
-  const bool tiny =
-      std::any_of(base_.squared.begin(), base_.squared.end(), [](double s) { return 0 < s && s < 1e-150; });
+  const bool tiny = has_tiny_row(base_) || has_tiny_row(query_);
   if (x.scalar_type() == ScalarType::Double && (tiny || longest_any < 1e-75)) absolute_ = kInfinity;
 }
 

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <optional>
 
 #include "../check_graph.h"
 #include "allocate.h"
@@ -86,26 +87,38 @@ struct Findings {
   int64_t first, last;
 };
 
-// A warp a row. Offsets that are refused must not lead out of the entries.
-template <class Index, class Value>
-__global__ void check_rows(DeviceCsr<Index, Value> graph, int64_t nnz, Value largest, Findings* findings) {
+// A warp a row: is good(p, begin) true of every entry p of the row that begins at `begin`? Offsets that are refused
+// must not lead out of the entries.
+template <class Good>
+__global__ void check_rows(const int64_t* indptr, int64_t rows, int64_t nnz, Good good, Findings* findings) {
   const int lane = threadIdx.x % kWarpSize;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
-  if (i >= graph.rows) return;
-  const int64_t begin = graph.indptr[i], end = graph.indptr[i + 1];
+  if (i >= rows) return;
+  const int64_t begin = indptr[i], end = indptr[i + 1];
   if (lane == 0) {
     if (begin > end) atomicMin(&findings->bad_row, static_cast<unsigned long long>(i));
     if (i == 0) findings->first = begin;
-    if (i == graph.rows - 1) findings->last = end;
+    if (i == rows - 1) findings->last = end;
   }
   if (begin < 0 || end > nnz) return;
   for (int64_t p = begin + lane; p < end; p += kWarpSize) {
-    const int64_t last = p > begin ? static_cast<int64_t>(graph.indices[p - 1]) : -1;
-    const bool good =
-        last < graph.indices[p] && graph.indices[p] < graph.rows && graph.values[p] >= 0 && graph.values[p] <= largest;
-    if (!good) atomicMin(&findings->bad_entry, static_cast<unsigned long long>(p));
+    if (!good(p, begin)) atomicMin(&findings->bad_entry, static_cast<unsigned long long>(p));
   }
 }
+
+// Ascending columns below `columns`, finite values of at least 0.
+template <class Index, class Value>
+struct GraphEntries {
+  const Index* indices;
+  const Value* values;
+  int64_t columns;
+  Value largest;
+
+  __device__ bool operator()(int64_t p, int64_t begin) const {
+    const int64_t last = p > begin ? static_cast<int64_t>(indices[p - 1]) : -1;
+    return last < indices[p] && indices[p] < columns && values[p] >= 0 && values[p] <= largest;
+  }
+};
 
 __global__ static void mark_heads(const uint64_t* key, int64_t n, int64_t* head) {
   const int64_t p = thread_index();
@@ -143,33 +156,51 @@ __global__ static void write_entries(const uint64_t* key, const uint32_t* value_
 
 }  // namespace csr
 
-// Throws where the CPU operators do, with the same words. Waits for the stream.
-template <class Index, class Value>
-void check_csr(const DeviceCsr<Index, Value>& graph, int64_t nnz, const Tensor& like, cudaStream_t stream) {
-  if (graph.rows == 0) {
-    const int64_t only = read_back(graph.indptr, stream);
-    return check_csr_ends(only, only, nnz);
+struct BadEntry {
+  int64_t entry, row;
+  bool first;  // of its row
+};
+
+// The first entry that is not good. Offsets are refused where the CPU operators do it, with the same words. Waits for
+// the stream.
+template <class Good>
+std::optional<BadEntry> first_bad_entry(const int64_t* indptr, int64_t rows, int64_t nnz, const Good& good,
+                                        const Tensor& like, cudaStream_t stream) {
+  if (rows == 0) {
+    const int64_t only = read_back(indptr, stream);
+    check_csr_ends(only, only, nnz);
+    return std::nullopt;
   }
   const Scratch<csr::Findings> findings(1, like);
   findings.fill(0xff, stream);
-  LAUNCH((csr::check_rows<Index, Value>), blocks_for(graph.rows, kCsrWarps), kCsrThreads, 0, stream, graph, nnz,
-         std::numeric_limits<Value>::max(), findings.data());
+  LAUNCH(csr::check_rows<Good>, blocks_for(rows, kCsrWarps), kCsrThreads, 0, stream, indptr, rows, nnz, good,
+         findings.data());
   const csr::Findings found = read_back(findings.data(), stream);
   if (found.bad_row != kNowhere) {
     const auto i = static_cast<int64_t>(found.bad_row);
-    check_csr_offsets(read_back(graph.indptr + i, stream), read_back(graph.indptr + i + 1, stream), i);
+    check_csr_offsets(read_back(indptr + i, stream), read_back(indptr + i + 1, stream), i);
   }
   check_csr_ends(found.first, found.last, nnz);
-  if (found.bad_entry == kNowhere) return;
+  if (found.bad_entry == kNowhere) return std::nullopt;
   const auto p = static_cast<int64_t>(found.bad_entry);
-  int64_t row = 0, above = graph.rows;  // the last row that starts at or before p
+  int64_t row = 0, above = rows;  // the last row that starts at or before p
   while (above - row > 1) {
     const int64_t middle = row + (above - row) / 2;
-    (read_back(graph.indptr + middle, stream) <= p ? row : above) = middle;
+    (read_back(indptr + middle, stream) <= p ? row : above) = middle;
   }
-  const bool first = read_back(graph.indptr + row, stream) == p;
-  check_csr_entry(read_back(graph.indices + p, stream), first ? -1 : read_back(graph.indices + p - 1, stream),
-                  read_back(graph.values + p, stream), graph.rows, row);
+  return BadEntry{p, row, read_back(indptr + row, stream) == p};
+}
+
+// Throws where the CPU operators do, with the same words. Waits for the stream.
+template <class Index, class Value>
+void check_csr(const DeviceCsr<Index, Value>& graph, int64_t columns, int64_t nnz, const Tensor& like,
+               cudaStream_t stream) {
+  const csr::GraphEntries<Index, Value> good{graph.indices, graph.values, columns, std::numeric_limits<Value>::max()};
+  const auto bad = first_bad_entry(graph.indptr, graph.rows, nnz, good, like, stream);
+  if (!bad) return;
+  const int64_t p = bad->entry;
+  check_csr_entry(read_back(graph.indices + p, stream), bad->first ? -1 : read_back(graph.indices + p - 1, stream),
+                  read_back(graph.values + p, stream), columns, bad->row);
 }
 
 // Sorted keys to rows 0 .. rows - 1. Equal keys become one entry: the sum of their values in order, divided once; with

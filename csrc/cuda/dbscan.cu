@@ -154,7 +154,7 @@ template <class Index, class Value>
 Result dbscan_csr(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps, int64_t min_samples) {
   const cudaStream_t stream = current_stream(values);
   const auto csr = device_csr<Index, Value>(indptr, indices, values);
-  check_csr(csr, indices.size(0), values, stream);
+  check_csr(csr, csr.rows, indices.size(0), values, stream);
   Result result = empty_result(values, csr.rows);
   if (csr.rows == 0) return result;
   const SparseGraph<Index, Value> graph{csr, static_cast<Value>(eps)};

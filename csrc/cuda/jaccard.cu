@@ -1,155 +1,8 @@
 // Jaccard distance of k-reciprocal encodings; the formulas are in csrc/cpu/jaccard.cpp.
-//
-// A block computes one row: for each f of the row, in ascending order, its threads add min(V'(i,f), V'(j,f)) for every
-// j of column f; the columns come from a transposed copy of V'. The j of one column differ, so each sum has one writer
-// per f, and a barrier between two f keeps the order of the additions: the same bits as on the CPU.
-//
-// The sums of most rows lie in a hash table in shared memory, whose size follows from the average work of a row. Rows
-// that do not fit (hubs) are done afterwards by blocks that keep a dense row in global memory.
-#include <tuple>
-
-#include "../math/k_reciprocal.h"
-#include "hash.cuh"
-#include "jaccard.cuh"
+#include "shared_pairs.cuh"
 
 namespace ise_fast {
 namespace {
-
-constexpr int kHashThreads = 128;
-constexpr int kDenseThreads = 256;
-constexpr int64_t kFewestSlots = 32, kMostSlots = 4096;  // 32 KB: at least three blocks on a multiprocessor
-
-// What the host waits for.
-struct Found {
-  unsigned long long pairs;
-  unsigned too_big;  // rows beyond the hash table
-};
-
-// Pairs found so far, in order of arrival; `count` also counts those beyond `capacity`.
-struct Pairs {
-  uint64_t* key;
-  uint32_t* distance_bits;
-  unsigned long long* count;
-  unsigned long long capacity;
-  int column_bits;
-  int64_t first_row;
-  float bound;
-  float least;
-
-  __device__ bool keeps(int64_t i, int64_t j, float s) const {
-    return j == i || (s >= least && jaccard_from_shared(s) <= bound);
-  }
-  __device__ void put(unsigned long long at, int64_t i, int64_t j, float s) const {
-    if (at >= capacity) return;
-    key[at] = static_cast<uint64_t>(i - first_row) << column_bits | static_cast<uint64_t>(j);
-    distance_bits[at] = __float_as_uint(jaccard_from_shared(s));
-  }
-};
-
-// Writes the pairs of row i among `n` candidates; candidate(t, j, s) gives the t-th, or false. By the whole block.
-template <class Candidate>
-__device__ void write_pairs(const Pairs& pairs, int64_t i, int64_t n, const Candidate& candidate) {
-  __shared__ unsigned found;
-  __shared__ unsigned long long base;
-  int64_t j = 0;
-  float s = 0.0f;
-  if (threadIdx.x == 0) found = 0;
-  __syncthreads();
-  for (int64_t t = threadIdx.x; t < n; t += blockDim.x) {
-    if (candidate(t, j, s) && pairs.keeps(i, j, s)) atomicAdd(&found, 1u);
-  }
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    base = atomicAdd(pairs.count, static_cast<unsigned long long>(found));
-    found = 0;
-  }
-  __syncthreads();
-  for (int64_t t = threadIdx.x; t < n; t += blockDim.x) {
-    if (candidate(t, j, s) && pairs.keeps(i, j, s)) pairs.put(base + atomicAdd(&found, 1u), i, j, s);
-  }
-  __syncthreads();  // nobody may reset `found` before everybody has counted with it
-}
-
-// How many terms the sums of each row have, all rows of [begin, end) together.
-__global__ void count_terms(Csr v, Csr columns, int64_t begin, int64_t end, unsigned long long* total) {
-  const int64_t i = begin + thread_index();
-  if (i >= end) return;
-  int64_t terms = 0;
-  for (int64_t p = v.indptr[i]; p < v.indptr[i + 1]; ++p) {
-    const int64_t f = v.indices[p];
-    terms += columns.indptr[f + 1] - columns.indptr[f];
-  }
-  atomicAdd(total, static_cast<unsigned long long>(terms));
-}
-
-__global__ void __launch_bounds__(kHashThreads)
-    hash_rows(Csr v, Csr columns, uint32_t slots, Pairs pairs, int32_t* too_big, unsigned* too_big_count) {
-  DYNAMIC_SHARED(uint32_t, shared);
-  uint32_t* const key = shared;
-  float* const sum = reinterpret_cast<float*>(shared + slots);
-  const int64_t i = pairs.first_row + blockIdx.x;
-  for (uint32_t slot = threadIdx.x; slot < slots; slot += kHashThreads) {
-    key[slot] = HashTable::kEmpty;
-    sum[slot] = 0.0f;
-  }
-  __syncthreads();
-  HashTable table(key, slots);
-  bool full = threadIdx.x == 0 && table.insert(static_cast<uint32_t>(i)) == HashTable::kFull;  // the diagonal is kept
-  for (int64_t p = v.indptr[i]; p < v.indptr[i + 1]; ++p) {
-    const int64_t f = v.indices[p];
-    const float weight = v.values[p];
-    for (int64_t q = columns.indptr[f] + threadIdx.x; q < columns.indptr[f + 1] && !full; q += kHashThreads) {
-      const uint32_t slot = table.insert(static_cast<uint32_t>(columns.indices[q]));
-      full = slot == HashTable::kFull;
-      if (!full) sum[slot] += Min{}(weight, columns.values[q]);
-    }
-    if (__syncthreads_or(full)) {  // also the barrier between two f
-      if (threadIdx.x == 0) too_big[atomicAdd(too_big_count, 1u)] = static_cast<int32_t>(i);
-      return;
-    }
-  }
-  __syncthreads();
-  write_pairs(pairs, i, slots, [&](int64_t slot, int64_t& j, float& s) {
-    j = key[slot];
-    s = sum[slot];
-    return key[slot] != HashTable::kEmpty;
-  });
-}
-
-// The rows in `list`; each block has its own `sum` (zeros before and after) and `touched`, `v.rows` long.
-__global__ void __launch_bounds__(kDenseThreads)
-    dense_rows(Csr v, Csr columns, const int32_t* list, unsigned count, Pairs pairs, float* sums, int32_t* touches) {
-  __shared__ unsigned touched_count;
-  float* const sum = sums + blockIdx.x * v.rows;
-  int32_t* const touched = touches + blockIdx.x * v.rows;
-  for (unsigned row = blockIdx.x; row < count; row += gridDim.x) {
-    const int64_t i = list[row];
-    if (threadIdx.x == 0) touched_count = 0;
-    __syncthreads();
-    for (int64_t p = v.indptr[i]; p < v.indptr[i + 1]; ++p) {
-      const int64_t f = v.indices[p];
-      const float weight = v.values[p];
-      for (int64_t q = columns.indptr[f] + threadIdx.x; q < columns.indptr[f + 1]; q += kDenseThreads) {
-        const float term = Min{}(weight, columns.values[q]);
-        const int32_t j = columns.indices[q];
-        if (!(term > 0)) continue;
-        if (sum[j] == 0) touched[atomicAdd(&touched_count, 1u)] = j;
-        sum[j] += term;
-      }
-      __syncthreads();
-    }
-    const int64_t n = touched_count;
-    // A row that shares nothing even with itself still has its diagonal.
-    const int64_t alone = sum[i] == 0;
-    write_pairs(pairs, i, n + alone, [&](int64_t t, int64_t& j, float& s) {
-      j = t < n ? touched[t] : i;
-      s = sum[j];
-      return true;
-    });
-    for (int64_t t = threadIdx.x; t < n; t += kDenseThreads) sum[touched[t]] = 0.0f;
-    __syncthreads();
-  }
-}
 
 // Row blockIdx.x of the dense matrix, summed up in place.
 __global__ void __launch_bounds__(kMassThreads) distance_rows(Csr v, Csr columns, float* distance) {
@@ -167,8 +20,8 @@ struct Encoding {
   Encoding(const Tensor& offsets, const Tensor& cols, const Tensor& weights, cudaStream_t stream)
       : indptr(device_contiguous(offsets)), indices(device_contiguous(cols)), values(device_contiguous(weights)) {
     const int64_t nnz = indices.size(0);
-    check_csr(rows(), nnz, values, stream);
-    transposed = transposed_rows(rows(), 0, nnz, values, stream);
+    check_csr(rows(), rows().rows, nnz, values, stream);
+    transposed = transposed_rows(rows(), 0, nnz, rows().rows, values, stream);
   }
   Csr rows() const { return device_csr<int32_t, float>(indptr, indices, values); }
   Csr columns() const {
@@ -176,62 +29,13 @@ struct Encoding {
   }
 };
 
-int64_t slots_for(const Encoding& v, int64_t begin, int64_t end, cudaStream_t stream) {
-  const Scratch<unsigned long long> total(1, v.values);
-  total.fill(0, stream);
-  LAUNCH(count_terms, blocks_for(end - begin), kCsrThreads, 0, stream, v.rows(), v.columns(), begin, end, total.data());
-  const int64_t mean = static_cast<int64_t>(read_back(total.data(), stream)) / (end - begin) + 1;
-  const auto wanted = static_cast<uint64_t>(std::clamp(std::min(mean, v.rows().rows), kFewestSlots, kMostSlots));
-  return static_cast<int64_t>(std::bit_ceil(wanted));
-}
-
 CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps, int64_t begin,
                          int64_t end, int64_t max_pairs) {
   check_jaccard_graph(indptr, indices, values, eps, begin, end, max_pairs);
   const DeviceScope device(values);
   const cudaStream_t stream = current_stream(values);
   const Encoding v(indptr, indices, values, stream);
-  const int64_t rows = end - begin, n = v.rows().rows;
-  const auto bound = static_cast<float>(eps);
-  if (rows == 0) return compress(nullptr, nullptr, 0, 0, 1, 1.0f, v.values, stream);
-
-  const int64_t slots = slots_for(v, begin, end, stream);
-  const Scratch<int32_t> too_big(rows, v.values);
-  const Scratch<Found> found(1, v.values);
-  for (int64_t capacity = 32 * rows;;) {  // a second round only if there are more pairs than that
-    const Scratch<uint64_t> key(capacity, v.values);
-    const Scratch<uint32_t> distance_bits(capacity, v.values);
-    const Pairs pairs{key.data(),
-                      distance_bits.data(),
-                      &found.data()->pairs,
-                      static_cast<unsigned long long>(capacity),
-                      bits_for(n),
-                      begin,
-                      bound,
-                      least_shared(bound)};
-    found.fill(0, stream);
-    LAUNCH(hash_rows, static_cast<unsigned>(rows), kHashThreads, slots * (sizeof(uint32_t) + sizeof(float)), stream,
-           v.rows(), v.columns(), static_cast<uint32_t>(slots), pairs, too_big.data(), &found.data()->too_big);
-    Found here = read_back(found.data(), stream);
-    if (const unsigned big = here.too_big) {
-      const int64_t row_bytes = n * static_cast<int64_t>(sizeof(float) + sizeof(int32_t));
-      const int64_t affordable = std::max<int64_t>(1, device_bytes() / 64 / row_bytes);
-      halve_on_failure(std::min<int64_t>({big, affordable, 4 * multiprocessors()}), 1, [&](int64_t blocks) {
-        const Scratch<float> sums(blocks * n, v.values);
-        const Scratch<int32_t> touched(blocks * n, v.values);
-        sums.fill(0, stream);
-        LAUNCH(dense_rows, static_cast<unsigned>(blocks), kDenseThreads, 0, stream, v.rows(), v.columns(),
-               too_big.data(), big, pairs, sums.data(), touched.data());
-      });
-      here = read_back(found.data(), stream);
-    }
-    const auto total = static_cast<int64_t>(here.pairs);
-    check_pair_count(total, max_pairs, eps);  // the first round counts them all and stores few
-    if (total <= capacity) {
-      return sort_and_compress(key, &distance_bits, total, rows, pairs.column_bits, 1.0f, v.values, stream);
-    }
-    capacity = total;
-  }
+  return pairs_within({v.rows(), v.columns(), v.rows().rows, true}, eps, begin, end, max_pairs, v.values, stream);
 }
 
 Tensor jaccard_distance(const Tensor& indptr, const Tensor& indices, const Tensor& values) {

@@ -21,8 +21,9 @@ __global__ void write_transposed(Csr v, int64_t first_row, int column_bits, uint
   }
 }
 
-// The columns of V', of its rows from first_row on; these have `nnz` entries. Waits for the stream.
-CsrTensors transposed_rows(const Csr& v, int64_t first_row, int64_t nnz, const Tensor& like, cudaStream_t stream) {
+// The `columns` columns of V', of its rows from first_row on; these have `nnz` entries. Waits for the stream.
+inline CsrTensors transposed_rows(const Csr& v, int64_t first_row, int64_t nnz, int64_t columns, const Tensor& like,
+                                  cudaStream_t stream) {
   const Scratch<uint64_t> key(nnz, like);
   const Scratch<uint32_t> value_bits(nnz, like);
   const int bits = bits_for(v.rows);
@@ -30,7 +31,7 @@ CsrTensors transposed_rows(const Csr& v, int64_t first_row, int64_t nnz, const T
     LAUNCH(write_transposed, blocks_for(v.rows - first_row, kCsrWarps), kCsrThreads, 0, stream, v, first_row, bits,
            key.data(), value_bits.data());
   }
-  return sort_and_compress(key, &value_bits, nnz, v.rows, bits, 1.0f, like, stream);
+  return sort_and_compress(key, &value_bits, nnz, columns, bits, 1.0f, like, stream);
 }
 
 // sum[j] = s(i, j) for the j < n of `columns`, by a block of kMassThreads, one f after the other as on the CPU. Every

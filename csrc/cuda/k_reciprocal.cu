@@ -1,25 +1,10 @@
-// k-reciprocal encoding; the formulas are in csrc/cpu/k_reciprocal.cpp, the sets in k_reciprocal.cuh.
-#include "../math/exp.h"
+// k-reciprocal encoding; the formulas are in csrc/cpu/k_reciprocal.cpp, the sets in k_reciprocal.cuh, the
+// values in pattern.cuh.
 #include "k_reciprocal.cuh"
+#include "pattern.cuh"
 
 namespace ise_fast {
 namespace {
-
-struct InnerProduct {
-  static __device__ double term(double a, double b) { return a * b; }
-};
-
-// Softmax of one row by a warp.
-__global__ void softmax_rows(const double* product, Csr star, float* v) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
-  if (i >= star.rows) return;
-  const int64_t begin = star.indptr[i], end = star.indptr[i + 1];
-  double best = -INFINITY;
-  for (int64_t p = begin + threadIdx.x % kWarpSize; p < end; p += kWarpSize) best = Max{}(best, product[p]);
-  best = warp_reduce(best, Max{});
-  normalise_row(
-      begin, end, [&](int64_t p) { return exp_nonpositive(static_cast<float>(2.0 * (product[p] - best))); }, v);
-}
 
 CsrTensors k_reciprocal_encoding(const Tensor& features, const Tensor& neighbours, int64_t k2) {
   check_k_reciprocal_encoding(features, neighbours, k2);
@@ -40,11 +25,10 @@ CsrTensors k_reciprocal_encoding(const Tensor& features, const Tensor& neighbour
   {
     const Scratch<double> product(indices.size(0), x);
     symmetric_values<InnerProduct>(x, star, product.data(), stream);
-    LAUNCH(softmax_rows, blocks_for(rows, kCsrWarps), kCsrThreads, 0, stream, product.data(), star,
-           values.mutable_data_ptr<float>());
+    softmax_of_rows(product.data(), star.indptr, rows, values.mutable_data_ptr<float>(), stream);
   }
   // Not an expansion by one row: a row need not be its own nearest neighbour.
-  return k2 == 1 ? v : query_expansion(nn.data(), k1, k2, star, x, stream);
+  return k2 == 1 ? v : query_expansion(nn.data(), rows, k1, k2, star, bits_for(rows), x, stream);
 }
 
 }  // namespace

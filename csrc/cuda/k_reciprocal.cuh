@@ -26,7 +26,20 @@ struct Lists {
     }
     return false;
   }
+  __device__ int32_t size(int64_t i) const { return sizes[i]; }
+  template <class Visit>
+  __device__ void each(int64_t i, const Visit& visit) const {
+    for (int32_t s = 0, count = sizes[i]; s < count; ++s) visit(items[i * stride + s]);
+  }
 };
+
+// Is i among the first `width` neighbours of j?
+__device__ inline bool is_listed(const int32_t* nn, int64_t k1, int64_t width, int64_t j, int64_t i) {
+  const auto wanted = static_cast<int32_t>(i);
+  bool found = false;
+  for (const int32_t *back = nn + j * k1, *end = back + width; back < end && !found; ++back) found = *back == wanted;
+  return found;
+}
 
 // Neighbours in 32 bits; the position of the first one that is no row goes to `first_bad`.
 __global__ void narrow_neighbours(const int64_t* wide, int64_t n, int64_t rows, int32_t* narrow,
@@ -38,51 +51,57 @@ __global__ void narrow_neighbours(const int64_t* wide, int64_t n, int64_t rows, 
   if (!good) atomicMin(first_bad, static_cast<unsigned long long>(p));
 }
 
-// Row i, by a warp: those of its first `width` neighbours that have i among their first `width`.
-__global__ void reciprocal_sets(const int32_t* nn, int64_t rows, int64_t k1, int64_t width, Lists sets) {
+// List `row` is of row i = first + row, by a warp: those of its first `width` neighbours that have i among their first
+// `width`.
+__global__ void reciprocal_sets(const int32_t* nn, int64_t first, int64_t rows, int64_t k1, int64_t width, Lists sets) {
   const int lane = threadIdx.x % kWarpSize;
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
-  if (i >= rows) return;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize, i = first + row;
+  if (row >= rows) return;
   int32_t size = 0;
-  for (int64_t first = 0; first < width; first += kWarpSize) {
-    const int64_t r = first + lane;
+  for (int64_t start = 0; start < width; start += kWarpSize) {
+    const int64_t r = start + lane;
     const int32_t j = r < width ? nn[i * k1 + r] : 0;
-    bool mutual = false;
-    for (int64_t s = 0; r < width && s < width && !mutual; ++s) mutual = nn[j * k1 + s] == i;
+    const bool mutual = r < width && is_listed(nn, k1, width, j, i);
     const unsigned votes = __ballot_sync(kWholeWarp, mutual);
-    if (mutual) sets.items[i * sets.stride + size + __popc(votes & ((1u << lane) - 1))] = j;
+    if (mutual) sets.items[row * sets.stride + size + __popc(votes & ((1u << lane) - 1))] = j;
     size += __popc(votes);
   }
-  if (lane == 0) sets.sizes[i] = size;
+  if (lane == 0) sets.sizes[row] = size;
 }
 
 // Does the half set of the r-th member of R(i) join R*(i)? Also counts the entries, with repeats, that R*(i) is made
-// of.
-__global__ void choose_half_sets(Lists full, Lists half, int64_t rows, int64_t k1, uint8_t* joined,
+// of. `full` has the lists of some rows, `half` those of all.
+template <class Half>
+__global__ void choose_half_sets(Lists full, Half half, int64_t rows, int64_t k1, uint8_t* joined,
                                  unsigned long long* count) {
   const int64_t t = thread_index(), i = t / k1, r = t % k1;
   if (i >= rows || r >= full.sizes[i]) return;
-  const int32_t c = full.items[i * full.stride + r], size = half.sizes[c];
+  const int32_t c = full.items[i * full.stride + r];
+  int32_t size = 0;
   int64_t common = 0;
-  for (int32_t s = 0; s < size; ++s) common += full.contains(i, half.items[c * half.stride + s]);
+  half.each(c, [&](int32_t member) {
+    common += full.contains(i, member);
+    ++size;
+  });
   joined[t] = joins(common, size);
   atomicAdd(count + i, 1ull + (joined[t] ? size : 0));
 }
 
 // The entries of rows [begin, end), in any order within a row; cursor[i] starts at the row's place in `key`.
-__global__ void write_star(Lists full, Lists half, int64_t begin, int64_t end, int64_t k1, const uint8_t* joined,
+template <class Half>
+__global__ void write_star(Lists full, Half half, int64_t begin, int64_t end, int64_t k1, const uint8_t* joined,
                            int column_bits, unsigned long long* cursor, uint64_t* key) {
   const int64_t t = begin * k1 + thread_index(), i = t / k1, r = t % k1;
   if (i >= end || r >= full.sizes[i]) return;
-  const int32_t c = full.items[i * full.stride + r], size = joined[t] ? half.sizes[c] : 0;
+  const int32_t c = full.items[i * full.stride + r], size = joined[t] ? half.size(c) : 0;
   uint64_t* out = key + atomicAdd(cursor + i, 1ull + size);
   const auto row = static_cast<uint64_t>(i - begin) << column_bits;
   *out = row | c;
-  for (int32_t s = 0; s < size; ++s) *++out = row | half.items[c * half.stride + s];
+  if (size > 0) half.each(c, [&](int32_t member) { *++out = row | member; });
 }
 
 // `table` [rows, k1] in 32 bits, each entry checked to be a row. Waits for the stream.
-Scratch<int32_t> narrowed(const Tensor& table, cudaStream_t stream) {
+inline Scratch<int32_t> narrowed(const Tensor& table, cudaStream_t stream) {
   const int64_t rows = table.size(0), k1 = table.size(1);
   const Scratch<int32_t> nn(rows * k1, table);
   const Scratch<unsigned long long> first_bad(1, table);
@@ -95,86 +114,12 @@ Scratch<int32_t> narrowed(const Tensor& table, cudaStream_t stream) {
   return nn;
 }
 
-constexpr int kPartners = 4;
-
-// A value for each entry (i, j) of row i, by a warp: the sum of Pair::term(x[i][c], x[j][c]) over the columns, with the
-// lanes and the fold of math/dot.h; (i, j) and (j, i) give the same bits. (i, j) with j < i is left to copy_mirrored
-// where (j, i) is stored too. Row i is read and converted once for kPartners entries.
-template <class Pair>
-__global__ void evaluate_entries(const float* x, int64_t d, Csr star, double* value) {
-  const int lane = threadIdx.x % kWarpSize;
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
-  if (i >= star.rows) return;
-  const int64_t end = star.indptr[i + 1];
-  for (int64_t p = star.indptr[i]; p < end;) {
-    int64_t entry[kPartners];  // -1: no more
-    const float* partner[kPartners];
-#pragma unroll
-    for (int t = 0; t < kPartners; ++t) {
-      while (p < end && star.indices[p] < i && star.find(star.indices[p], static_cast<int32_t>(i)) >= 0) ++p;
-      entry[t] = p < end ? p : -1;
-      partner[t] = p < end ? x + star.indices[p] * d : x;
-      p += p < end;
-    }
-    double sum[kPartners] = {};
-    for (int64_t c = lane; c < d; c += kWarpSize) {
-      const double mine = x[i * d + c];
-#pragma unroll
-      for (int t = 0; t < kPartners; ++t) {
-        if (entry[t] >= 0) sum[t] += Pair::term(mine, static_cast<double>(partner[t][c]));
-      }
-    }
-#pragma unroll
-    for (int t = 0; t < kPartners; ++t) {
-      if (entry[t] < 0) continue;  // the same for all lanes
-      const double whole = warp_sum(sum[t]);
-      if (lane == 0) value[entry[t]] = whole;
-    }
-  }
-}
-
-__global__ void copy_mirrored(Csr star, double* value) {
-  const int lane = threadIdx.x % kWarpSize;
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
-  if (i >= star.rows) return;
-  for (int64_t p = star.indptr[i] + lane; p < star.indptr[i + 1] && star.indices[p] < i; p += kWarpSize) {
-    const int64_t mirror = star.find(star.indices[p], static_cast<int32_t>(i));
-    if (mirror >= 0) value[p] = value[mirror];
-  }
-}
-
-// For all entries; x [rows, d].
-template <class Pair>
-void symmetric_values(const Tensor& x, const Csr& star, double* value, cudaStream_t stream) {
-  LAUNCH(evaluate_entries<Pair>, blocks_for(star.rows, kCsrWarps), kCsrThreads, 0, stream, x.const_data_ptr<float>(),
-         x.size(1), star, value);
-  LAUNCH(copy_mirrored, blocks_for(star.rows, kCsrWarps), kCsrThreads, 0, stream, star, value);
-}
-
-// v = numerator(p) over the sum of them for entries [begin, end), by a warp; they are added in float64 in ascending
-// order, as on the CPU.
-template <class Numerator>
-__device__ void normalise_row(int64_t begin, int64_t end, const Numerator& numerator, float* v) {
-  const int lane = threadIdx.x % kWarpSize;
-  double sum = 0.0;
-  for (int64_t first = begin; first < end; first += kWarpSize) {
-    const int64_t p = first + lane;
-    const float mine = p < end ? numerator(p) : 0.0f;
-    if (p < end) v[p] = mine;
-    for (int l = 0; l < kWarpSize; ++l) {
-      const float term = __shfl_sync(kWholeWarp, mine, l);
-      if (first + l < end) sum += term;
-    }
-  }
-  for (int64_t p = begin + lane; p < end; p += kWarpSize) v[p] = static_cast<float>(v[p] / sum);
-}
-
 // Entries that the k2 rows of v behind row i have together; 0 for i = rows.
-__global__ void expansion_counts(const int32_t* nn, int64_t k1, int64_t k2, Csr v, int64_t* count) {
+__global__ void expansion_counts(const int32_t* nn, int64_t rows, int64_t k1, int64_t k2, Csr v, int64_t* count) {
   const int64_t i = thread_index();
-  if (i > v.rows) return;
+  if (i > rows) return;
   int64_t sum = 0;
-  for (int64_t r = 0; r < k2 && i < v.rows; ++r) {
+  for (int64_t r = 0; r < k2 && i < rows; ++r) {
     const int64_t j = nn[i * k1 + r];
     sum += v.indptr[j + 1] - v.indptr[j];
   }
@@ -191,7 +136,7 @@ __global__ void write_expansion(const int32_t* nn, int64_t begin, int64_t end, i
   for (int64_t r = 0; r < k2; ++r) {
     const int64_t j = nn[i * k1 + r], first = v.indptr[j], size = v.indptr[j + 1] - first;
     for (int64_t s = lane; s < size; s += kWarpSize) {
-      key[at + s] = static_cast<uint64_t>(i - begin) << column_bits | v.indices[first + s];
+      key[at + s] = static_cast<uint64_t>(i - begin) << column_bits | static_cast<uint32_t>(v.indices[first + s]);
       value_bits[at + s] = __float_as_uint(v.values[first + s]);
     }
     at += size;
@@ -203,20 +148,15 @@ __global__ void start_cursors(const int64_t* offset, int64_t begin, int64_t end,
   if (i < end) cursor[i] = offset[i] - offset[begin];
 }
 
-// R*(i), values not yet set: full sets of all k1 columns of nn, half sets of the first `width`.
-CsrTensors expanded_sets(const int32_t* nn, int64_t rows, int64_t k1, int64_t width, const Tensor& like,
-                         cudaStream_t stream) {
-  const Scratch<int32_t> full_items(rows * k1, like), full_sizes(rows, like), half_items(rows * width, like),
-      half_sizes(rows, like);
-  const Lists full{full_items.data(), full_sizes.data(), k1}, half{half_items.data(), half_sizes.data(), width};
-  const unsigned row_blocks = blocks_for(rows, kCsrWarps);
-  LAUNCH(reciprocal_sets, row_blocks, kCsrThreads, 0, stream, nn, rows, k1, k1, full);
-  LAUNCH(reciprocal_sets, row_blocks, kCsrThreads, 0, stream, nn, rows, k1, width, half);
-
+// R*(i) of the rows that `full` is of, values not yet set; columns are less than `columns`.
+template <class Half>
+CsrTensors joined_sets(const Lists& full, const Half& half, int64_t rows, int64_t columns, int64_t k1,
+                       const Tensor& like, cudaStream_t stream) {
+  const int column_bits = bits_for(columns);
   const Scratch<uint8_t> joined(rows * k1, like);
   const Scratch<unsigned long long> count(rows + 1, like);
   count.fill(0, stream);
-  LAUNCH(choose_half_sets, blocks_for(rows * k1), kCsrThreads, 0, stream, full, half, rows, k1, joined.data(),
+  LAUNCH(choose_half_sets<Half>, blocks_for(rows * k1), kCsrThreads, 0, stream, full, half, rows, k1, joined.data(),
          count.data());
   const Scratch<int64_t> offset(rows + 1, like);
   exclusive_sum(reinterpret_cast<const int64_t*>(count.data()), offset.data(), rows + 1, like, stream);
@@ -224,24 +164,37 @@ CsrTensors expanded_sets(const int32_t* nn, int64_t rows, int64_t k1, int64_t wi
   return in_ranges(offset.data(), rows, like, stream, [&](int64_t begin, int64_t end, int64_t n) {
     const Scratch<uint64_t> key(n, like);
     LAUNCH(start_cursors, blocks_for(end - begin), kCsrThreads, 0, stream, offset.data(), begin, end, count.data());
-    LAUNCH(write_star, blocks_for((end - begin) * k1), kCsrThreads, 0, stream, full, half, begin, end, k1,
-           joined.data(), bits_for(rows), count.data(), key.data());
-    return sort_and_compress(key, nullptr, n, end - begin, bits_for(rows), 1.0f, like, stream);
+    LAUNCH(write_star<Half>, blocks_for((end - begin) * k1), kCsrThreads, 0, stream, full, half, begin, end, k1,
+           joined.data(), column_bits, count.data(), key.data());
+    return sort_and_compress(key, nullptr, n, end - begin, column_bits, 1.0f, like, stream);
   });
 }
 
-// V'(i) = mean of V(nn[i][r]), r = 0 .. k2 - 1, added in that order; nn has k1 columns.
-CsrTensors query_expansion(const int32_t* nn, int64_t k1, int64_t k2, const Csr& v, const Tensor& like,
-                           cudaStream_t stream) {
-  const Scratch<int64_t> offset(v.rows + 1, like);
-  LAUNCH(expansion_counts, blocks_for(v.rows + 1), kCsrThreads, 0, stream, nn, k1, k2, v, offset.data());
-  exclusive_sum(offset.data(), offset.data(), v.rows + 1, like, stream);
-  return in_ranges(offset.data(), v.rows, like, stream, [&](int64_t begin, int64_t end, int64_t n) {
+// R*(i) of all rows: full sets of all k1 columns of nn, half sets of the first `width`.
+inline CsrTensors expanded_sets(const int32_t* nn, int64_t rows, int64_t k1, int64_t width, const Tensor& like,
+                                cudaStream_t stream) {
+  const Scratch<int32_t> full_items(rows * k1, like), full_sizes(rows, like), half_items(rows * width, like),
+      half_sizes(rows, like);
+  const Lists full{full_items.data(), full_sizes.data(), k1}, half{half_items.data(), half_sizes.data(), width};
+  const unsigned blocks = blocks_for(rows, kCsrWarps);
+  LAUNCH(reciprocal_sets, blocks, kCsrThreads, 0, stream, nn, 0, rows, k1, k1, full);
+  LAUNCH(reciprocal_sets, blocks, kCsrThreads, 0, stream, nn, 0, rows, k1, width, half);
+  return joined_sets(full, half, rows, rows, k1, like, stream);
+}
+
+// V'(i) = mean of V(nn[i][r]), r = 0 .. k2 - 1, added in that order; nn has k1 columns and `rows` rows, whose numbers
+// are of rows of v.
+inline CsrTensors query_expansion(const int32_t* nn, int64_t rows, int64_t k1, int64_t k2, const Csr& v,
+                                  int column_bits, const Tensor& like, cudaStream_t stream) {
+  const Scratch<int64_t> offset(rows + 1, like);
+  LAUNCH(expansion_counts, blocks_for(rows + 1), kCsrThreads, 0, stream, nn, rows, k1, k2, v, offset.data());
+  exclusive_sum(offset.data(), offset.data(), rows + 1, like, stream);
+  return in_ranges(offset.data(), rows, like, stream, [&](int64_t begin, int64_t end, int64_t n) {
     const Scratch<uint64_t> key(n, like);
     const Scratch<uint32_t> value_bits(n, like);
     LAUNCH(write_expansion, blocks_for(end - begin, kCsrWarps), kCsrThreads, 0, stream, nn, begin, end, k1, k2, v,
-           offset.data(), bits_for(v.rows), key.data(), value_bits.data());
-    return sort_and_compress(key, &value_bits, n, end - begin, bits_for(v.rows), static_cast<float>(k2), like, stream);
+           offset.data(), column_bits, key.data(), value_bits.data());
+    return sort_and_compress(key, &value_bits, n, end - begin, column_bits, static_cast<float>(k2), like, stream);
   });
 }
 

@@ -113,7 +113,7 @@ std::tuple<Tensor, Tensor, Tensor> merge(const DeviceCsr<Index, Value>& graph, i
   const Tensor y = device_contiguous(labels);
   const int64_t n = graph.rows;
   const cudaStream_t stream = current_stream(y);
-  check_csr(graph, nnz, y, stream);
+  check_csr(graph, graph.rows, nnz, y, stream);
   check(nnz < (int64_t{1} << 32), "graph: expected fewer than 2^32 entries, got ", nnz);
   Tensor out = device_empty(y, {n});
   const auto none = [&] { return std::tuple(out, device_empty(y, {0, 2}), device_empty(y, {0}, ScalarType::Double)); };

@@ -241,8 +241,11 @@ FilterUnits prepare_filter(FilterSide& base, FilterSide& query, const Tensor& x,
   const RowExtremes of_x = measure_side<T>(base, x, "x", stream);
   const double longest = std::sqrt(as_double(of_x.squared));
   double longest_any = longest;
+  bool tiny = of_x.tiny;
   if (y != nullptr) {
-    longest_any = std::max(longest_any, std::sqrt(as_double(measure_side<T>(query, *y, "y", stream).squared)));
+    const RowExtremes of_y = measure_side<T>(query, *y, "y", stream);
+    longest_any = std::max(longest_any, std::sqrt(as_double(of_y.squared)));
+    tiny |= of_y.tiny;
   }
   FilterUnits units{metric, 1, 1, 0};
   if (metric != Metric::kCosine) {
@@ -251,7 +254,7 @@ FilterUnits prepare_filter(FilterSide& base, FilterSide& query, const Tensor& x,
   }
   units.absolute = 4 * 0x1p-24 * units.longest * units.longest + static_cast<double>(x.size(1)) * 0x1p-100;
   // float64 input so small that its squares underflow: compare everything exactly.
-  if (sizeof(T) == sizeof(double) && (of_x.tiny || longest_any < 1e-75)) {
+  if (sizeof(T) == sizeof(double) && (tiny || longest_any < 1e-75)) {
     units.absolute = std::numeric_limits<double>::infinity();
   }
   round_side<T>(base, units, stream);

@@ -1,6 +1,7 @@
-// Every pair of rows within a radius, exact: the certified filter rules out what is surely farther, the rest is
-// compared in float64, once. Each tile of the product is searched, which leaves a bit for each pair and the distances
-// of those found in their places, then written when their number is known: memory is proportional to the pairs.
+// Every pair of rows within a radius, of one set or of two, exact: the certified filter rules out what is surely
+// farther, the rest is compared in float64, once. Each tile of the product is searched, which leaves a bit for each
+// pair and the distances of those found in their places, then written when their number is known: memory is
+// proportional to the pairs.
 #include <string>
 #include <tuple>
 #include <vector>
@@ -11,27 +12,29 @@
 namespace ise_fast {
 namespace {
 
-// Which columns are within the bound of row `first + blockIdx.x`: a bit for each in its `words` of `masks`, how many in
-// `found`, and their distances in place of their products. By a block, so that a hub does not keep one warp busy.
+// Which base rows are within the bound of query `first + blockIdx.x`: a bit for each in its `words` of `masks`, how
+// many in `found`, and their distances in place of their products. By a block, so that a hub does not keep one warp
+// busy. `same`: the queries are the base rows.
 template <class T>
-__global__ void find_pairs(float* product, FilterRows<T> rows, FilterUnits units, double bound, int64_t first,
-                           int64_t words, unsigned* masks, int64_t* found) {
+__global__ void find_pairs(float* product, FilterRows<T> query, FilterRows<T> base, FilterUnits units, bool same,
+                           double bound, int64_t first, int64_t words, unsigned* masks, int64_t* found) {
   __shared__ int64_t scratch[kFilterWarps];
   const int lane = threadIdx.x % kWarpSize;
   const int64_t r = blockIdx.x, i = first + r;
-  float* const row = product + r * rows.n;
-  const double limit = exact_score(rows, units, i, bound) + score_margin(rows, rows, units, i);
+  const int64_t self = same ? i : -1;
+  float* const row = product + r * base.n;
+  const double limit = exact_score(query, units, i, bound) + score_margin(query, base, units, i);
   int64_t count = 0;
   for (int64_t word = threadIdx.x / kWarpSize; word < words; word += kFilterWarps) {
     const int64_t j = word * kWarpSize + lane;
     const bool possible =
-        j < rows.n && (j == i || !(static_cast<double>(approximate_score(rows, rows, row[j], i, j)) > limit));
+        j < base.n && (j == self || !(static_cast<double>(approximate_score(query, base, row[j], i, j)) > limit));
     bool inside = false;
     for (unsigned left = __ballot_sync(kWholeWarp, possible); left != 0; left &= left - 1) {
       const int at = __ffs(left) - 1;
-      const double distance = exact_distance(rows, rows, units.metric, i, word * kWarpSize + at);
+      const double distance = exact_distance(query, base, units.metric, i, word * kWarpSize + at);
       if (lane != at) continue;
-      inside = distance <= bound || j == i;  // a zero row is at cosine distance 1 from itself
+      inside = distance <= bound || j == self;  // a zero row is at cosine distance 1 from itself
       if (inside) row[j] = returned_distance(distance, units.metric);
     }
     const unsigned mask = __ballot_sync(kWholeWarp, inside);
@@ -68,30 +71,34 @@ __global__ void place_offsets(const int64_t* offset, int64_t* indptr, int64_t be
   if (r <= count) indptr[r] = before + offset[r];
 }
 
+// Rows of y (null: of x) with rows of x; `same`: y has the rows of x.
 template <class T>
-std::tuple<Tensor, Tensor, Tensor> graph_within(const Tensor& x, double bound, Metric metric, int64_t block) {
+std::tuple<Tensor, Tensor, Tensor> graph_within(const Tensor& x, const Tensor* y, bool same, double bound,
+                                                Metric metric, int64_t block) {
   const DeviceScope device(x);
   const cudaStream_t stream = current_stream(x);
-  FilterSide side, none;
-  const FilterUnits units = prepare_filter<T>(side, none, x, nullptr, metric, stream);
-  const FilterRows<T> rows = side.template rows<T>();
-  const int64_t n = rows.n;
+  FilterSide base_side, other_side;
+  const FilterUnits units = prepare_filter<T>(base_side, other_side, x, y, metric, stream);
+  const FilterSide& query_side = y == nullptr ? base_side : other_side;
+  const FilterRows<T> base = base_side.template rows<T>(), query = query_side.template rows<T>();
+  const int64_t n = query.n, others = base.n;
   Tensor indptr = device_zeros(x, {n + 1}, ScalarType::Long);
+  if (others == 0) return {indptr, device_empty(x, {0}, ScalarType::Int), device_empty(x, {0}, ScalarType::Float)};
 
   std::vector<std::pair<Tensor, Tensor>> tiles;
   int64_t total = 0;
-  const auto [height, buffer] = new_tile(x, tile_rows(n, n, block), n);
-  const int64_t words = (n + kWarpSize - 1) / kWarpSize;
+  const auto [height, buffer] = new_tile(x, tile_rows(n, others, block), others);
+  const int64_t words = (others + kWarpSize - 1) / kWarpSize;
   const Tensor offsets = device_empty(x, {height + 1}, ScalarType::Long);
   const Tensor bits = device_empty(x, {height, words}, ScalarType::Int);
   auto* offset = offsets.mutable_data_ptr<int64_t>();
   auto* masks = reinterpret_cast<unsigned*>(bits.mutable_data_ptr<int32_t>());
   for (int64_t first = 0; first < n; first += height) {
     const int64_t count = std::min(height, n - first);
-    const Tensor product = multiply_tile(buffer, side.rounded, side.rounded, first, count);
+    const Tensor product = multiply_tile(buffer, query_side.rounded, base_side.rounded, first, count);
     fill_bytes(offset + count, 0, sizeof *offset, stream);
     LAUNCH(find_pairs<T>, static_cast<unsigned>(count), kFilterThreads, 0, stream, product.mutable_data_ptr<float>(),
-           rows, units, bound, first, words, masks, offset);
+           query, base, units, same, bound, first, words, masks, offset);
     exclusive_sum(offset, offset, count + 1, x, stream);
     LAUNCH(place_offsets, static_cast<unsigned>(count / kFilterThreads + 1), kFilterThreads, 0, stream, offset,
            indptr.mutable_data_ptr<int64_t>() + first, total, count);
@@ -99,7 +106,7 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const Tensor& x, double bound, M
     Tensor indices = device_empty(x, {here}, ScalarType::Int);
     Tensor values = device_empty(x, {here}, ScalarType::Float);
     if (here > 0) {
-      LAUNCH(write_found, warps_grid(count), kFilterThreads, 0, stream, product.const_data_ptr<float>(), masks, n,
+      LAUNCH(write_found, warps_grid(count), kFilterThreads, 0, stream, product.const_data_ptr<float>(), masks, others,
              words, count, offset, indices.mutable_data_ptr<int32_t>(), values.mutable_data_ptr<float>());
     }
     tiles.emplace_back(indices, values);
@@ -122,21 +129,36 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const Tensor& x, double bound, M
   return {indptr, indices, values};
 }
 
+std::tuple<Tensor, Tensor, Tensor> pairs_within(const Tensor& x, const Tensor* y, bool same, double eps, Metric metric,
+                                                int64_t block) {
+  const bool single = x.scalar_type() == ScalarType::Float;
+  const double bound = compared_bound(eps, metric, single);
+  const auto run = single ? graph_within<float> : graph_within<double>;
+  return run(x, y, same, bound, metric, block);
+}
+
 // (indptr [N + 1] i64, indices i32, values f32). `block`: rows of a tile, 0 chooses (for tests).
 std::tuple<Tensor, Tensor, Tensor> radius_graph(const Tensor& x, double eps, std::string metric_name, int64_t block,
                                                 int64_t width) {
   check_block(block);
   check_width(width);
   const Metric metric = check_radius_graph(x, eps, metric_name);
-  const bool single = x.scalar_type() == ScalarType::Float;
-  const double bound = compared_bound(eps, metric, single);
-  return single ? graph_within<float>(x, bound, metric, block) : graph_within<double>(x, bound, metric, block);
+  return pairs_within(x, nullptr, true, eps, metric, block);
+}
+
+// The same between the rows of y and those of x: [rows of y, rows of x]. `same`: y has the rows of x.
+std::tuple<Tensor, Tensor, Tensor> radius_pairs(const Tensor& x, const Tensor& y, double eps, std::string metric_name,
+                                                bool same) {
+  const Metric metric = check_radius_graph(x, eps, metric_name);
+  check_radius_pairs(x, y, same);
+  return pairs_within(x, &y, same, eps, metric, 0);
 }
 
 }  // namespace
 
 ISE_FAST_CUDA_OPERATORS(m) {
   m.impl("radius_graph", TORCH_BOX(&radius_graph));
+  m.impl("radius_pairs", TORCH_BOX(&radius_pairs));
 }
 
 }  // namespace ise_fast

@@ -1,10 +1,10 @@
 // k-reciprocal re-ranking; the formulas are in csrc/cpu/re_ranking.cpp. Every sum has the CPU operator's order, so the
 // bits are the same. Beside the result only tiles and sparse rows are stored.
 #include "../check_rank.h"
-#include "../math/exp.h"
 #include "furthest.cuh"
 #include "jaccard.cuh"
 #include "k_reciprocal.cuh"
+#include "pattern.cuh"
 
 namespace ise_fast {
 namespace {
@@ -12,10 +12,6 @@ namespace {
 constexpr int kMixThreads = 256;
 constexpr int kMixWarps = kMixThreads / kWarpSize;
 constexpr int kMixTile = 4;  // queries, and gallery rows, of a warp: each row that it reads serves four pairs
-
-struct SquaredDistance {
-  static __device__ double term(double a, double b) { return (a - b) * (a - b); }
-};
 
 __device__ double scaled(double squared, double furthest) {
   return furthest > 0 ? squared / furthest : 0.0;
@@ -106,13 +102,13 @@ Tensor re_ranking(const Tensor& features, const Tensor& neighbours, int64_t quer
     symmetric_values<SquaredDistance>(x, star, squared.data(), stream);
     LAUNCH(weigh, blocks_for(n, kCsrWarps), kCsrThreads, 0, stream, squared.data(), furthest.data(), star,
            values.mutable_data_ptr<float>());
-    if (k2 > 1) v = query_expansion(nn.data(), columns, k2, star, x, stream);
+    if (k2 > 1) v = query_expansion(nn.data(), n, columns, k2, star, bits_for(n), x, stream);
   }
   if (queries == 0 || gallery == 0) return result;
 
   const Csr encoding = device_csr<int32_t, float>(std::get<0>(v), std::get<1>(v), std::get<2>(v));
   const int64_t entries = std::get<1>(v).size(0) - read_back(encoding.indptr + queries, stream);
-  const auto [indptr, indices, values] = transposed_rows(encoding, queries, entries, x, stream);
+  const auto [indptr, indices, values] = transposed_rows(encoding, queries, entries, n, x, stream);
   LAUNCH(shared_rows, static_cast<unsigned>(queries), kMassThreads, 0, stream, encoding,
          device_csr<int32_t, float>(indptr, indices, values), gallery, out);
   const int64_t tiles = (queries + kMixTile - 1) / kMixTile * ((gallery + kMixTile - 1) / kMixTile);

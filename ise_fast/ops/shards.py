@@ -1,8 +1,4 @@
-"""Internal operators on a part of the rows, for `ise_fast.sharded`: compiled for the CPU.
-
-Tensors of a GPU are answered there too: products by torch, in the same order and so with the same bits; the rest, which
-is little work beside the neighbours, on the CPU.
-"""
+"""Internal operators on a part of the rows, for `ise_fast.sharded`."""
 
 from __future__ import annotations
 
@@ -16,7 +12,6 @@ from ise_fast.ops._csr import Csr
 from ise_fast.ops._fake import register_fake
 
 LANES = 32  # csrc/math/dot.h
-PIECE = 1 << 22  # float64 numbers that torch's products hold at once, several times
 
 
 def pattern_products(x: Tensor, y: Tensor, indptr: Tensor, indices: Tensor, kind: str) -> Tensor:
@@ -32,76 +27,49 @@ def pattern_products(x: Tensor, y: Tensor, indptr: Tensor, indices: Tensor, kind
     Returns:
         [nnz] float64.
     """
-    if x.device.type == "cpu":
-        out: Tensor = torch.ops.ise_fast.pattern_products(x, y, indptr, indices, kind)
-        return out
-    row = torch.arange(len(x), device=x.device).repeat_interleave(indptr.diff())
-    return products_by_torch(x, y, row, indices.long(), kind)
-
-
-def products_by_torch(x: Tensor, y: Tensor, row: Tensor, column: Tensor, kind: str) -> Tensor:
-    """The same by torch's elementwise operators, on any device: lanes added in order, then folded (csrc/math/dot.h)."""
-    out = torch.empty(len(row), dtype=torch.float64, device=x.device)
-    piece = max(1, PIECE // max(x.shape[1], LANES))
-    for start in range(0, len(row), piece):
-        a, b = x[row[start : start + piece]].double(), y[column[start : start + piece]].double()
-        terms = a * b if kind == "dot" else (a - b).square()
-        lanes = torch.zeros((len(terms), LANES), dtype=torch.float64, device=x.device)
-        for begin in range(0, terms.shape[1], LANES):
-            part = terms[:, begin : begin + LANES]
-            lanes[:, : part.shape[1]] += part
-        while lanes.shape[1] > 1:
-            half = lanes.shape[1] // 2
-            lanes = lanes[:, :half] + lanes[:, half:]
-        out[start : start + piece] = lanes[:, 0]
+    out: Tensor = torch.ops.ise_fast.pattern_products(x, y, indptr, indices, kind)
     return out
-
-
-def on_cpu(name: str, *arguments: Any) -> Any:
-    """An operator's result on the CPU, whatever device the tensors come from."""
-    moved = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]
-    return getattr(torch.ops.ise_fast, name)(*moved)
 
 
 def softmax_rows(product: Tensor, indptr: Tensor) -> Tensor:
     """[nnz] float32: softmax of 2 (product - largest) over each row, as `k_reciprocal_encoding` computes it."""
-    out: Tensor = on_cpu("softmax_rows", product, indptr)
+    out: Tensor = torch.ops.ise_fast.softmax_rows(product, indptr)
     return out
 
 
 def reciprocal_bits(nn: Tensor, begin: int, end: int, width: int) -> Tensor:
     """[end - begin, ceil(width / 8)] uint8: bit r of row i says whether its r-th neighbour has i among its first
     `width`, for nn [N, k1] int32."""
-    out: Tensor = on_cpu("reciprocal_bits", nn, begin, end, width)
+    out: Tensor = torch.ops.ise_fast.reciprocal_bits(nn, begin, end, width)
     return out
 
 
 def expanded_sets(nn: Tensor, bits: Tensor, width: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
     """R*(i) of rows begin to end as (indptr, indices); bits: `reciprocal_bits` of all rows at half the width."""
-    indptr, indices = on_cpu("expanded_sets", nn, bits, width, begin, end)
+    indptr, indices = torch.ops.ise_fast.expanded_sets(nn, bits, width, begin, end)
     return indptr, indices
 
 
 def average_rows(v: Csr, neighbours: Tensor) -> Csr:
     """Row i: the mean of the rows of v that neighbours [n, k2] int32 names, added in that order, divided once."""
-    out: Csr = on_cpu("average_rows", *v, neighbours)
+    out: Csr = torch.ops.ise_fast.average_rows(*v, neighbours)
     return out
 
 
 def jaccard_pairs(a: Csr, b: Csr, *, same: bool, eps: float, max_pairs: int) -> Csr:
     """Pairs of rows of two encodings with Jaccard distance <= eps, columns rows of b; same: b is a."""
-    out: Csr = on_cpu("jaccard_pairs", *a, *b, same, eps, max_pairs)
+    out: Csr = torch.ops.ise_fast.jaccard_pairs(*a, *b, same, eps, max_pairs)
     return out
 
 
 def radius_pairs(x: Tensor, y: Tensor, *, eps: float, metric: str, same: bool) -> Csr:
     """Pairs of rows of y with rows of x within eps, as `ops.radius_graph` compares them; same: x is y."""
-    out: Csr = on_cpu("radius_pairs", x, y, eps, metric, same)
+    out: Csr = torch.ops.ise_fast.radius_pairs(x, y, eps, metric, same)
     return out
 
 
 def unite_(parent: Tensor, first: Tensor, second: Tensor) -> None:
-    """Unites first[e] with second[e], on the CPU: in the end parent [N] int32 holds the smallest row of each set."""
+    """Unites first[e] with second[e]: in the end parent [N] int32 holds the smallest row of each set."""
     torch.ops.ise_fast.unite_(parent, first, second)
 
 

@@ -19,12 +19,12 @@ from ise_fast.types import DBSCANResult
 def own_dbscan(graph: OwnGraph, eps: float, min_samples: int) -> DBSCANResult:
     """Labels and core flags of own rows: those of `ops.dbscan` on the whole graph.
 
-    Held meanwhile: 17 bytes for each row of all.
+    Held meanwhile: 17 bytes for each row of all, on a GPU 21.
     """
     peers, starts, first = graph.peers, graph.starts, graph.first
     counts = [end - start for start, end in pairwise(starts)]
-    own, total = counts[peers.rank], starts[-1]
-    row = torch.arange(own, dtype=torch.int32).repeat_interleave(graph.indptr.diff())
+    own, total, device = counts[peers.rank], starts[-1], graph.indptr.device
+    row = torch.arange(own, dtype=torch.int32, device=device).repeat_interleave(graph.indptr.diff())
     near = graph.values <= torch.tensor(eps, dtype=torch.float32)
 
     # A diagonal that is not stored counts as self; a stored one above eps leaves self out.
@@ -36,7 +36,7 @@ def own_dbscan(graph: OwnGraph, eps: float, min_samples: int) -> DBSCANResult:
     reached = near & all_core[graph.indices.long()]
     edge = reached & core[row.long()]
     parent = peers.together(lambda: _united(total, row[edge] + first, graph.indices[edge]))
-    everyone = torch.arange(total, dtype=torch.int32)
+    everyone = torch.arange(total, dtype=torch.int32, device=device)
     while peers.size > 1:
         least = parent.clone()
         peers.least_(least)
@@ -50,12 +50,12 @@ def own_dbscan(graph: OwnGraph, eps: float, min_samples: int) -> DBSCANResult:
     number = is_root.cumsum(0) - 1
     labels = torch.where(core, number[parent[first : first + own].long()], -1)
     border = reached & ~core[row.long()]
-    found = torch.full((own,), total, dtype=torch.int64)
+    found = torch.full((own,), total, dtype=torch.int64, device=device)
     found.scatter_reduce_(0, row[border].long(), number[parent[graph.indices[border].long()].long()], "amin")
     return DBSCANResult(torch.where(~core & (found < total), found, labels), core)
 
 
 def _united(total: int, first: Tensor, second: Tensor) -> Tensor:
-    parent = torch.arange(total, dtype=torch.int32)
+    parent = torch.arange(total, dtype=torch.int32, device=first.device)
     unite_(parent, first, second)
     return parent

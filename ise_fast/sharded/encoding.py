@@ -13,7 +13,7 @@ from ise_fast.sharded.peers import Peers, parts_by_owner
 
 
 def encode_own(features: Features, own: Tensor, k2: int) -> Csr:
-    """Rows of `ops.k_reciprocal_encoding` that this process answers for, on the CPU.
+    """Rows of `ops.k_reciprocal_encoding` that this process answers for, where the features have their home.
 
     Args:
         features: the rows.
@@ -24,12 +24,12 @@ def encode_own(features: Features, own: Tensor, k2: int) -> Csr:
         (indptr [n + 1], indices [nnz] int32: numbers of all rows, values [nnz] float32).
     """
     peers = features.peers
-    pattern = own_sets(features, own.cpu())
+    pattern = own_sets(features, own)
     product = _inner_products(features, pattern)
     values = peers.together(lambda: softmax_rows(product, pattern[0]))
     v = (*pattern, values)
     # Not an expansion by one row: a row need not be its own nearest neighbour.
-    return v if k2 == 1 else _expand(peers, features.starts, v, own[:, :k2].contiguous().cpu())
+    return v if k2 == 1 else _expand(peers, features.starts, v, own[:, :k2].contiguous())
 
 
 def own_sets(features: Features, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,11 +45,11 @@ def own_sets(features: Features, own: Tensor) -> tuple[Tensor, Tensor]:
 def _inner_products(features: Features, pattern: tuple[Tensor, Tensor]) -> Tensor:
     """[nnz] float64: x_i . x_j of every entry, filled in as the rows j go by."""
     indptr, indices = pattern
-    product = torch.empty(len(indices), dtype=torch.float64)
+    product = torch.empty(len(indices), dtype=torch.float64, device=indices.device)
     for place, rows in features.pieces():
         low, high = int(indptr[place]), int(indptr[place + len(rows)])
         lengths, columns = indptr[place : place + len(rows) + 1].diff(), indices[low:high]
-        row = torch.arange(len(rows), dtype=torch.int32).repeat_interleave(lengths)
+        row = torch.arange(len(rows), dtype=torch.int32, device=indices.device).repeat_interleave(lengths)
 
         def fill(
             first: int, block: Tensor, rows: Tensor = rows, row: Tensor = row, columns: Tensor = columns, low: int = low
@@ -58,7 +58,7 @@ def _inner_products(features: Features, pattern: tuple[Tensor, Tensor]) -> Tenso
             counts = torch.bincount(row[entry], minlength=len(rows))
             local = (columns[entry] - first).to(block.device)
             found = pattern_products(rows, block, offsets_of(counts).to(block.device), local, "dot")
-            product[low + entry] = found.cpu()
+            product[low + entry] = found.to(product.device)
 
         features.turn(fill)
     return product

@@ -24,6 +24,8 @@ class Features:
     peers: Peers
     starts: list[int]  # where the rows of each process begin, and the number of all rows
     width: int
+    #: Where what is found of own rows is kept, and worked on: neighbours, V', graph.
+    home: torch.device
 
     @property
     def first(self) -> int:
@@ -81,6 +83,7 @@ class HeldRows(Features):
         if self.x.shape[1] != self.width:  # no rows, so nothing to take a width from
             self.x = self.x.new_empty((0, self.width))
         self.starts = starts_of([count for count, _ in shapes])
+        self.home = self.x.device
 
     def pieces(self) -> Iterator[tuple[int, Tensor]]:
         yield 0, self.x
@@ -98,7 +101,7 @@ class StoredRows(Features):
 
     Args:
         x: [N, d] array of any floating dtype, such as `numpy.load(path, mmap_mode="r")`, or a tensor on the CPU.
-        device: where to compute.
+        device: where rows are compared; what is found, which may take as much room, is kept on the CPU.
         block: rows of a block; 0: as many as 128 MiB hold.
 
     Raises:
@@ -117,7 +120,7 @@ class StoredRows(Features):
             raise ValueError(f"block: expected at least 1 row, or 0 for a choice, got {block}")
         self.peers = Peers()
         self.x = x
-        self.device = torch.device(device)
+        self.device, self.home = torch.device(device), torch.device("cpu")
         self.starts, self.width = [0, shape[0]], shape[1]
         self.block = block or max(1, (128 << 20) // (4 * shape[1]))
 

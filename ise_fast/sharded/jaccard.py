@@ -16,7 +16,7 @@ from ise_fast.sharded.peers import Peers
 
 @dataclass(frozen=True)
 class OwnGraph:
-    """The own rows of a symmetric graph of distances, on the CPU."""
+    """The own rows of a symmetric graph of distances."""
 
     peers: Peers
     starts: list[int]  # where the rows of each process begin, and the number of all rows
@@ -34,15 +34,16 @@ class Gatherer:
 
     Args:
         rows: how many there are.
+        device: where.
     """
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self.rows, self.device = rows, device
         self.found: dict[int, Csr] = {}
 
     def add(self, first: int, part: Csr, place: int = 0) -> None:
         """Entries of rows place, place + 1, ... with columns from `first` on, of a block not seen before."""
-        indptr, indices, values = part
+        indptr, indices, values = (tensor.to(self.device) for tensor in part)
         lengths = indptr.diff()
         if place or len(lengths) < self.rows:
             lengths = torch.cat([lengths.new_zeros(place), lengths])
@@ -52,9 +53,11 @@ class Gatherer:
     def finish(self) -> Csr:
         """All entries, columns ascending."""
         if not self.found:
-            return torch.zeros(self.rows + 1, dtype=torch.int64), torch.empty(0).int(), torch.empty(0)
+            nothing = torch.empty(0, device=self.device)
+            return torch.zeros(self.rows + 1, dtype=torch.int64, device=self.device), nothing.int(), nothing
         parts = list(self.found.values())
-        row = torch.cat([torch.arange(self.rows).repeat_interleave(lengths) for lengths, _, _ in parts])
+        every = torch.arange(self.rows, device=self.device)
+        row = torch.cat([every.repeat_interleave(lengths) for lengths, _, _ in parts])
         column, value = torch.cat([indices for _, indices, _ in parts]), torch.cat([values for _, _, values in parts])
         order = column.argsort(stable=True)
         order = order[row[order].argsort(stable=True)]
@@ -76,7 +79,7 @@ def own_jaccard(features: Features, v: Csr, near: Tensor, k2: int, eps: float, m
         TooManyPairs: on all processes.
     """
     peers, starts = features.peers, features.starts
-    gatherer, found = Gatherer(len(v[0]) - 1), 0
+    gatherer, found = Gatherer(len(v[0]) - 1, v[0].device), 0
     crowded = False
 
     def meet(source: int, block: list[Tensor]) -> None:

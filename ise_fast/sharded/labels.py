@@ -70,7 +70,7 @@ def jaccard_rows(features: Features, settings: JaccardSettings, eps: float, copi
     v = encode_own(features, near, k2)
     v, twin = leave_out_copies(features, v, copies) if copies else (v, None)
     most = most_pairs(settings.max_pairs, features.rows)
-    return SharedGraph(own_jaccard(features, v, near.cpu(), k2, eps, most), twin)
+    return SharedGraph(own_jaccard(features, v, near, k2, eps, most), twin)
 
 
 def label_rows(features: Features, graph: SharedGraph, eps: float, min_samples: int) -> DBSCANResult:
@@ -98,4 +98,5 @@ def cluster(features: Features, settings: JaccardSettings) -> DBSCANResult:
     """
     features.peers.same(**vars(settings))
     graph = jaccard_rows(features, settings, settings.eps, copies=settings.min_samples)
-    return label_rows(features, graph, settings.eps, settings.min_samples)
+    labels, core = label_rows(features, graph, settings.eps, settings.min_samples)
+    return DBSCANResult(labels.cpu(), core.cpu())

@@ -54,5 +54,5 @@ def own_neighbours(features: Features, k: int) -> Tensor:
         nearest = Nearest(rows, k)
         features.turn(nearest.see)
         if len(rows):
-            parts.append(nearest.indices)
-    return torch.cat(parts) if parts else torch.empty((0, k), dtype=torch.int32)
+            parts.append(nearest.indices.to(features.home))
+    return torch.cat(parts) if parts else torch.empty((0, k), dtype=torch.int32, device=features.home)

@@ -17,7 +17,7 @@ def own_radius(features: Features, eps: float, metric: str) -> OwnGraph:
         eps: radius.
         metric: euclidean, sqeuclidean or cosine.
     """
-    gatherer = Gatherer(features.own)
+    gatherer = Gatherer(features.own, features.home)
     for place, rows in features.pieces():
         begin = features.first + place
 

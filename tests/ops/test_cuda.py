@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from cpu_only import ON_CPU
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -38,13 +37,21 @@ def cases(unit_rows: UnitRows) -> Cases:
     supports, norm = cpu.support_samples(*head, nearest, 0.25)
     ise = (features, labels, centroids, 0.25, 2, 0.05, 0.6, 0.1, gram, True)
     ids, cams = torch.arange(600) % 60, torch.arange(600) % 7
+    counts, pairs = torch.full((40,), 2), torch.arange(41) * 2
+    graph = cpu.jaccard_graph(*v, 0.7, 0, 600)
+    draws = torch.linspace(0, 0.9, 12).double()
+    narrow, half = near.int(), 12
+    bits = cpu.reciprocal_bits(narrow, 0, 600, half)
+    sets = cpu.expanded_sets(narrow, bits, half, 100, 400)
+    products = cpu.pattern_products(x[100:400], x, *sets, "dot")
+    every = torch.arange(600, dtype=torch.int32)
     return {
         "knn": (x, 20),
         "radius_graph": (x, 1.0),
         "k_reciprocal_encoding": (x, near, 6),
         "jaccard_distance": v,
         "jaccard_graph": (*v, 0.7, 0, 600),
-        "dbscan": (*cpu.jaccard_graph(*v, 0.7, 0, 600), 0.6, 4),
+        "dbscan": (*graph, 0.6, 4),
         "dbscan_dense": (cpu.jaccard_distance(*v), 0.6, 4),
         "nearest_centroids": (*head, 2),
         "support_samples": (*head, nearest, 0.25),
@@ -57,7 +64,27 @@ def cases(unit_rows: UnitRows) -> Cases:
         "refresh_gram_": (gram, centroids.flip(0), labels),
         "rank_metrics": (2 - 2 * x[:100] @ x[100:].T, ids[:100], ids[100:], cams[:100], cams[100:], 10),
         "re_ranking": (x, near, 100, 6, 0.3),
-    }
+        "group_nce_loss": (features, centroids, counts, labels, 0.05, 1e-6, True),
+        "soft_nce_loss": (
+            features, centroids, labels[:, None], torch.ones(96, 1), 0.05, None, 3, None, None, True,
+        ),
+        "loss_backward": (one, features, features.flip(0), "soft_nce_loss"),
+        "refresh_groups_": (centroids.clone(), x[:80], pairs, torch.arange(80), labels),
+        "kmeans_start": (x, draws),
+        "kmeans_step": (x, x[:12].clone()),
+        "kmeans": (x, x[:12].clone(), 3),
+        "merge_nearest": (*graph, torch.arange(600) // 2, 0.01, 20),
+        "cycle_positives": (x, torch.arange(0, 600, 50), 0.5, 5),
+        "multi_label_loss": (features, centroids, torch.arange(97), labels.int(), 5.0, 0.1, True),
+        "pattern_products": (x[100:400], x, *sets, "dot"),
+        "softmax_rows": (products, sets[0]),
+        "reciprocal_bits": (narrow, 100, 400, half),
+        "expanded_sets": (narrow, bits, half, 100, 400),
+        "average_rows": (*v, narrow[100:400, :6]),
+        "jaccard_pairs": (*v, *v, True, 0.7, 10**6),
+        "radius_pairs": (x[:300], x[300:], 1.0, "cosine", False),
+        "unite_": (every.clone(), every, narrow[:, 1]),
+    }  # fmt: skip
 
 
 def on(device: torch.device | str, arguments: tuple[Any, ...]) -> list[Any]:
@@ -80,7 +107,7 @@ def assert_same_bits(name: str, found: list[Tensor], expected: list[Tensor]) -> 
 
 def test_every_operator_is_here(cases: Cases) -> None:
     names = [name.split("::") for name in torch._C._dispatch_get_all_op_names()]
-    assert set(cases) == {name.split(".")[0] for library, name in names if library == "ise_fast"} - ON_CPU
+    assert set(cases) == {name.split(".")[0] for library, name in names if library == "ise_fast"}
 
 
 def test_repeated_runs_and_all_devices_give_the_same_bits(cases: Cases) -> None:

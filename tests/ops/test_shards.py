@@ -13,6 +13,7 @@ from ise_fast import ops
 from ise_fast.ops import shards
 from ise_fast.ops.jaccard import encode
 from ise_fast.reference.k_reciprocal import half_width
+from ise_fast.reference.neighbors import fixed_order_sum
 from tests.pseudo_label_data import clustered, with_threads
 
 UnitRows = Callable[..., Tensor]
@@ -20,13 +21,14 @@ OPS = torch.ops.ise_fast
 
 
 @pytest.mark.parametrize("d", [1, 31, 33, 200])
-def test_products_are_those_of_knn_and_of_torch_on_any_device(d: int, unit_rows: UnitRows) -> None:
+def test_products_are_those_of_knn_and_of_the_reference(d: int, unit_rows: UnitRows) -> None:
     x, y = unit_rows(60, d), unit_rows(40, d, 1)
     distances, indices = ops.knn(y, 7, y=x)
     indptr, row = torch.arange(0, 421, 7), torch.arange(60).repeat_interleave(7)
-    for kind in ("sqeuclidean", "dot"):
+    a, b = x[row].double(), y[indices.flatten()].double()
+    for kind, terms in (("sqeuclidean", (a - b).square()), ("dot", a * b)):
         ours = shards.pattern_products(x, y, indptr, indices.flatten().int(), kind)
-        assert ours.equal(shards.products_by_torch(x, y, row, indices.flatten(), kind))
+        assert ours.equal(fixed_order_sum(terms))
     assert (
         shards.pattern_products(x, y, indptr, indices.flatten().int(), "sqeuclidean").float().equal(distances.flatten())
     )
@@ -73,6 +75,20 @@ def test_blocks_of_pairs_are_the_columns_of_the_whole_graph(unit_rows: UnitRows)
     assert int((dense < 2).sum()) == len(whole[2])
     with pytest.raises(ValueError, match=r"^max_pairs: expected at most 50 pairs within eps = 0.7, got more"):
         shards.jaccard_pairs(v, v, same=True, eps=0.7, max_pairs=50)
+
+
+def test_pairs_of_tiny_rows_are_the_same_from_both_sides() -> None:
+    """Squares of float64 numbers near 1e-160 lose their digits, and so would an approximate cosine made of them."""
+    x = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = x + 0.1 * x.flip(0)
+    y[::2] *= 1e-160
+    dense = []
+    for base, query in ((x, y), (y, x)):
+        indptr, indices, values = shards.radius_pairs(base, query, eps=0.2, metric="cosine", same=False)
+        row = torch.arange(20).repeat_interleave(indptr.diff())
+        dense.append(torch.full((20, 20), 2.0).index_put((row, indices.long()), values))
+    assert 20 < int((dense[0] < 2).sum()) < 400
+    assert dense[0].equal(dense[1].T)
 
 
 def test_unite_by_hand() -> None:

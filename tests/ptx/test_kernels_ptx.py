@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from simt.build import LAUNCHED, SIMT
+from simt.build import KERNEL_TESTS, LAUNCHED, SIMT
 
 from benchmarks.profile.interpreter import NO_NVCC, NVCC, run
 
-TESTS = ("test_kernels.py", "test_blocks.py")
+TESTS = (*KERNEL_TESTS, "test_blocks.py")
 
 pytestmark = pytest.mark.skipif(not NVCC, reason=NO_NVCC)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.profile.workloads import evaluation, heads, labels, methods, neighbours
+from benchmarks.profile.workloads import evaluation, heads, labels, methods, neighbours, shards
 from benchmarks.profile.workloads.base import Call, Shape, Workload
 
 __all__ = ["TOGETHER", "WORKLOADS", "Call", "Shape", "Workload"]
@@ -10,6 +10,7 @@ __all__ = ["TOGETHER", "WORKLOADS", "Call", "Shape", "Workload"]
 WORKLOADS: dict[str, Workload] = {
     **neighbours.WORKLOADS,
     **labels.WORKLOADS,
+    **shards.WORKLOADS,
     **heads.WORKLOADS,
     **methods.WORKLOADS,
     **evaluation.WORKLOADS,

@@ -1,0 +1,136 @@
+// Values of the entries (i, j) of a sparse pattern: sums over the columns of two rows, and their softmax. The orders of
+// the sums are those of math/dot.h and csrc/cpu/k_reciprocal.h.
+#pragma once
+
+#include "../math/exp.h"
+#include "csr.cuh"
+
+namespace ise_fast {
+namespace {
+
+using Csr = DeviceCsr<int32_t, float>;
+
+constexpr int kPartners = 4;
+
+struct InnerProduct {
+  static __device__ double term(double a, double b) { return a * b; }
+};
+struct SquaredDistance {
+  static __device__ double term(double a, double b) { return (a - b) * (a - b); }
+};
+
+// value[p] for the entries p in `entry` (-1: none) of one row, by a warp: the sum of Pair::term(mine[c], other[c]) over
+// the columns c of row indices[p] of `others`, with the lanes and the fold of math/dot.h. `mine` is read and converted
+// once for kPartners of them.
+template <class Pair>
+__device__ void evaluate_partners(const float* mine, const float* others, int64_t d, const int32_t* indices,
+                                  const int64_t (&entry)[kPartners], double* value) {
+  const int lane = threadIdx.x % kWarpSize;
+  const float* partner[kPartners];
+#pragma unroll
+  for (int t = 0; t < kPartners; ++t) partner[t] = entry[t] >= 0 ? others + indices[entry[t]] * d : others;
+  double sum[kPartners] = {};
+  for (int64_t c = lane; c < d; c += kWarpSize) {
+    const double own = mine[c];
+#pragma unroll
+    for (int t = 0; t < kPartners; ++t) {
+      if (entry[t] >= 0) sum[t] += Pair::term(own, static_cast<double>(partner[t][c]));
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < kPartners; ++t) {
+    if (entry[t] < 0) continue;  // the same for all lanes
+    const double whole = warp_sum(sum[t]);
+    if (lane == 0) value[entry[t]] = whole;
+  }
+}
+
+// Every entry of rows of x with rows of y, a warp a row.
+template <class Pair>
+__global__ void evaluate_pattern(const float* x, const float* y, int64_t d, const int64_t* indptr, int64_t rows,
+                                 const int32_t* indices, double* value) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
+  if (i >= rows) return;
+  const int64_t end = indptr[i + 1];
+  for (int64_t p = indptr[i]; p < end; p += kPartners) {
+    int64_t entry[kPartners];
+#pragma unroll
+    for (int t = 0; t < kPartners; ++t) entry[t] = p + t < end ? p + t : -1;
+    evaluate_partners<Pair>(x + i * d, y, d, indices, entry, value);
+  }
+}
+
+// Rows with each other: (i, j) and (j, i) have the same bits. (i, j) with j < i is left to copy_mirrored where (j, i)
+// is stored too.
+template <class Pair>
+__global__ void evaluate_entries(const float* x, int64_t d, Csr star, double* value) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
+  if (i >= star.rows) return;
+  const int64_t end = star.indptr[i + 1];
+  for (int64_t p = star.indptr[i]; p < end;) {
+    int64_t entry[kPartners];
+#pragma unroll
+    for (int t = 0; t < kPartners; ++t) {
+      while (p < end && star.indices[p] < i && star.find(star.indices[p], static_cast<int32_t>(i)) >= 0) ++p;
+      entry[t] = p < end ? p : -1;
+      p += p < end;
+    }
+    evaluate_partners<Pair>(x + i * d, x, d, star.indices, entry, value);
+  }
+}
+
+__global__ void copy_mirrored(Csr star, double* value) {
+  const int lane = threadIdx.x % kWarpSize;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
+  if (i >= star.rows) return;
+  for (int64_t p = star.indptr[i] + lane; p < star.indptr[i + 1] && star.indices[p] < i; p += kWarpSize) {
+    const int64_t mirror = star.find(star.indices[p], static_cast<int32_t>(i));
+    if (mirror >= 0) value[p] = value[mirror];
+  }
+}
+
+// For all entries; x [rows, d].
+template <class Pair>
+void symmetric_values(const Tensor& x, const Csr& star, double* value, cudaStream_t stream) {
+  LAUNCH(evaluate_entries<Pair>, blocks_for(star.rows, kCsrWarps), kCsrThreads, 0, stream, x.const_data_ptr<float>(),
+         x.size(1), star, value);
+  LAUNCH(copy_mirrored, blocks_for(star.rows, kCsrWarps), kCsrThreads, 0, stream, star, value);
+}
+
+// v = numerator(p) over the sum of them for entries [begin, end), by a warp; they are added in float64 in ascending
+// order, as on the CPU.
+template <class Numerator>
+__device__ void normalise_row(int64_t begin, int64_t end, const Numerator& numerator, float* v) {
+  const int lane = threadIdx.x % kWarpSize;
+  double sum = 0.0;
+  for (int64_t first = begin; first < end; first += kWarpSize) {
+    const int64_t p = first + lane;
+    const float mine = p < end ? numerator(p) : 0.0f;
+    if (p < end) v[p] = mine;
+    for (int l = 0; l < kWarpSize; ++l) {
+      const float term = __shfl_sync(kWholeWarp, mine, l);
+      if (first + l < end) sum += term;
+    }
+  }
+  for (int64_t p = begin + lane; p < end; p += kWarpSize) v[p] = static_cast<float>(v[p] / sum);
+}
+
+// Softmax of one row of inner products, by a warp.
+__global__ void softmax_rows(const double* product, const int64_t* indptr, int64_t rows, float* v) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
+  if (i >= rows) return;
+  const int64_t begin = indptr[i], end = indptr[i + 1];
+  double best = -INFINITY;
+  for (int64_t p = begin + threadIdx.x % kWarpSize; p < end; p += kWarpSize) best = Max{}(best, product[p]);
+  best = warp_reduce(best, Max{});
+  normalise_row(
+      begin, end, [&](int64_t p) { return exp_nonpositive(static_cast<float>(2.0 * (product[p] - best))); }, v);
+}
+
+inline void softmax_of_rows(const double* product, const int64_t* indptr, int64_t rows, float* v, cudaStream_t stream) {
+  if (rows == 0) return;
+  LAUNCH(softmax_rows, blocks_for(rows, kCsrWarps), kCsrThreads, 0, stream, product, indptr, rows, v);
+}
+
+}  // namespace
+}  // namespace ise_fast
