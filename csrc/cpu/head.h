@@ -86,8 +86,8 @@ void check_gradient(const Tensor& gradient, const char* name) {
 template <class T>
 struct Head {
   Head(const Tensor& features, const Tensor& centroids, const Tensor& labels)
-      : feature_tensor(row_major(features)),
-        centroid_tensor(row_major(centroids)),
+      : feature_tensor(factor(features)),
+        centroid_tensor(factor(centroids)),
         labels_(checked_labels(labels, centroids.size(0))),
         feature(feature_tensor.const_data_ptr<T>()),
         centroid(centroid_tensor.const_data_ptr<T>()),

@@ -37,8 +37,8 @@ template <class T>
 class SoftNCE {
 public:
   SoftNCE(const Tensor& features, const Tensor& table, double tau)
-      : f_(row_major(features)),
-        v_(row_major(table)),
+      : f_(factor(features)),
+        v_(factor(table)),
         feature_(f_.const_data_ptr<T>()),
         row_(v_.const_data_ptr<T>()),
         rows_(f_.size(0)),

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <initializer_list>
 #include <limits>
@@ -46,6 +47,15 @@ inline torch::stable::Tensor new_tensor(const torch::stable::Tensor& like, std::
 inline torch::stable::Tensor row_major(const torch::stable::Tensor& tensor) {
   if (!tensor.is_contiguous()) check_memory(static_cast<uint64_t>(tensor.numel()) * tensor.element_size());
   return torch::stable::contiguous(tensor);
+}
+
+// The same at an address that is a multiple of 64, as torch's own allocations are: the last bit of a product by the
+// library may depend on where its factors begin.
+inline torch::stable::Tensor factor(const torch::stable::Tensor& tensor) {
+  const torch::stable::Tensor dense = row_major(tensor);
+  if (reinterpret_cast<uintptr_t>(dense.const_data_ptr()) % 64 == 0) return dense;
+  check_memory(static_cast<uint64_t>(dense.numel()) * dense.element_size());
+  return torch::stable::clone(dense);
 }
 
 }  // namespace ise_fast

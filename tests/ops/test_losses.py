@@ -247,6 +247,24 @@ def test_strided_input(device: torch.device) -> None:
     assert strided[1].equal(expected[1])
 
 
+@pytest.mark.parametrize(("b", "clusters", "d"), [(7, 33, 1), (1, 70, 33), (40, 700, 5)])
+def test_addresses_do_not_change_the_bits(b: int, clusters: int, d: int) -> None:
+    """A table that begins inside a buffer, at no multiple of a vector."""
+    generator = torch.Generator().manual_seed(0)
+    f, c = (normalize(torch.randn(rows, d, generator=generator)) for rows in (b, clusters))
+    y = torch.randint(clusters, (b,), generator=generator)
+
+    def step(f: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = f.requires_grad_()
+        loss = ops.cluster_nce_loss(leaf, y, c, 0.05)
+        return loss.detach(), torch.autograd.grad(loss, leaf)[0]
+
+    expected = step(f.clone(), c)
+    for offset in (1, 3, 8):
+        inside = torch.empty(offset + c.numel())[offset:].view_as(c).copy_(c)
+        assert all(map(torch.equal, step(f.clone(), inside), expected))
+
+
 def test_threads_do_not_change_the_bits() -> None:
     f, y, c = batch(10, 130, 301, 257)
     f, c = f.float(), c.float()
