@@ -13,15 +13,7 @@ from ise_fast.types import CSRGraph, DBSCANResult
 def dbscan(graph: CSRGraph | Tensor, eps: float, min_samples: int = 4) -> DBSCANResult:
     """Density clusters of a distance graph.
 
-    A point is a core point if at least `min_samples` points, itself included, lie within eps. Clusters are found in
-    the order of their lowest core index: everything not yet labelled that can be reached from it through core points.
-    So a border point belongs to the first cluster that reaches it; the rest is noise, -1.
-
-    In a sparse graph an entry that is not stored is no neighbour, a stored zero is one, and a diagonal that is not
-    stored counts as self; a stored or dense diagonal above eps leaves self out. Asymmetric graphs are followed along
-    their rows. float32 distances are compared with float32(eps).
-
-    Arguments, result and errors are those of `ise_fast.ops.dbscan`.
+    Which points are neighbours, arguments, result and errors are those of `ise_fast.ops.dbscan`.
     """
     eps = check_number("eps", eps, 0)
     min_samples = check_int("min_samples", min_samples, 1)

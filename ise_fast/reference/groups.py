@@ -60,11 +60,7 @@ def group_nce_loss(
 ) -> Tensor:
     """Mean over the batch of -log(p_y + eps), p = e^z / (sum of e^z + eps), over the groups that own rows.
 
-        mu_c = sums_c / counts_c (not normalised),   z_c = f . mu_c / temperature
-
-    Nothing is normalised here: behind a network whose last layer makes unit rows the parameters get the same gradient.
-
-    Arguments, result and errors are those of `ise_fast.ops.group_nce_loss`.
+    z, arguments, result and errors are those of `ise_fast.ops.group_nce_loss`.
     """
     f, s = check_features("features", features), check_features("sums", sums).detach()
     check_columns("sums", s, "features", f)

@@ -22,15 +22,7 @@ from ise_fast.types import CSRGraph
 def k_reciprocal_encoding(x: Tensor, k1: int = 30, k2: int = 6) -> CSRGraph:
     """V' of every row: softmax weights over its expanded k-reciprocal set, averaged over its k2 nearest rows.
 
-        R(i)   = { j in nn[i] : i in nn[j] }, nn the k1 nearest rows by (distance, index)             (eq. 2)
-        H(i)   = the same with the int(np.around(k1 / 2)) + 1 nearest, at most k1
-        R*(i)  = R(i) united with every H(c), c in R(i), for which 3 |H(c) & R(i)| > 2 |H(c)|         (eq. 5)
-        V(i,j) = softmax over j in R*(i) of -(2 - 2 x_i . x_j)                                        (eq. 7)
-        V'(i)  = mean of V(nn[i][r]), r = 0 .. k2 - 1, added in that order, divided once; V if k2 = 1 (eq. 11)
-
-    A row whose R is empty (it lies in a crowd of duplicates that crowd it out of its own list) has V(i) = 0.
-
-    Arguments, result and errors are those of `ise_fast.ops.k_reciprocal_encoding`.
+    The sets R, H, R*, arguments, result and errors are those of `ise_fast.ops.k_reciprocal_encoding`.
     """
     rows, k1, k2 = check_encoding(x, k1, k2)
     return encode(rows, knn(rows, k1).indices, k2)
@@ -96,10 +88,7 @@ def _reciprocal(nn: Tensor) -> Tensor:
 def jaccard_distance(x: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
     """The k-reciprocal Jaccard distance of every pair (eq. 10): for small N.
 
-        s(i,j) = sum over f of min(V'(i,f), V'(j,f)), f ascending, in float32
-        d(i,j) = 1 - s / (2 - s), at least 0
-
-    Arguments, result and errors are those of `ise_fast.ops.jaccard_distance`.
+    The formula, arguments, result and errors are those of `ise_fast.ops.jaccard_distance`.
     """
     v = k_reciprocal_encoding(x, k1, k2)
     return torch.from_numpy(np.stack(list(jaccard_rows(v)))).to(v.device)

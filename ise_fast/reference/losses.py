@@ -32,18 +32,10 @@ def ise_loss(
 ) -> ISELossOutput:
     """Contrast features and their support samples with the centroids, and keep supports near their label.
 
-        contrastive      = mean over the B (1 + k) rows of cross_entropy(row . C^T / temperature, y)
-        label preserving = mean over i of -log(e_p / (e_p + sum_g e_g + 1e-6) + 1e-6)
-        loss             = contrastive + lp_weight * label preserving
+    The published memory normalises its input, so the contrastive term has no gradient along f_i even for unit rows.
+    Supports and the label-preserving term take f_i as it is. The published gradients show it.
 
-    where e_p = exp of the smallest f_i . s / lp_temperature among the supports of the same label, and e_g = exp of the
-    largest among those of each other label g in the batch (ties: the first support takes the gradient).
-
-    The rows of the contrastive term are f_i / ||f_i|| and the supports: the published memory normalises its input, so
-    that term has no gradient along f_i even for unit rows, while supports and the label-preserving term take f_i as it
-    is. The published gradients show it.
-
-    Arguments, result and errors are those of `ise_fast.ops.ise_loss`.
+    The formulas, arguments, result and errors are those of `ise_fast.ops.ise_loss`.
     """
     f, c, y = _check_head(features, centroids, labels)
     if f.shape[0] == 0:

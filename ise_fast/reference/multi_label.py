@@ -59,10 +59,7 @@ def multi_label_loss(
 ) -> Tensor:
     """Mean over the batch of delta mean over positives of (1 - z)^2 + mean over hard negatives of (1 + z)^2.
 
-    z = f . V_r. The hard negatives are the int(hard_share * negatives) rows most similar to f among those that are no
-    positives, by (inner product rounded to float32, index). Nothing is normalised here.
-
-    Arguments, result and errors are those of `ise_fast.ops.multi_label_loss`.
+    z, which negatives are hard, arguments, result and errors are those of `ise_fast.ops.multi_label_loss`.
     """
     f, v = check_features("features", features), check_features("table", table).detach()
     check_columns("table", v, "features", f)

@@ -30,10 +30,7 @@ LANES = 32
 def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidean") -> KNN:
     """For each row of y the k rows of x smallest by (distance, index), the distance in float64.
 
-    Self is an ordinary candidate: with k duplicates of lower index a row is not its own neighbour. `euclidean` has the
-    order of `sqeuclidean`. The cosine distance 1 - x.y / (|x| |y|) of a zero row is 1.
-
-    Arguments, result and errors are those of `ise_fast.ops.knn`.
+    The order of equal distances, arguments, result and errors are those of `ise_fast.ops.knn`.
     """
     candidates = check_features("x", x, HALF_OR_SINGLE)
     queries = candidates if y is None else check_features("y", y, HALF_OR_SINGLE)
@@ -63,11 +60,7 @@ def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidea
 def radius_graph(x: Tensor, eps: float, *, metric: str = "euclidean") -> CSRGraph:
     """Every pair of rows with distance <= eps, the diagonal included.
 
-    `euclidean` compares as scikit-learn's brute force does: the float64 squared distance with eps * eps, which for
-    float32 input is rounded: float32(float32(eps)^2). The other metrics compare the float64 distance with eps. The
-    diagonal is always stored; it is 0 but for a zero row under cosine, where it is 1.
-
-    Arguments, result and errors are those of `ise_fast.ops.radius_graph`.
+    What is compared with eps, arguments, result and errors are those of `ise_fast.ops.radius_graph`.
     """
     rows = check_features("x", x)
     eps = check_number("eps", eps, 0)

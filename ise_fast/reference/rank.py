@@ -25,12 +25,7 @@ from ise_fast.types import RankMetrics
 def re_ranking(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
     """Distances of queries and gallery after k-reciprocal re-ranking, over the N = Q + G rows of both together.
 
-        nn     = the k1 + 1 nearest rows by (distance, index): here k1 does not count self
-        d(i,j) = |x_i - x_j|^2 / max over j of |x_i - x_j|^2                                    (0 where that is 0)
-        V(i,j) = exp(-d(i,j)) / sum over R*(i), j in R*(i): sets and query expansion as in `k_reciprocal_encoding`
-        result = (1 - lambda_value) * Jaccard distance of V' + lambda_value * d                           (eq. 12)
-
-    Arguments, result and errors are those of `ise_fast.ops.re_ranking`.
+    d, V, arguments, result and errors are those of `ise_fast.ops.re_ranking`.
     """
     x, queries, k1, k2, weight = check_re_ranking(query, gallery, k1, k2, lambda_value)
     nn = knn(x, k1 + 1).indices
@@ -69,12 +64,7 @@ def rank_metrics(
 ) -> RankMetrics:
     """CMC, mAP and mINP of a distance matrix.
 
-    * cmc[r - 1]: share of the queries whose first match has rank r or better.
-    * AP: sum over the distinct distances of (recall gained there) * precision, as scikit-learn's
-      average_precision_score: equal distances count as one step. mAP is its mean.
-    * INP: number of matches / rank of the last one (Ye et al., TPAMI 2021). mINP is its mean.
-
-    Arguments, result and errors are those of `ise_fast.ops.rank_metrics`.
+    What these are, arguments, result and errors are those of `ise_fast.ops.rank_metrics`.
     """
     d = check_tensor("distance", distance, 2, (torch.float32, torch.float64))
     check_finite("distance", d)

@@ -37,13 +37,7 @@ def singles_apart(labels: Tensor) -> Tensor:
 def reliable_labels(tight: Tensor, normal: Tensor, loose: Tensor, theta: float | None = None) -> ReliableLabels:
     """Clusters of the middle clustering that a stricter and a looser one confirm; every other image stands alone.
 
-    With A, T, L the images that share i's label in the three clusterings (an image of noise is alone in each),
-
-        Rcomp_i = 1 - |A & T| / |A u T|,   Rindep_i = 1 - |A & L| / |A u L|                 (float32)
-        comp_c = smallest Rcomp, indep_c = smallest Rindep over the images of cluster c
-        i stays iff indep_c <= theta and Rcomp_i <= comp_c
-
-    Arguments, result and errors are those of `ise_fast.ops.reliable_labels`.
+    Rcomp, Rindep, arguments, result and errors are those of `ise_fast.ops.reliable_labels`.
     """
     theta = check_clusterings(tight, normal, loose, theta)
     n = normal.shape[0]

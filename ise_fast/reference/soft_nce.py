@@ -24,16 +24,7 @@ def soft_nce_loss(
 ) -> Tensor:
     """Mean over the batch of -sum over r of t_r log softmax(f . V / temperature)_r.
 
-        t_r = (1 - a) w_r + a W / |D|,   w_r = sum of the weights of column r,   W = sum of all w_r,   a = smooth
-
-    The softmax runs over D, the rows of the table in the sample's range without its excluded ones. With `negatives` = n
-    only its targets and the n other rows of D most similar to f, by (inner product rounded to float32, index), are
-    left in D. Nothing is normalised here, neither features nor weights.
-
-    Arguments, result and errors are those of `ise_fast.ops.soft_nce_loss`.
-
-    Source: Lin et al., Softened Similarity Learning, CVPR 2020; Zhang et al., mixup, ICLR 2018; Yun et al., CutMix,
-    ICCV 2019; Wang et al., Camera-aware Proxies, AAAI 2021; Cho et al., Part-based Pseudo Label Refinement, CVPR 2022.
+    t, D, arguments, result and errors are those of `ise_fast.ops.soft_nce_loss`.
     """
     f, v = check_features("features", features), check_features("table", table).detach()
     check_columns("table", v, "features", f)

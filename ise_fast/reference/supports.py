@@ -35,9 +35,7 @@ def _check_head(features: Tensor, centroids: Tensor, labels: Tensor) -> tuple[Te
 def nearest_centroids(features: Tensor, centroids: Tensor, labels: Tensor, k: int = 1) -> Nearest:
     """The k centroids with the largest inner product f . c, the feature's own one excluded.
 
-    The products are taken in float64 and rounded to float32; equal ones are ordered by index.
-
-    Arguments, result and errors are those of `ise_fast.ops.nearest_centroids`.
+    The order of equal products, arguments, result and errors are those of `ise_fast.ops.nearest_centroids`.
     """
     f, c, y = _check_head(features, centroids, labels)
     k = check_int("k", k, 1, c.shape[0] - 1, f"one less than the {c.shape[0]} centroids")

@@ -13,8 +13,11 @@ from ise_fast import ops, reference
 @pytest.mark.parametrize("name", sorted(set(reference.__all__) - {"interpolation_degree"}))
 def test_the_reference_refers_to_the_operator(name: str) -> None:
     text, operator = inspect.getdoc(getattr(reference, name)) or "", getattr(ops, name)
+    described = inspect.getdoc(operator) or ""
     assert f"`ise_fast.ops.{name}`" in text
     assert "Args:" not in text
-    described = inspect.getdoc(operator) or ""
+    assert not {line.strip() for line in text.splitlines()[1:] if line.strip()} & {
+        line.strip() for line in described.splitlines()
+    }
     arguments = described.partition("Args:")[2]
     assert not [p for p in inspect.signature(operator).parameters if f"\n    {p}: " not in arguments]
