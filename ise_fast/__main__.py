@@ -51,7 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
         print(f"ise-fast: error: there is no command {words[0]!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(COMMANDS[words[0]][0])
+    try:
+        module = importlib.import_module(COMMANDS[words[0]][0])
+    except KeyboardInterrupt:  # torch takes seconds to import
+        print(f"ise-fast {words[0]}: interrupted", file=sys.stderr)
+        return 130
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as python -m does: a method or backbone of the user may lie here
     name = {"prog": f"ise-fast {words[0]}"} if words[0] in MODULES else {}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ise_fast.data import Split
 from ise_fast.engine import assemble, distributed
 from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.distributed import World
@@ -49,7 +50,9 @@ class EvaluateConfig:
     data_dir: str | None = flag(None, "folder that holds the data set; default: as in training", path=True)
     rerank: bool = flag(False, "k-reciprocal re-ranking besides the plain distance")
     output: str | None = flag(None, "also write the figures to this JSON file", path=True)
-    features: str | None = flag(None, "also write paths and features of query and gallery to this .npz file", path=True)
+    features: str | None = flag(
+        None, "also write features, paths, ids and cams of query and gallery to this .npz file", path=True
+    )
     height: int | None = flag(None, "image height")
     width: int | None = flag(None, "image width")
     identity_pattern: str | None = flag(None, "folder data set: regular expression with groups id and camera")
@@ -76,6 +79,9 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     except UsageError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -175,14 +181,19 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
         text = json.dumps(results, indent=2) + "\n"
         _write("--output", lambda: Path(config.output or "").write_text(text))
     if world.is_main and config.features is not None:
-        arrays: dict[str, Any] = {"query": query.cpu().numpy(), "gallery": gallery.cpu().numpy()}
-        arrays["query_paths"] = [str(path) for path in test.query_images.paths]
-        arrays["gallery_paths"] = [str(path) for path in test.gallery_images.paths]
+        arrays = {**_columns("query", query, test.query), **_columns("gallery", gallery, test.gallery)}
         _write("--features", lambda: np.savez(config.features or "", **arrays))
     return results
 
 
+def _columns(name: str, features: torch.Tensor, split: Split) -> dict[str, Any]:
+    known = {"paths": [str(path) for path in split.paths], "ids": split.ids, "cams": split.cams}
+    return {name: features.cpu().numpy(), **{f"{name}_{key}": v for key, v in known.items() if v is not None}}
+
+
 def _check_targets(config: EvaluateConfig) -> None:
+    if config.features is not None and not config.features.endswith(".npz"):
+        raise UsageError(f"--features: expected a name that ends in .npz, got {config.features}")
     for name in ("output", "features"):
         _check_target(f"--{name}", getattr(config, name))
 

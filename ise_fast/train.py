@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     except Interrupted as stop:
         print(f"{prog}: {stop}", file=sys.stderr)
         return stop.exit_status
+    except KeyboardInterrupt:  # before the run has a folder, or a second Ctrl-C
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -64,6 +65,21 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 )
 def test_one_line_says_what_is_wrong(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in error(capsys, *words)
+
+
+@pytest.mark.parametrize(("command", "place"), [("train", "run"), ("evaluate", "_parse"), ("embed", "parser")])
+def test_ctrl_c_before_anything_is_written(
+    command: str, place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    module = importlib.import_module(COMMANDS[command][0])
+    with monkeypatch.context() as patch:
+        patch.setattr(module, place, interrupted)
+        assert error(capsys, command, status=130).startswith(f"ise-fast {command}: interrupted")
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert error(capsys, command, status=130) == f"ise-fast {command}: interrupted"
 
 
 def test_load_model_is_the_network_with_its_normalisation(trained: Path, pictures: Path) -> None:

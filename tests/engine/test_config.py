@@ -51,6 +51,13 @@ def test_help_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.rstrip().endswith(EXIT_CODES)
 
 
+def test_help_shows_the_numbers_of_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--preset", "msmt17-ise", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"--eps X [^-]*\(default: 0\.7\)", text)
+
+
 @pytest.mark.parametrize("command", [main, evaluate_main])
 def test_version(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -85,6 +85,9 @@ def test_command_line(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     arrays = np.load(features)
     assert arrays["query"].shape[0] == len(arrays["query_paths"]) == 12
     assert np.allclose(np.linalg.norm(arrays["gallery"], axis=1), 1, atol=1e-5)
+    distance = torch.from_numpy(1 - arrays["query"] @ arrays["gallery"].T)
+    columns = [torch.from_numpy(arrays[f"{name}_{key}"]) for key in ("ids", "cams") for name in ("query", "gallery")]
+    assert ops.rank_metrics(distance, *columns).mAP == pytest.approx(last["mAP"], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,7 @@ def test_command_line(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFi
         ([], "--checkpoint"),
         (["--checkpoint", "/no/such.pt"], "/no/such.pt"),
         (["--checkpoint", "x", "--nope"], "--nope"),
+        (["--checkpoint", "x", "--features", "f.csv"], "--features: expected a name that ends in .npz, got f.csv"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:

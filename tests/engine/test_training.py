@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+import ise_fast
 from ise_fast import ops
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.step import TrainStep
@@ -49,7 +50,8 @@ def test_what_a_run_leaves_behind(method: str, flags: list[str], tmp_path: Path)
     assert summary["best"]["mAP"] == max(record["mAP"] for record in records[1:])
     assert "test split" in summary["note"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["method"] == method
-    assert json.loads((folder / "environment.json").read_text())["torch"] == torch.__version__
+    environment = json.loads((folder / "environment.json").read_text())
+    assert (environment["torch"], environment["ise_fast"]) == (torch.__version__, ise_fast.__version__)
     log = (folder / "train.log").read_text()
     assert "epoch 2/2" in log
     assert "chosen on the test split" in log
