@@ -1,8 +1,10 @@
-"""Command lines of the documentation name commands and flags that there are."""
+"""Command lines, links and imports of the documentation name what there is."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib
 import io
 import re
 from functools import cache
@@ -46,3 +48,27 @@ def test_commands_and_flags_exist(page: str, command: str, flags: tuple[str, ...
     assert command in COMMANDS
     known = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", help_of(command)))
     assert not set(flags) - known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^):\s]+)\)", page.read_text()):
+        place, _, anchor = target.partition("#")
+        file = page.parent / place if place else page
+        assert file.exists(), target
+        headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in headings]
+
+
+def test_python_imports_what_there_is() -> None:
+    names = {
+        (node.module, name.name)
+        for page in PAGES
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ise_fast")
+        for name in node.names
+    }
+    assert len(names) > 5
+    for module, name in names:
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"

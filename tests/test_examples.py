@@ -14,6 +14,7 @@ SAYS = {
     "cluster_embeddings": "OPTICS: ",
     "plain_loop": "epoch 3: ",
     "lightning_loop": "loss of the last batch: ",
+    "own_clustering": "epoch 1/1",
     "own_backbone": "clusters  outliers",
     "own_dataset": "epoch 1/1",
     "own_method": "(own 0.",

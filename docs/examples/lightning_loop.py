@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ise_fast import ops
+from ise_fast.methods import cluster_centroids
 from ise_fast.nn import ClusterMemory, ISELoss
 
 
@@ -20,8 +21,7 @@ class ISE(lightning.LightningModule):
             features = normalize(self.network(self.images.to(self.device)))
         graph = ops.jaccard_graph(features, 12, 3, eps=0.6)
         self.labels = ops.dbscan(graph, 0.6, min_samples=4).labels
-        clusters = range(int(self.labels.max()) + 1)
-        self.memory.reset(torch.stack([normalize(features[self.labels == c].mean(dim=0), dim=0) for c in clusters]))
+        self.memory.reset(cluster_centroids(features, self.labels))
 
     def training_step(self, batch: list[torch.Tensor]) -> None:
         (index,) = batch

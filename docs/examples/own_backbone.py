@@ -15,8 +15,7 @@ def tiny() -> nn.Module:
 
 
 if __name__ == "__main__":
-    short = ["--preset", "synthetic", "--epochs", "1", "--iters", "2", "--no-report", "--eval-step", "0"]
-    result = run(
-        [*short, "--arch", "own_backbone:tiny", *sys.argv[1:]]
-    )  # on the command line: --arch own_backbone:tiny
+    # On the command line: ise-fast train --arch own_backbone:tiny
+    words = "--arch own_backbone:tiny --preset synthetic --epochs 1 --iters 2 --no-report --eval-step 0"
+    result = run([*words.split(), *sys.argv[1:]])
     print(result.epochs[["clusters", "outliers", "loss"]])

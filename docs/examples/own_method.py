@@ -43,17 +43,5 @@ METHOD = Method(
 
 if __name__ == "__main__":
     register_method("margin", METHOD)  # or, without this file's last lines: --method own_method:METHOD
-    words = [
-        "--method",
-        "margin",
-        "--margin",
-        "0.5",
-        "--epochs",
-        "1",
-        "--iters",
-        "3",
-        "--eval-step",
-        "0",
-        "--no-report",
-    ]
-    sys.exit(main([*words, *sys.argv[1:]]))
+    words = "--method margin --margin 0.5 --epochs 1 --iters 3 --eval-step 0 --no-report"
+    sys.exit(main([*words.split(), *sys.argv[1:]]))

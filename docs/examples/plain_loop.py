@@ -4,6 +4,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ise_fast import ops
+from ise_fast.methods import cluster_centroids
 from ise_fast.nn import ClusterMemory, ISELoss
 
 torch.manual_seed(0)
@@ -18,8 +19,7 @@ for epoch in range(epochs):
     with torch.no_grad():
         features = normalize(network(images))
     labels = ops.dbscan(ops.jaccard_graph(features, 12, 3, eps=0.6), 0.6, min_samples=4).labels
-    clusters = int(labels.max()) + 1
-    memory.reset(torch.stack([normalize(features[labels == c].mean(dim=0), dim=0) for c in range(clusters)]))
+    memory.reset(cluster_centroids(features, labels))
     kept = torch.nonzero(labels >= 0)[:, 0]  # outliers are not trained on
     for iteration in range(iterations):
         batch = kept[torch.randperm(len(kept))[:64]]
@@ -30,4 +30,4 @@ for epoch in range(epochs):
         out.loss.backward()
         optimizer.step()
         memory.update(embedded.detach(), labels[batch], supports=out.supports)
-    print(f"epoch {epoch + 1}: {clusters} clusters, loss {out.loss.item():.3f}")
+    print(f"epoch {epoch + 1}: {int(labels.max()) + 1} clusters, loss {out.loss.item():.3f}")
