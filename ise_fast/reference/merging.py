@@ -12,9 +12,7 @@ from ise_fast.types import CSRGraph, Merges
 def merge_nearest(graph: CSRGraph, labels: Tensor, penalty: float, merges: int) -> Merges:
     """Join the clusters of the nearest pairs of rows, small clusters first.
 
-        D(i, j) = graph(i, j) + penalty (|cluster of i| + |cluster of j|),   i < j in different clusters
-
-    Arguments, result and errors are those of `ise_fast.ops.merge_nearest`.
+    What is near, arguments, result and errors are those of `ise_fast.ops.merge_nearest`.
     """
     check_graph("graph", graph)
     y = check_label_vector("labels", labels, graph.shape[0], "graph")
