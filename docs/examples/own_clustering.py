@@ -1,4 +1,4 @@
-"""Pseudo labels by a clustering of your own: here scikit-learn's agglomerative one, cut at a cosine distance."""
+"""Pseudo labels by a clustering of your own: here scikit-learn's agglomerative one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ise_fast.train import main
 class Settings:
     """Labels by agglomeration."""  # the heading of its flags in --help
 
-    cut: float = flag(0.15, "mean cosine distance at which clusters are no longer joined")  # becomes --cut
+    groups: int = flag(60, "clusters to make")  # becomes --groups
 
 
 class Agglomeration(Labeller):
@@ -25,20 +25,18 @@ class Agglomeration(Labeller):
         self.settings = settings
 
     def __call__(self, features: Tensor, cams: Tensor | None, epoch: int) -> PseudoLabels:
-        tree = AgglomerativeClustering(
-            n_clusters=None, metric="cosine", linkage="average", distance_threshold=self.settings.cut
-        )
+        tree = AgglomerativeClustering(n_clusters=self.settings.groups, metric="cosine", linkage="average")
         labels = torch.from_numpy(tree.fit_predict(features.cpu().numpy()))
         large = labels.bincount() >= 4  # images of smaller clusters are not drawn
         return PseudoLabels(torch.where(large, large.cumsum(0) - 1, -1)[labels])
 
     def advice(self, features: Tensor) -> str:
-        return "change --cut"
+        return "raise --groups"
 
 
 LABELS = LabelSource(settings=Settings, make=lambda settings, seed: Agglomeration(settings))
 
 if __name__ == "__main__":
     register_labels("agglomeration", LABELS)  # or, without this file's last lines: --labels own_clustering:LABELS
-    words = "--labels agglomeration --cut 0.2 --epochs 1 --iters 3 --eval-step 0 --no-report"
+    words = "--labels agglomeration --groups 70 --epochs 1 --iters 3 --eval-step 0 --no-report"
     sys.exit(main([*words.split(), *sys.argv[1:]]))
