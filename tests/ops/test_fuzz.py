@@ -20,7 +20,7 @@ from torch import Tensor
 from ise_fast import ops
 
 SANITIZED = "ISE_FAST_TESTED" in os.environ
-CASES = int(os.environ.get("ISE_FAST_FUZZ", "20" if SANITIZED else "40"))
+CASES = int(os.environ.get("ISE_FAST_FUZZ", "40" if SANITIZED else "200"))
 OPERATORS = arguments.operators()
 
 
