@@ -1,6 +1,6 @@
 // k-means++ (Arthur & Vassilvitskii, SODA 2007): the first row by the first draw, each further one with a probability
-// in proportion to its squared distance from the nearest one so far. Sums are taken in chunks of kStartChunk rows, rows
-// and chunks in order, on every device. If all rows are at distance 0, the lowest row not taken follows.
+// in proportion to its squared distance from the nearest one so far. Sums are taken in groups and chunks of rows
+// (math/row_sum.h), chunks in order, on every device. If all rows are at distance 0, the lowest row not taken follows.
 //
 // A draw needs the distance of every row to the row drawn last, where it is the smallest so far. Reading all rows K
 // times is what costs. A copy in bytes, a quarter as long, proves for most rows that the new distance is no smaller;
@@ -81,6 +81,37 @@ private:
   std::vector<double> scale_, square_, rest_;
 };
 
+double group_sum(const double* weight, int64_t n, int64_t group) {
+  double lane[kDotLanes] = {};
+  const int64_t first = group * kStartGroup, count = std::min(kStartGroup, n - first);
+  for (int64_t i = 0; i < count; ++i) lane[i] = weight[first + i];
+  return fold_dot_lanes(lane);
+}
+
+double chunk_sum(const double* weight, int64_t n, int64_t chunk) {
+  double lane[kDotLanes] = {};
+  for (int64_t g = 0; g < kDotLanes && chunk * kStartChunk + g * kStartGroup < n; ++g) {
+    lane[g] = group_sum(weight, n, chunk * kDotLanes + g);
+  }
+  return fold_dot_lanes(lane);
+}
+
+// The row that a draw in [0, 1) falls on when row i takes a share of weight[i]; sum[b] is the sum of chunk b. -1 if all
+// weights are zero.
+int64_t drawn_row(const std::vector<double>& sum, const double* weight, int64_t n, double draw) {
+  double total = 0, below = 0;
+  for (const double chunk : sum) total += chunk;
+  if (!(total > 0)) return -1;
+  const double goal = draw * total;
+  const int64_t chunk = place_of(goal, below, static_cast<int64_t>(sum.size()), [&](int64_t b) { return sum[b]; });
+  const int64_t first = chunk * kStartChunk,
+                groups = (std::min(kStartChunk, n - first) + kStartGroup - 1) / kStartGroup;
+  const int64_t group =
+      place_of(goal, below, groups, [&](int64_t g) { return group_sum(weight, n, chunk * kDotLanes + g); });
+  const int64_t row = first + group * kStartGroup;
+  return row + place_of(goal, below, std::min(kStartGroup, n - row), [&](int64_t i) { return weight[row + i]; });
+}
+
 template <class T>
 Tensor start(const Tensor& x_tensor, const Tensor& draws_tensor) {
   const Tensor x = row_major(x_tensor), draws = row_major(draws_tensor);
@@ -101,12 +132,9 @@ Tensor start(const Tensor& x_tensor, const Tensor& draws_tensor) {
       chosen[0] = std::min(static_cast<int64_t>(draw[0] * static_cast<double>(n)), n - 1);
     } else {
       parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
-        for (int64_t b = first; b < last; ++b) {
-          sum[b] = 0;
-          for (int64_t i = b * kStartChunk; i < std::min(n, (b + 1) * kStartChunk); ++i) sum[b] += distance[i];
-        }
+        for (int64_t b = first; b < last; ++b) sum[b] = chunk_sum(distance.data(), n, b);
       });
-      chosen[c] = drawn_row(sum.data(), chunks, distance.data(), n, draw[c]);
+      chosen[c] = drawn_row(sum, distance.data(), n, draw[c]);
       if (chosen[c] < 0) chosen[c] = std::find(taken.begin(), taken.end(), 0) - taken.begin();
     }
     taken[chosen[c]] = 1;

@@ -1,6 +1,9 @@
 // The rows of a table most similar to each feature, exact, from approximate products.
 #pragma once
 
+#include <algorithm>
+
+#include "online_softmax.cuh"
 #include "select.cuh"
 
 namespace ise_fast {
@@ -37,6 +40,41 @@ __device__ int64_t hardest_of_row(const float* z, const float* feature, const fl
   return compact(
       count, shared, [&](int64_t j) { return keys[j] <= worst && keys[j] != kWorstKey; },
       [&](int64_t j, int64_t place) { put(j, place, descending_value(keys[j])); });
+}
+
+// The bits of the length of a table's longest row (length_of_bits), rounded up: one number.
+inline Tensor longest_row(const Tensor& table, cudaStream_t stream) {
+  Tensor longest = device_zeros(table, {1}, ScalarType::Long);
+  const int64_t rows = table.size(0);
+  LAUNCH(longest_centroid, blocks_for(rows, kHeadWarps), kHeadThreads, 0, stream, table.const_data_ptr<float>(),
+         nullptr, reinterpret_cast<unsigned*>(longest.mutable_data_ptr<int64_t>()), rows, table.size(1));
+  return longest;
+}
+
+// Some features against all rows of a table, for hardest_of_row.
+struct ProductBlock {
+  int64_t begin, count;     // of the features
+  float* products;          // [count, rows of the table]
+  uint64_t* keys;           // as many, scratch
+  const unsigned* longest;  // bits of the length of the table's longest row
+};
+
+// run(block) for blocks of features whose products fit into little memory. The table has at least one row.
+template <class Run>
+void multiply_by_blocks(const Tensor& features, const Tensor& table, cudaStream_t stream, const Run& run) {
+  constexpr int64_t kScratch = int64_t{1} << 24;
+  const int64_t rows = features.size(0), columns = table.size(0);
+  const Tensor longest = longest_row(table, stream);
+  const int64_t height = std::min(rows, std::max<int64_t>(kScratch / columns, 16));
+  Tensor products = device_empty(features, {height, columns}), every = features;
+  const Words<uint64_t> keys(height * columns, features);
+  for (int64_t begin = 0; begin < rows; begin += height) {
+    const int64_t count = std::min(height, rows - begin);
+    Tensor z = torch::stable::narrow(products, 0, 0, count);
+    matmul(z, torch::stable::narrow(every, 0, begin, count), torch::stable::transpose(table, 0, 1));
+    run(ProductBlock{begin, count, products.mutable_data_ptr<float>(), keys.data(),
+                     reinterpret_cast<const unsigned*>(longest.const_data_ptr<int64_t>())});
+  }
 }
 
 }  // namespace

@@ -289,67 +289,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kmeans(const Tensor& x, const Tensor&
   return {lloyd.labels(), lloyd.centres(), lloyd.inertia(), count};
 }
 
-__global__ void first_row(const double* draws, int64_t* chosen, int64_t n) {
-  const double place = draws[0] * static_cast<double>(n);
-  chosen[0] = place > 0 && place < static_cast<double>(n) ? static_cast<int64_t>(place) : place > 0 ? n - 1 : 0;
-}
-
-// Distances to the last chosen row; a warp a row.
-__global__ void approach(const float* x, const int64_t* chosen, double* distance, int64_t n, int64_t d, bool first) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kHeadWarps + threadIdx.x / kWarpSize;
-  if (i >= n) return;
-  const double to_new = warp_sum(squared_distance_lane(x + i * d, x + *chosen * d, d, threadIdx.x % kWarpSize));
-  if (threadIdx.x % kWarpSize == 0) distance[i] = first || to_new < distance[i] ? to_new : distance[i];
-}
-
-__global__ void chunk_sums(const double* distance, double* sum, int64_t n, int64_t chunks) {
-  const int64_t b = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x;
-  if (b >= chunks) return;
-  double total = 0;
-  for (int64_t i = b * kStartChunk; i < n && i < (b + 1) * kStartChunk; ++i) total += distance[i];
-  sum[b] = total;
-}
-
-__global__ void draw_row(const double* sum, int64_t chunks, const double* distance, int64_t n, const double* draws,
-                         int64_t* chosen, int64_t c) {
-  int64_t row = drawn_row(sum, chunks, distance, n, draws[c]);
-  for (int64_t candidate = 0; row < 0; ++candidate) {
-    bool taken = false;
-    for (int64_t b = 0; b < c; ++b) taken |= chosen[b] == candidate;
-    if (!taken) row = candidate;
-  }
-  chosen[c] = row;
-}
-
-Tensor kmeans_start(const Tensor& x_in, const Tensor& draws_in) {
-  check_kmeans_start(x_in, draws_in);
-  const DeviceScope device(x_in);
-  const Tensor x = device_contiguous(x_in), draws = device_contiguous(draws_in);
-  const int64_t n = x.size(0), d = x.size(1), k = draws.numel(), chunks = (n + kStartChunk - 1) / kStartChunk;
-  const cudaStream_t stream = current_stream(x);
-  check_finite_rows(x, "x", stream);
-  Tensor out = device_empty(x, {k}, ScalarType::Long);
-  auto* const chosen = out.mutable_data_ptr<int64_t>();
-  const Words<double> distance(n, out), sum(chunks, out);
-  for (int64_t c = 0; c < k; ++c) {
-    if (c == 0) {
-      LAUNCH(first_row, 1, 1, 0, stream, draws.const_data_ptr<double>(), chosen, n);
-    } else {
-      LAUNCH(chunk_sums, blocks_for(chunks, kHeadThreads), kHeadThreads, 0, stream, distance.data(), sum.data(), n,
-             chunks);
-      LAUNCH(draw_row, 1, 1, 0, stream, sum.data(), chunks, distance.data(), n, draws.const_data_ptr<double>(), chosen,
-             c);
-    }
-    LAUNCH(approach, blocks_for(n, kHeadWarps), kHeadThreads, 0, stream, x.const_data_ptr<float>(), chosen + c,
-           distance.data(), n, d, c == 0);
-  }
-  return out;
-}
-
 }  // namespace
 
 ISE_FAST_CUDA_OPERATORS(m) {
-  m.impl("kmeans_start", TORCH_BOX(&kmeans_start));
   m.impl("kmeans_step", TORCH_BOX(&kmeans_step));
   m.impl("kmeans", TORCH_BOX(&kmeans));
 }

@@ -197,21 +197,10 @@ std::tuple<Tensor, Tensor> soft_nce_loss(const Tensor& features, const Tensor& t
   Tensor column_sum = device_zeros(f, {sum_rows, d});
   const bool spreads = a && hard == 0;
   if (hard > 0) {
-    Tensor longest = device_zeros(y, {1});
-    auto* const bits = reinterpret_cast<unsigned*>(longest.mutable_data_ptr<int64_t>());
-    LAUNCH(longest_centroid, blocks_for(all, kHeadWarps), kHeadThreads, 0, stream, v.const_data_ptr<float>(), nullptr,
-           bits, all, d);
-    constexpr int64_t kScratch = int64_t{1} << 24;
-    const int64_t block = std::min(rows, std::max<int64_t>(kScratch / all, 16));
-    Tensor products = device_empty(f, {block, all}), every = f;
-    const Words<uint64_t> keys(block * all, y);
-    for (int64_t begin = 0; begin < rows; begin += block) {
-      const int64_t count = std::min(block, rows - begin);
-      Tensor z = torch::stable::narrow(products, 0, 0, count);
-      matmul(z, torch::stable::narrow(every, 0, begin, count), torch::stable::transpose(v, 0, 1));
-      LAUNCH(find_hardest, static_cast<unsigned>(count), kHeadThreads, 0, stream, in,
-             products.mutable_data_ptr<float>(), bits, keys.data(), begin, s + e, hard, product_error(d));
-    }
+    multiply_by_blocks(f, v, stream, [&](const ProductBlock& block) {
+      LAUNCH(find_hardest, static_cast<unsigned>(block.count), kHeadThreads, 0, stream, in, block.products,
+             block.longest, block.keys, block.begin, s + e, hard, product_error(d));
+    });
   } else {
     run_online_softmax(in, f, v, needs_gradient ? &gradient : nullptr, stream);
     const int64_t tile = softmax_tile_width(sum_rows, all);

@@ -19,28 +19,27 @@ inline double sum_of_rows(const double* numbers, int64_t n) {
   return fold_dot_lanes(group);
 }
 
-// Rows of a chunk of the sums behind drawn_row.
-inline constexpr int64_t kStartChunk = 1024;
+// Weights of rows are added up in groups of 32, and these in chunks of 1,024, both as in dot.h: what a GPU's block of
+// 1,024 threads does. A draw finds its chunk, the group in it and the row in that one after the other.
+inline constexpr int64_t kStartGroup = kDotLanes, kStartChunk = kSumLanes;
 
-// The row that a draw in [0, 1) falls on when row i takes a share of weight[i]; sum[b] is the sum of chunk b. -1 if all
-// weights are zero.
-ISE_HOST_DEVICE int64_t drawn_row(const double* sum, int64_t chunks, const double* weight, int64_t n, double draw) {
-  double total = 0;
-  for (int64_t b = 0; b < chunks; ++b) total += sum[b];
-  if (!(total > 0)) return -1;
-  const double goal = draw * total;
-  double below = 0;
-  int64_t b = 0, last = -1;  // rounding may leave the goal beyond the last weight: then the last row with one
-  for (; b < chunks - 1 && below + sum[b] <= goal; ++b) below += sum[b];
-  for (int64_t i = b * kStartChunk; i < n; ++i) {
-    if (weight[i] > 0) last = i;
-    below += weight[i];
-    if (below > goal) return i;
+// The first of `count` numbers with which their sum, `below` included, exceeds the goal; where rounding leaves none,
+// the last one above 0; -1 if there is none. Afterwards `below` has the sum of those before it.
+template <class NumberAt>
+ISE_HOST_DEVICE int64_t place_of(double goal, double& below, int64_t count, NumberAt number_at) {
+  int64_t place = -1;
+  double before = below, sum = below;
+  for (int64_t i = 0; i < count; ++i) {
+    const double number = number_at(i);
+    if (number > 0) {
+      place = i;
+      before = sum;
+    }
+    sum += number;
+    if (sum > goal) break;
   }
-  for (int64_t i = n - 1; last < 0; --i) {
-    if (weight[i] > 0) last = i;
-  }
-  return last;
+  below = before;
+  return place;
 }
 
 }  // namespace ise_fast

@@ -140,6 +140,15 @@ def test_start_at_the_ends_of_the_range(scale: float) -> None:
     assert chosen[0].equal(chosen[1])
 
 
+def test_start_among_several_chunks(device: torch.device) -> None:
+    x = rows(2500, 2, "clusters")
+    chosen = [
+        api.kmeans_start(y, 12, torch.Generator().manual_seed(5)) for api, y in ((ops, x.to(device)), (reference, x))
+    ]
+    assert chosen[0].cpu().equal(chosen[1])
+    assert max(chosen[1]) >= 2048
+
+
 def test_start_with_more_columns_than_an_integer_adds_up() -> None:
     x = torch.randint(-1, 2, (6, 140_000), generator=torch.Generator().manual_seed(0)).float()
     x[1] = x[0]
