@@ -94,7 +94,7 @@ inline void check_gram(const Tensor& gram, const Tensor& centroids) {
 
 inline void check_ise_loss(const Tensor& features, const Tensor& labels, const Tensor& centroids, double degree,
                            int64_t k, double temperature, double lp_temperature, double lp_weight,
-                           const std::optional<Tensor>& gram) {
+                           const std::optional<Tensor>& gram, const std::optional<Tensor>& degree_tensor) {
   check_nearest_centroids(features, centroids, labels, k);
   check_cluster_nce_loss(features, labels, centroids, temperature);
   check_unit_interval(degree, "degree");
@@ -102,6 +102,11 @@ inline void check_ise_loss(const Tensor& features, const Tensor& labels, const T
   check(lp_weight >= 0 && std::isfinite(lp_weight), "lp_weight: expected a finite number of at least 0, got ",
         lp_weight);
   if (gram) check_gram(*gram, centroids);
+  if (degree_tensor) {
+    check_dim(*degree_tensor, "degree", 0);
+    check_dtype(*degree_tensor, "degree", ScalarType::Double);
+    check_same_device(*degree_tensor, "degree", features, "features");
+  }
 }
 
 // What the temperatures of the losses must not fall below: lengths over temperatures are exponents, in T and, for the

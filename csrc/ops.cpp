@@ -45,7 +45,7 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
       "values)");
   m.def("unite_(Tensor(a!) parent, Tensor first, Tensor second) -> ()");
 
-  // Support samples and the ISE loss
+  // Support samples and the ISE loss; degree_tensor takes the place of degree in a CUDA graph
   m.def("nearest_centroids(Tensor features, Tensor centroids, Tensor labels, int k) -> (Tensor, Tensor)");
   m.def(
       "support_samples(Tensor features, Tensor centroids, Tensor labels, Tensor nearest, float degree) -> (Tensor "
@@ -53,8 +53,9 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
   m.def("support_samples_backward(Tensor grad, Tensor features, Tensor supports, Tensor norm) -> Tensor");
   m.def(
       "ise_loss(Tensor features, Tensor labels, Tensor centroids, float degree, int k, float temperature, float "
-      "lp_temperature, float lp_weight, Tensor? gram, bool needs_gradient) -> (Tensor loss, Tensor contrastive, Tensor "
-      "label_preserving, Tensor supports, Tensor contrastive_gradient, Tensor lp_gradient)");
+      "lp_temperature, float lp_weight, Tensor? gram, bool needs_gradient, Tensor? degree_tensor=None) -> (Tensor "
+      "loss, "
+      "Tensor contrastive, Tensor label_preserving, Tensor supports, Tensor contrastive_gradient, Tensor lp_gradient)");
   m.def(
       "ise_loss_backward(Tensor grad_loss, Tensor grad_contrastive, Tensor grad_label_preserving, Tensor features, "
       "Tensor contrastive_gradient, Tensor lp_gradient, float lp_weight) -> Tensor");

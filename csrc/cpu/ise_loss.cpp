@@ -154,8 +154,12 @@ Losses losses(const Head<T>& head, double degree_value, int64_t k, double temper
 
 Losses ise_loss(const Tensor& features, const Tensor& labels, const Tensor& centroids, double degree, int64_t k,
                 double temperature, double lp_temperature, double lp_weight, const std::optional<Tensor>& gram,
-                bool needs_gradient) {
-  check_ise_loss(features, labels, centroids, degree, k, temperature, lp_temperature, lp_weight, gram);
+                bool needs_gradient, const std::optional<Tensor>& degree_tensor) {
+  check_ise_loss(features, labels, centroids, degree, k, temperature, lp_temperature, lp_weight, gram, degree_tensor);
+  if (degree_tensor) {
+    degree = *degree_tensor->const_data_ptr<double>();
+    check_unit_interval(degree, "degree");
+  }
   const auto run = [&]<class T>(T) {
     const std::optional<Tensor> g = gram ? std::optional(row_major(*gram)) : std::nullopt;
     return losses<T>(Head<T>(features, centroids, labels), degree, k, temperature, lp_temperature, lp_weight,

@@ -11,7 +11,8 @@ namespace ise_fast {
 namespace {
 
 struct RowState {
-  float own, inverse_norm, top, unused;
+  float own, inverse_norm, top;
+  float shrink;  // what sums relative to the top before are multiplied by (wide_loss.cuh)
   double s, t;
 };
 
@@ -23,7 +24,7 @@ struct Samples {
   const int64_t* nearest;
   const float *supports, *norms;
   int64_t count, clusters, d, k;
-  float degree;
+  Degree degree;
 };
 
 // Where each row starts: its cosine with the own centroid. A warp a row.
@@ -45,7 +46,7 @@ __global__ void row_states(Samples in, RowState* states) {
     if (in.gram && valid) {
       const float* const g = in.gram + own;
       const float step = g[in.nearest[s] * in.clusters] - g[own * in.clusters];
-      state.own = (z_own + in.degree * step) * state.inverse_norm;
+      state.own = (z_own + in.degree() * step) * state.inverse_norm;
     } else {
       state.own = static_cast<float>(warp_dot(in.supports + s * in.d, centroid, in.d));
     }
@@ -61,7 +62,7 @@ struct Cosines {
 
   __device__ Cosines(const Samples& in, const float* direct, int64_t tile, int64_t columns, int64_t row,
                      const RowState& state)
-      : degree(in.degree), factor(state.inverse_norm), own(state.own) {
+      : degree(in.degree()), factor(state.inverse_norm), own(state.own) {
     const int64_t i = row / (1 + in.k), r = row % (1 + in.k), s = i * in.k + r - 1;
     z = m = o = in.products + i * in.clusters + tile;
     if (r == 0) {
@@ -79,15 +80,13 @@ struct Cosines {
   __device__ float operator()(int64_t c) const { return (z[c] + degree * (m[c] - o[c])) * factor - own; }
 };
 
-// Adds a tile to S and T of each row; a block a row.
-__global__ void softmax_sums(Samples in, const float* direct, int64_t tile, int64_t columns, const unsigned* longest,
-                             double tau, RowState* states) {
-  __shared__ double scratch[kHeadWarps];
-  RowState state = states[blockIdx.x];
-  const Cosines cosine(in, direct, tile, columns, blockIdx.x, state);
-  const int64_t own = in.labels[blockIdx.x / (1 + in.k)] - tile;
+// Adds columns to S and T of a row, but for the own one; put(c, e) sees each exponential. By a block. Unless exponents
+// are bounded they are taken relative to the largest so far.
+template <class Cosine, class Put>
+__device__ void add_columns(RowState& state, int64_t columns, int64_t own, bool bounded, double tau, double* scratch,
+                            Cosine cosine, Put put) {
   const float inverse_tau = static_cast<float>(1 / tau);
-  if (!exponents_are_bounded(length_of_bits(*longest), tau)) {  // exp might overflow: the online form
+  if (!bounded) {
     double top = state.top;
     for (int64_t c = threadIdx.x; c < columns; c += kHeadThreads) {
       if (c != own) top = Max{}(top, static_cast<double>(cosine(c) * inverse_tau));
@@ -96,6 +95,7 @@ __global__ void softmax_sums(Samples in, const float* direct, int64_t tile, int6
     const double shrink = exp(state.top - top);
     state.s *= shrink;
     state.t *= shrink;
+    state.shrink = static_cast<float>(shrink);
     state.top = static_cast<float>(top);  // a float32 number: nothing is rounded here
   }
   constexpr int64_t kPiece = 64 * kHeadThreads;  // 64 float32 additions a thread, then float64
@@ -108,17 +108,25 @@ __global__ void softmax_sums(Samples in, const float* direct, int64_t tile, int6
       const float relative = cosine(c), e = exp_bounded(relative * inverse_tau - state.top);
       piece_s += e;
       piece_t += e * relative;
+      put(c, e);
     }
     s += piece_s;
     t += piece_t;
   }
-  s = block_sum(s, scratch);
-  t = block_sum(t, scratch);
-  if (threadIdx.x == 0) {
-    state.s += s;
-    state.t += t;
-    states[blockIdx.x] = state;
-  }
+  state.s += block_sum(s, scratch);
+  state.t += block_sum(t, scratch);
+}
+
+// Adds a tile to S and T of each row; a block a row.
+__global__ void softmax_sums(Samples in, const float* direct, int64_t tile, int64_t columns, const unsigned* longest,
+                             double tau, RowState* states) {
+  __shared__ double scratch[kHeadWarps];
+  RowState state = states[blockIdx.x];
+  const Cosines cosine(in, direct, tile, columns, blockIdx.x, state);
+  const int64_t own = in.labels[blockIdx.x / (1 + in.k)] - tile;
+  const bool bounded = exponents_are_bounded(length_of_bits(*longest), tau);  // else exp might overflow
+  add_columns(state, columns, own, bounded, tau, scratch, cosine, [](int64_t, float) {});
+  if (threadIdx.x == 0) states[blockIdx.x] = state;
 }
 
 __device__ double denominator(const RowState& state) {

@@ -12,6 +12,7 @@
 #include "allocate.h"
 #include "launch.h"
 #include "reduce.cuh"
+#include "topk.cuh"
 
 namespace ise_fast {
 namespace {
@@ -37,6 +38,14 @@ __device__ inline Cell cell_of_thread(int64_t columns) {
 inline unsigned cell_blocks(int64_t rows, int64_t columns) {
   return static_cast<unsigned>(rows * ((columns + kHeadThreads - 1) / kHeadThreads));
 }
+
+// The interpolation degree lambda: a number, or one in device memory that differs between replays of a CUDA graph.
+struct Degree {
+  float number;
+  const double* given;  // or null
+
+  __device__ float operator()() const { return given ? static_cast<float>(*given) : number; }
+};
 
 // The whole inner product, in every lane of a warp; bits as math/dot.h.
 __device__ double warp_dot(const float* a, const float* b, int64_t d) {
@@ -64,66 +73,92 @@ __device__ inline float length_of_bits(unsigned bits) {
   return length;
 }
 
-// The smallest key_of(j) above `last` (any if first), over j < count, for all threads of the block.
+using NearestKeys = BlockSmallest<kHeadThreads, 2048>;
+constexpr int kOffers = 4;                                         // keys that a thread offers at once
+constexpr int64_t kNearestAtOnce = 2048 - kHeadThreads * kOffers;  // answers that one pass finds
+
+// The k-th best key is no worse than what this returns, to all threads of the block: the k-th of what is best for each
+// thread, kWorstKey where there are fewer.
 template <class KeyOf>
-__device__ uint64_t next_key(int64_t count, uint64_t last, bool first, uint64_t* scratch, KeyOf key_of) {
-  uint64_t mine = kWorstKey;
-  for (int64_t j = threadIdx.x; j < count; j += kHeadThreads) {
-    const uint64_t key = key_of(j);
-    if ((first || key > last) && key < mine) mine = key;
+__device__ uint64_t bound_of_kth(int64_t count, int64_t k, uint64_t* scratch, KeyOf key_of) {
+  if (k > kHeadThreads) return kWorstKey;
+  uint64_t mine = kWorstKey, last = 0;
+  for (int64_t j = threadIdx.x; j < count; j += kHeadThreads) mine = Min{}(mine, key_of(j));
+  for (int64_t r = 0; r < k; ++r) {
+    last = block_reduce(r == 0 || mine > last ? mine : kWorstKey, Min{}, kWorstKey, scratch);
   }
-  return block_reduce(mine, Min{}, kWorstKey, scratch);
+  return last;
 }
 
-// The k nearest centroids of one row a block, from its approximate products z: what may belong to the answer is
-// computed exactly (see csrc/cpu/nearest.h for the certificate). keys: scratch like z. similarity may be null. With NaN
-// or infinity in the feature or in a centroid nothing is certain, and everything would be computed: the answer is then
-// 0 with similarity NaN.
+// The k nearest centroids of one row a block, from its approximate products z with the centroids from .. from +
+// columns: what may belong to the answer is computed exactly (see csrc/cpu/nearest.h for the certificate). With `from`
+// above 0, similarity and nearest hold the answer among those before, and k is at most kNearestAtOnce; else similarity
+// may be null. With NaN or infinity in the feature or in a centroid nothing is certain, and everything would be
+// computed: the answer is then 0 with similarity NaN.
 __global__ void nearest_of_rows(const float* z, const float* features, const float* centroids, const int64_t* labels,
-                                const unsigned* longest, uint64_t* keys, float* similarity, int64_t* nearest,
-                                int64_t clusters, int64_t d, int64_t k, double unit_error) {
+                                const unsigned* longest, float* similarity, int64_t* nearest, int64_t from,
+                                int64_t columns, int64_t clusters, int64_t d, int64_t k, double unit_error) {
   __shared__ uint64_t scratch[kHeadWarps];
-  const int64_t i = blockIdx.x, own = labels[i];
-  const bool valid = own >= 0 && own < clusters;
-  const float* feature = features + i * d;
-  const float* row = z + i * clusters;
-  uint64_t* key = keys + i * clusters;
+  __shared__ NearestKeys::Storage storage;
+  const int64_t i = blockIdx.x, own = labels[i] - from;
+  const int lane = threadIdx.x % kWarpSize;
+  const bool valid = labels[i] >= 0 && labels[i] < clusters;
+  const float* const feature = features + i * d;
+  const float* const row = z + i * columns;
+
+  const uint64_t bound = bound_of_kth(columns, k, scratch, [&](int64_t j) {
+    return j == own ? kWorstKey : descending_key(row[j], static_cast<uint32_t>(j));
+  });
+  const double error = unit_error * sqrt(warp_dot(feature, feature, d)) * length_of_bits(*longest);
+  const double threshold = bound == kWorstKey ? -INFINITY : descending_value(bound) - 2 * error;
+  const bool known_before = from == 0 || similarity[i * k] == similarity[i * k];
+  const bool finite = known_before && error < INFINITY && threshold < INFINITY;  // for all threads the same
 
   uint64_t last = 0;
-  for (int64_t r = 0; r < k; ++r) {
-    last = next_key(clusters, last, r == 0, scratch,
-                    [&](int64_t j) { return j == own ? kWorstKey : descending_key(row[j], static_cast<uint32_t>(j)); });
-  }
-  const double error = unit_error * sqrt(warp_dot(feature, feature, d)) * length_of_bits(*longest);
-  const double threshold = descending_value(last) - 2 * error;
-  const bool finite = fabs(threshold) < INFINITY;  // for all threads the same
-  const auto candidate = [&](int64_t j) { return finite && j != own && !(row[j] < threshold); };
-
-  for (int64_t chunk = threadIdx.x / kWarpSize * kWarpSize; finite && chunk < clusters; chunk += kHeadThreads) {
-    const int64_t j = chunk + threadIdx.x % kWarpSize;
-    unsigned wanted = __ballot_sync(kWholeWarp, j < clusters && candidate(j));
-    while (wanted) {
-      const int64_t c = chunk + __ffs(static_cast<int>(wanted)) - 1;
-      const float exact = static_cast<float>(warp_dot(feature, centroids + c * d, d));
-      if (threadIdx.x % kWarpSize == 0) key[c] = descending_key(exact, static_cast<uint32_t>(c));
-      wanted &= wanted - 1;
+  for (int64_t done = 0; done < k; done += kNearestAtOnce) {
+    const int64_t wanted_now = k - done < kNearestAtOnce ? k - done : kNearestAtOnce;
+    NearestKeys best(storage, static_cast<int>(wanted_now));
+    uint64_t keys[kOffers];
+    for (int q = 0; q < kOffers && from > 0; ++q) {
+      const int64_t r = q * kHeadThreads + threadIdx.x;
+      const bool found = r < k && similarity[i * k + r] > -INFINITY;
+      const auto index = static_cast<uint32_t>(found ? nearest[i * k + r] : 0);
+      keys[q] = found ? descending_key(similarity[i * k + r], index) : kWorstKey;
     }
-  }
-  __syncthreads();
-  for (int64_t r = 0; r < k; ++r) {
-    last = next_key(clusters, last, r == 0, scratch, [&](int64_t j) { return candidate(j) ? key[j] : kWorstKey; });
-    if (threadIdx.x == 0) {
-      const int64_t found = key_index(last);
-      nearest[i * k + r] = found < clusters ? found : 0;
-      if (similarity) similarity[i * k + r] = valid && finite ? descending_value(last) : NAN;
+    if (from > 0) best.offer(keys);
+    for (int64_t begin = 0; finite && begin < columns; begin += kHeadThreads * kOffers) {
+      for (int q = 0; q < kOffers; ++q) {
+        const int64_t j = begin + q * kHeadThreads + threadIdx.x;
+        keys[q] = kWorstKey;
+        unsigned candidates = __ballot_sync(kWholeWarp, j < columns && j != own && !(row[j] < threshold));
+        while (candidates) {
+          const int there = __ffs(static_cast<int>(candidates)) - 1;
+          const int64_t c = from + j - lane + there;
+          const float exact = static_cast<float>(warp_dot(feature, centroids + c * d, d));
+          const uint64_t key = descending_key(exact, static_cast<uint32_t>(c));
+          if (lane == there && (done == 0 || key > last)) keys[q] = key;
+          candidates &= candidates - 1;
+        }
+      }
+      best.offer(keys);
     }
+    best.finish();
+    for (int64_t r = threadIdx.x; r < wanted_now; r += kHeadThreads) {
+      const uint64_t key = best.result()[r];
+      const bool found = finite && key != kWorstKey;
+      nearest[i * k + done + r] = found ? key_index(key) : 0;
+      if (similarity)
+        similarity[i * k + done + r] = !valid || !finite ? NAN : found ? descending_value(key) : -INFINITY;
+    }
+    last = best.result()[wanted_now - 1];
+    __syncthreads();  // nobody may write to the storage before everybody has read it
   }
 }
 
 // s_j = u_j / ||u_j||, u_j = f + degree (m_j - o); a warp a support.
 __global__ void support_rows(const float* features, const float* centroids, const int64_t* labels,
                              const int64_t* nearest, float* supports, float* norms, int64_t rows, int64_t clusters,
-                             int64_t d, int64_t k, float degree) {
+                             int64_t d, int64_t k, Degree lambda) {
   const int64_t s = static_cast<int64_t>(blockIdx.x) * kHeadWarps + threadIdx.x / kWarpSize;
   if (s >= rows * k) return;
   const int lane = threadIdx.x % kWarpSize;
@@ -131,6 +166,7 @@ __global__ void support_rows(const float* features, const float* centroids, cons
   const bool valid = own >= 0 && own < clusters && other >= 0 && other < clusters;
   const float *f = features + s / k * d, *m = centroids + (valid ? other : 0) * d,
               *o = centroids + (valid ? own : 0) * d;
+  const float degree = lambda();
   const auto u = [&](int64_t c) { return f[c] + degree * (m[c] - o[c]); };
   double square = 0;
   for (int64_t c = lane; c < d; c += kWarpSize) square += static_cast<double>(u(c)) * static_cast<double>(u(c));

@@ -10,6 +10,7 @@
 #include "contrastive.cuh"
 #include "label_preserving.cuh"
 #include "split.cuh"
+#include "wide_loss.cuh"
 
 namespace ise_fast {
 namespace {
@@ -57,7 +58,8 @@ Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t count) {
 constexpr int64_t kMostRows = 256;  // of a block whose products do not all fit
 
 struct Options {
-  double degree, temperature, lp_temperature, lp_weight;
+  Degree degree;
+  double temperature, lp_temperature, lp_weight;
   int64_t k;  // 0: the contrastive term of the features alone
   bool needs_gradient;
 };
@@ -66,7 +68,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
               const Options& options) {
   const int64_t rows = f.size(0), d = f.size(1), clusters = c.size(0), k = options.k;
   const cudaStream_t stream = current_stream(f);
-  const bool splits = can_split(c);
+  const bool splits = can_split(c), wide = !splits && !gram && k <= kNearestAtOnce;
   const Factor features = factor_of(f, splits), centroids = factor_of(c, splits);
   const auto words = [&](int64_t count) { return device_empty(y, {std::max<int64_t>(count, 1)}); };
   Tensor supports = device_empty(f, {rows, k, d}), norms = device_empty(f, {rows, k});
@@ -86,12 +88,12 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   // can use them.
   const int64_t most = at_once(int64_t{1} << 25);
   const int64_t block =
-      rows * clusters <= most ? rows : std::min(rows, std::clamp(most / clusters, at_once(64), kMostRows));
+      wide || rows * clusters <= most ? rows : std::min(rows, std::clamp(most / clusters, at_once(64), kMostRows));
   const int64_t width = gram || k == 0 ? clusters : std::clamp<int64_t>(most / (block * k), 1, clusters);
   // Features whose choices of supports are held at once.
   const int64_t users = preserves ? std::clamp<int64_t>(at_once(int64_t{1} << 22) / (rows * k), 1, rows) : 0;
-  Tensor products = device_empty(f, {block, clusters});
-  Tensor keys = words(k > 0 ? block * clusters : 0), nearest = words(rows * k);
+  Tensor products = device_empty(f, {wide ? 0 : block, clusters});
+  Tensor nearest = words(rows * k);
   Tensor state_words = words(block * (1 + k) * static_cast<int64_t>(sizeof(RowState) / 8));
   Tensor row_losses = words(rows), lp_row_losses = words(rows);
   auto* const states = words_of<RowState>(state_words);
@@ -105,7 +107,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
                              rows,
                              clusters,
                              k,
-                             static_cast<float>(options.degree)};
+                             options.degree};
 
   // The label-preserving term, a part of the features after the other. products: null once they are gone, then the
   // supports' own products are made.
@@ -135,7 +137,24 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
     }
   };
 
-  for (int64_t begin = 0; begin < rows; begin += block) {
+  if (wide) {
+    const Samples all = {feature,
+                         centroid,
+                         label,
+                         nullptr,
+                         nullptr,
+                         words_of<int64_t>(nearest),
+                         supports.const_data_ptr<float>(),
+                         norms.const_data_ptr<float>(),
+                         rows,
+                         clusters,
+                         d,
+                         k,
+                         options.degree};
+    wide_contrastive(all, f, c, supports, norms, words_of<int64_t>(nearest), longest, options.temperature, scale,
+                     states, words_of<double>(row_losses), contrastive_gradient);
+  }
+  for (int64_t begin = 0; begin < rows && !wide; begin += block) {
     const int64_t count = std::min(block, rows - begin);
     Tensor z = rows_of(products, 0, count);
     multiply_transposed(z, features.part(begin, count), centroids);
@@ -151,11 +170,11 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
                   clusters,
                   d,
                   k,
-                  static_cast<float>(options.degree)};
+                  options.degree};
     if (k > 0) {
       LAUNCH(nearest_of_rows, static_cast<unsigned>(count), kHeadThreads, 0, stream, in.products, in.features, centroid,
-             in.labels, longest, words_of<uint64_t>(keys), nullptr, words_of<int64_t>(nearest) + begin * k, clusters, d,
-             k, centroids.error());
+             in.labels, longest, nullptr, words_of<int64_t>(nearest) + begin * k, 0, clusters, clusters, d, k,
+             centroids.error());
       LAUNCH(support_rows, blocks_for(count * k, kHeadWarps), kHeadThreads, 0, stream, in.features, centroid, in.labels,
              in.nearest, supports.mutable_data_ptr<float>() + begin * k * d,
              norms.mutable_data_ptr<float>() + begin * k, count, clusters, d, k, in.degree);
@@ -196,7 +215,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
            contrastive_gradient.mutable_data_ptr<float>() + begin * d);
   }
 
-  if (preserves && block < rows) preserve_labels(nullptr);
+  if (preserves && (wide || block < rows)) preserve_labels(nullptr);
   Tensor loss = device_empty(f, {}), contrastive = device_empty(f, {}), preserving = device_empty(f, {});
   LAUNCH(reduce_losses, 1, kHeadThreads, 0, stream, words_of<double>(row_losses),
          preserves ? words_of<double>(lp_row_losses) : nullptr, loss.mutable_data_ptr<float>(),
@@ -206,13 +225,18 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
 
 Losses ise_loss(const Tensor& features, const Tensor& labels, const Tensor& centroids, double degree, int64_t k,
                 double temperature, double lp_temperature, double lp_weight, const std::optional<Tensor>& gram,
-                bool needs_gradient) {
-  check_ise_loss(features, labels, centroids, degree, k, temperature, lp_temperature, lp_weight, gram);
+                bool needs_gradient, const std::optional<Tensor>& degree_tensor) {
+  check_ise_loss(features, labels, centroids, degree, k, temperature, lp_temperature, lp_weight, gram, degree_tensor);
   check_matrix(features, "features");
   const DeviceScope device(features);
   const std::optional<Tensor> g = gram ? std::optional(device_contiguous(*gram)) : std::nullopt;
   return losses(device_contiguous(features), device_contiguous(labels), device_contiguous(centroids), g,
-                {degree, temperature, lp_temperature, lp_weight, k, needs_gradient});
+                {{static_cast<float>(degree), degree_tensor ? degree_tensor->const_data_ptr<double>() : nullptr},
+                 temperature,
+                 lp_temperature,
+                 lp_weight,
+                 k,
+                 needs_gradient});
 }
 
 Tensor ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive, const Tensor& grad_label_preserving,
@@ -236,7 +260,7 @@ std::tuple<Tensor, Tensor> cluster_nce_loss(const Tensor& features, const Tensor
   check_matrix(features, "features");
   const DeviceScope device(features);
   const Losses all = losses(device_contiguous(features), device_contiguous(labels), device_contiguous(centroids),
-                            std::nullopt, {0, temperature, 1, 0, 0, needs_gradient});
+                            std::nullopt, {{0, nullptr}, temperature, 1, 0, 0, needs_gradient});
   return {std::get<0>(all), std::get<4>(all)};
 }
 

@@ -48,13 +48,13 @@ struct Similarities {
   const int64_t *labels, *nearest;
   const float* norms;
   int64_t rows, clusters, k;
-  float degree;
+  Degree degree;
 
   __device__ float operator()(int64_t i, int64_t r, int64_t s) const {
     if (direct) return direct[i * rows * k + s];
     const int64_t own = labels[r] >= 0 && labels[r] < clusters ? labels[r] : 0;
     const float* const z = products + i * clusters;
-    return (square[i * rows + r] + degree * (z[nearest[s]] - z[own])) / norms[s];
+    return (square[i * rows + r] + degree() * (z[nearest[s]] - z[own])) / norms[s];
   }
 };
 

@@ -27,7 +27,6 @@ std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tenso
   constexpr int64_t kScratch = int64_t{1} << 24;
   const int64_t block = std::min(rows, std::max<int64_t>(kScratch / clusters, 64));
   Tensor products = device_empty(f, {block, clusters});
-  Tensor keys = device_empty(y, {block, clusters});
   const Factor centroids_factor = factor_of(c, can_split(c)), features_factor = factor_of(f, can_split(c));
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
@@ -36,9 +35,8 @@ std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tenso
     multiply_transposed(z, f_block, centroids_factor);
     LAUNCH(nearest_of_rows, static_cast<unsigned>(count), kHeadThreads, 0, stream, z.const_data_ptr<float>(),
            f_block.rows.const_data_ptr<float>(), c.const_data_ptr<float>(), y.const_data_ptr<int64_t>() + begin,
-           longest_bits, reinterpret_cast<uint64_t*>(keys.mutable_data_ptr<int64_t>()),
-           similarity.mutable_data_ptr<float>() + begin * k, indices.mutable_data_ptr<int64_t>() + begin * k, clusters,
-           d, k, centroids_factor.error());
+           longest_bits, similarity.mutable_data_ptr<float>() + begin * k,
+           indices.mutable_data_ptr<int64_t>() + begin * k, 0, clusters, clusters, d, k, centroids_factor.error());
   }
   return {similarity, indices};
 }

@@ -37,7 +37,7 @@ std::tuple<Tensor, Tensor> support_samples(const Tensor& features, const Tensor&
   LAUNCH(support_rows, blocks_for(rows * k, kHeadWarps), kHeadThreads, 0, current_stream(f), f.const_data_ptr<float>(),
          c.const_data_ptr<float>(), y.const_data_ptr<int64_t>(), m.const_data_ptr<int64_t>(),
          supports.mutable_data_ptr<float>(), norms.mutable_data_ptr<float>(), rows, clusters, d, k,
-         static_cast<float>(degree));
+         Degree{static_cast<float>(degree), nullptr});
   return {supports, norms};
 }
 

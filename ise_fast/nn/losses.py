@@ -70,7 +70,14 @@ class ISELoss(nn.Module):
         self.lp_weight = check_number("lp_weight", lp_weight, 0)
         self.contrast_supports = contrast_supports
 
-    def forward(self, features: Tensor, labels: Tensor, memory: HasCentroids, progress: float) -> ISELossOutput:
+    def forward(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        memory: HasCentroids,
+        progress: float,
+        degree: Tensor | None = None,
+    ) -> ISELossOutput:
         """The loss of one batch.
 
         Args:
@@ -78,6 +85,8 @@ class ISELoss(nn.Module):
             labels: [B] int64, 0 to K - 1.
             memory: the centroids, K >= k + 1.
             progress: t / T in [0, 1]: how far training is; the degree grows with it from 0 to `base_degree`.
+            degree: float64 scalar in the place of the degree that follows from progress: a captured CUDA graph reads it
+                at every replay.
 
         Returns:
             ISELossOutput(loss, contrastive, label_preserving, supports for `memory.update`: [B, k, d], or
@@ -90,7 +99,7 @@ class ISELoss(nn.Module):
             features,
             labels,
             memory.centroids,
-            ops.interpolation_degree(progress, self.base_degree),
+            ops.interpolation_degree(progress, self.base_degree) if degree is None else degree,
             k=self.k,
             temperature=self.temperature,
             lp_temperature=self.lp_temperature,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
-from ise_fast._checks import check_all_dense, check_dense, check_int, check_number
+from ise_fast._checks import check_all_dense, check_dense, check_int, check_number, check_tensor
 from ise_fast.ops._fake import register_fake
 from ise_fast.ops._inputs import in_working_precision, refuse_second_derivative
 from ise_fast.types import ISELossOutput
@@ -18,7 +18,7 @@ def ise_loss(
     features: Tensor,
     labels: Tensor,
     centroids: Tensor,
-    degree: float,
+    degree: float | Tensor,
     *,
     k: int = 1,
     temperature: float = 0.05,
@@ -45,7 +45,8 @@ def ise_loss(
         features: [B, d] float32, unit rows, B >= 1 (float16 and bfloat16 are converted; float64 on a CPU).
         labels: [B] int64, 0 to K - 1.
         centroids: [K, d], unit rows; a constant.
-        degree: interpolation degree lambda in [0, 1].
+        degree: interpolation degree lambda in [0, 1]; or a float64 scalar tensor of it, which a captured CUDA graph
+            reads anew at every replay (its range is then not checked on CUDA).
         k: supports a feature, 1 to K - 1.
         temperature: tau > 0.
         lp_temperature: tau of the label-preserving term, > 0.
@@ -71,19 +72,22 @@ def ise_loss(
     f, c = in_working_precision("features", features), in_working_precision("centroids", centroids)
     check_dense("labels", labels)
     check_all_dense(gram=gram)
+    given = check_tensor("degree", degree, 0, (torch.float64,)) if isinstance(degree, Tensor) else None
+    number = 0.0 if given is not None else check_number("degree", degree, 0, 1)
     if not torch.compiler.is_compiling():  # a traced number has no type to look at; the operator checks its range
         k = check_int("k", k, 1)
     loss, contrastive, preserving, supports, _, _ = torch.ops.ise_fast.ise_loss(
         f,
         labels,
         c.detach(),
-        check_number("degree", degree, 0, 1),
+        number,
         k,
         check_number("temperature", temperature, 0, above=True),
         check_number("lp_temperature", lp_temperature, 0, above=True),
         check_number("lp_weight", lp_weight, 0),
         gram,
         f.requires_grad and torch.is_grad_enabled(),
+        given,
     )
     return ISELossOutput(loss, contrastive, preserving, supports.detach())
 
@@ -127,6 +131,7 @@ def _(
     lp_weight: float,
     gram: Tensor | None,
     needs_gradient: bool,
+    degree_tensor: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     rows, d = features.shape
     gradient = (rows if needs_gradient else 0, d)
@@ -173,7 +178,7 @@ def _ise_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
 def _ise_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     features, *gradients = ctx.saved_tensors
     losses = [features.new_zeros(()) if grad is None else grad for grad in grads[:3]]
-    return torch.ops.ise_fast.ise_loss_backward(*losses, features, *gradients, ctx.lp_weight), *[None] * 9
+    return torch.ops.ise_fast.ise_loss_backward(*losses, features, *gradients, ctx.lp_weight), *[None] * 10
 
 
 def _ise_second(ctx: Any, grad: Tensor) -> None:

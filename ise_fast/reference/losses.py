@@ -22,7 +22,7 @@ def ise_loss(
     features: Tensor,
     labels: Tensor,
     centroids: Tensor,
-    degree: float,
+    degree: float | Tensor,
     *,
     k: int = 1,
     temperature: float = 0.05,
@@ -43,6 +43,8 @@ def ise_loss(
     tau = check_number("temperature", temperature, 0, above=True)
     tau_lp = check_number("lp_temperature", lp_temperature, 0, above=True)
     weight = check_number("lp_weight", lp_weight, 0)
+    if isinstance(degree, Tensor):
+        degree = float(check_tensor("degree", degree, 0, (torch.float64,)))
     if gram is not None:
         check_tensor("gram", gram, 2, (c.dtype,))
         check_device("gram", gram, "centroids", c)

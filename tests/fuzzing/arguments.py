@@ -144,7 +144,8 @@ def _ise_loss(rng: random.Random) -> Arguments:
     a = _nearest(rng)
     c = a["centroids"]
     numbers = {"degree": 0.3, "temperature": 0.05, "lp_temperature": 0.6, "lp_weight": rng.choice([0.0, 0.1])}
-    return {**a, **numbers, "k": min(a["k"], 3), "gram": rng.choice([None, c @ c.T]), "needs_gradient": True}
+    kept = {"gram": rng.choice([None, c @ c.T]), "degree_tensor": rng.choice([None, torch.tensor(0.3).double()])}
+    return {**a, **numbers, **kept, "k": min(a["k"], 3), "needs_gradient": True}
 
 
 def _ise_backward(rng: random.Random) -> Arguments:

@@ -87,7 +87,7 @@ FUNCTIONS: dict[str, Callable[[random.Random], Arguments]] = {
     "group_members": lambda rng: {"labels": raw.integers(rng, 4, rng.choice([0, 1, 9])), "groups": 4},
     "group_nce_loss": _plain("group_nce_loss", "needs_gradient"),
     "interpolation_degree": lambda rng: {"progress": rng.random(), "base": 0.25},
-    "ise_loss": _plain("ise_loss", "needs_gradient"),
+    "ise_loss": _plain("ise_loss", "needs_gradient", "degree_tensor"),
     "jaccard_distance": _jaccard,
     "jaccard_graph": lambda rng: {**_jaccard(rng), "eps": rng.choice([0.3, 0.5, 0.9])},
     "k_reciprocal_encoding": _jaccard,

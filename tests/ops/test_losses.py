@@ -265,6 +265,19 @@ def test_addresses_do_not_change_the_bits(b: int, clusters: int, d: int) -> None
         assert all(map(torch.equal, step(f.clone(), inside), expected))
 
 
+def test_the_degree_may_be_a_tensor(device: torch.device) -> None:
+    f, y, c = (x.to(device) for x in batch(9, 12, 7, 16))
+    f, c = f.float(), c.float()
+    degree = torch.tensor(0.0, dtype=torch.float64, device=device)
+    for number in (0.1, 0.25):
+        degree.fill_(number)
+        for implementation in (ops, reference):
+            expected = run(implementation.ise_loss, f, y, c, number, k=2)
+            found = run(implementation.ise_loss, f, y, c, degree, k=2)
+            assert all(map(torch.equal, found[0], expected[0]))
+            assert found[1].equal(expected[1])
+
+
 def test_threads_do_not_change_the_bits() -> None:
     f, y, c = batch(10, 130, 301, 257)
     f, c = f.float(), c.float()
@@ -371,6 +384,9 @@ GOOD: dict[str, Any] = {"features": torch.eye(3), "labels": torch.arange(3), "ce
         ({"labels": torch.zeros(3)}, ValueError, "labels: expected int64, got float32"),
         ({"degree": 1.5}, ValueError, r"degree: expected a finite number in \[0, 1\], got 1.5"),
         ({"degree": -0.1}, ValueError, r"degree: expected a finite number in \[0, 1\], got -0.1"),
+        ({"degree": torch.tensor(0.5)}, TypeError, "degree: expected dtype float64, got float32"),
+        ({"degree": torch.tensor([0.5]).double()}, ValueError, r"degree: expected 0 dimensions, got shape \(1,\)"),
+        ({"degree": torch.tensor(1.5).double()}, ValueError, r"degree: expected a number in \[0, 1\], got 1.5"),
         ({"k": 3}, ValueError, "k: expected 1 to 2 .*, got 3"),
         ({"k": 0}, ValueError, "k: expected an integer of at least 1, got 0"),
         ({"temperature": 0}, ValueError, "temperature: expected a finite number"),

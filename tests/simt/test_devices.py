@@ -99,7 +99,7 @@ def test_losses_in_parts(simt: Any, pretend: Pretend, unit_rows: Rows, k: int, w
     """Few features and centroids at once, choices of few features at once; tau for the online softmax."""
     features, labels, centroids = head(unit_rows, 7, 13, 6)
     for tau in (0.05, 0.01):
-        for most in (20, 91):  # 91 = 7 x 13: all products are held, and few choices
+        for most in (20, 80, 91):  # no halves; not all products; 91 = 7 x 13: all products, and few choices
             pretend(most_numbers=most)
             if k == 0:
                 nce = (features, labels, centroids, tau, True)

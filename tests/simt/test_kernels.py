@@ -251,6 +251,8 @@ def test_ise_loss(
         scale = float(theirs.abs().max()) + 0.1
         torch.testing.assert_close(mine, theirs, rtol=0, atol=4e-6 * scale * max(1.0, 0.05 / tau))
     assert_same([ours[3]], [expected[3]])
+    degree = torch.tensor(0.25, dtype=torch.float64)  # takes the place of the number
+    assert_same(simt.ise_loss(*arguments[:3], 0.9, *arguments[4:], degree), ours)
     one = torch.ones(())
     backward = (one, 2 * one, 3 * one, features, *expected[4:], 0.5)
     assert_same([simt.ise_loss_backward(*backward)], [torch.ops.ise_fast.ise_loss_backward(*backward)])
@@ -510,6 +512,14 @@ def test_kmeans(simt: Any, kind: str, n: int, k: int, d: int) -> None:
     centres[-1] = 100 * centres[0].abs() + 1  # far from all
     for iterations in (1, 2, 50):
         assert_same(simt.kmeans(x, centres, iterations), cpu.kmeans(x, centres, iterations))
+
+
+def test_kmeans_start_among_several_chunks(simt: Any) -> None:
+    """Draws from the first row to the last, and copies of one row, which leave nothing to draw by."""
+    x = neighbour_rows("random", 1100, 2)
+    draws = torch.tensor([0.0, 0.0, 0.4, 0.93, 1 - 2**-53], dtype=torch.float64)
+    assert_same([simt.kmeans_start(x, draws)], [torch.ops.ise_fast.kmeans_start(x, draws)])
+    assert simt.kmeans_start(torch.ones(70, 2), draws[2:].flip(0)).tolist() == [69, 0, 1]
 
 
 def test_kmeans_refuses_what_the_cpu_refuses(simt: Any) -> None:
