@@ -10,6 +10,7 @@ from ise_fast.engine.checkpoint import seed_everything
 from ise_fast.engine.config import DataConfig, ModelConfig, TrainConfig
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
+from ise_fast.engine.loss_step import LossStep
 from ise_fast.engine.optimizer import build_optimizer
 from ise_fast.engine.plan import Plan, check_plan, check_sizes, make_plan, require_same_settings, with_parts
 from ise_fast.engine.precision import Precision
@@ -17,6 +18,7 @@ from ise_fast.engine.run_dataset import check_test_images, image_size, open_data
 from ise_fast.engine.run_images import RetrievalImages, TrainingImages, open_test_images, open_training_images
 from ise_fast.engine.state import TrainState
 from ise_fast.engine.step import TrainStep
+from ise_fast.engine.step_graph import CudaRecorder, GraphedLossStep, obstacle
 from ise_fast.models import EmbeddingNet, build_model
 from ise_fast.nn import convert_ghost_batch_norm
 
@@ -96,5 +98,8 @@ def build_step_and_state(config: TrainConfig, plan: Plan, world: World) -> tuple
         ids = [world.device.index] if world.device.type == "cuda" else None
         wrapped = DistributedDataParallel(wrapped, device_ids=ids)
     model.gives_parts = config.model.parts > 0  # in training; the evaluator asks for whole images
-    step = TrainStep(wrapped, plan.objective, memory, optimizer, precision, world, optim.clip_grad, config.model.parts)
+    loss = LossStep(plan.objective, memory, precision, world, config.model.parts)
+    replayed = obstacle(optim.cuda_graph, world.device, plan.objective, memory) is None
+    head = GraphedLossStep(loss, CudaRecorder()) if replayed else loss
+    step = TrainStep(wrapped, head, memory, optimizer, precision, world, optim.clip_grad)
     return step, TrainState(config, model, optimizer, precision, memory, plan.labeller, world)

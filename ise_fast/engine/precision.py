@@ -35,10 +35,25 @@ class Precision:
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
-    def backward_and_step(self, loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> None:
-        """One optimiser step on `loss`; the gradient norm is limited to `clip` (0: not limited)."""
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss times the scale of fp16; its gradient then has the size that `backward_and_step` expects."""
+        scaled: Tensor = self.scaler.scale(loss)
+        return scaled
+
+    def backward_and_step(
+        self, rows: Tensor, gradient: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, clip: float
+    ) -> None:
+        """One optimiser step on the scaled gradient towards the network's rows.
+
+        Args:
+            rows: [B, width] with their graph.
+            gradient: of the same shape.
+            model: has the parameters.
+            optimizer: over them.
+            clip: what the gradient norm is limited to; 0: not limited.
+        """
         optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        rows.backward(gradient)
         if clip > 0:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), clip)

@@ -108,6 +108,7 @@ class OptimConfig:
     tf32: bool = flag(False, "let the GPU round float32 convolutions and products of the network to 10 bits (faster)")
     channels_last: bool = flag(False, "channels-last memory format")
     compile: bool = flag(False, "torch.compile the backbone")
+    cuda_graph: bool = flag(True, "replay the loss step from a CUDA graph, recorded once an epoch (GPU)")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 # and their table lie is free: the signature of the list says whether they are the same.
 _FREE = {"preset", "data_dir", "labels_csv", "workers", "cache", "cache_dir", "logs_dir", "resume", "device", "epochs"}
 _FREE |= {"checkpoint_step", "keep_checkpoints", "tensorboard", "report", "progress", "test_batch_size", "eval_step"}
-_FREE |= {"print_freq", "quiet"}
+_FREE |= {"print_freq", "quiet", "cuda_graph"}
 
 
 def changed_settings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

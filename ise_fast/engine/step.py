@@ -1,17 +1,18 @@
-"""One training step: forward, loss on the whole batch, backward, optimiser, and then the memory."""
+"""One training step: forward, loss on the whole batch and memory (`loss_step.py`), backward, optimiser."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import NonFiniteError
+from ise_fast.engine.loss_step import LossStep
 from ise_fast.engine.precision import Precision
-from ise_fast.methods import Batch, Memory, Objective
+from ise_fast.engine.step_graph import GraphedLossStep
+from ise_fast.methods import Batch, Memory
 
 
 class TrainStep:
@@ -19,34 +20,31 @@ class TrainStep:
 
     Args:
         model: images [B, 3, h, w] float32 -> [B, d] unit rows; under DistributedDataParallel with several processes.
-        objective: the loss.
-        memory: what it contrasts with, the same on every process.
+        loss: what follows the network.
+        memory: that of the loss.
         optimizer: over the model's parameters.
         precision: arithmetic of the network.
         world: this process among its peers.
         clip: largest gradient norm; 0: no limit.
-        parts: P > 0: the model gives [B, (1 + P) d], for images as a whole and their parts.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        objective: Objective[Any],
+        loss: LossStep | GraphedLossStep,
         memory: Memory,
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         world: World,
         clip: float = 0.0,
-        parts: int = 0,
     ) -> None:
         self.model = model
-        self.objective = objective
+        self.loss = loss
         self.memory = memory
         self.optimizer = optimizer
         self.precision = precision
         self.world = world
         self.clip = clip
-        self.parts = parts
 
     def __call__(self, images: Tensor, batch: Batch, progress: float) -> tuple[Tensor, ...]:
         """Train on one batch.
@@ -57,29 +55,16 @@ class TrainStep:
             progress: t / T in [0, 1): iterations done, of all of the run.
 
         Returns:
-            The loss and its parts, detached scalars.
+            The loss and its parts, detached scalars that hold until the next step.
         """
         with self.precision.autocast():
             embedded = self.model(images)
         features = self.world.gather_batch(embedded.float())
         if features.device.type == "cpu":  # free there; on a GPU the log of losses finds it without a wait
             require_finite("features", features.detach())
-        features, parts = split_parts(features, self.parts)
-        output = self.objective(features, batch._replace(parts=parts), self.memory, progress)
-        # The gathered rows of other processes carry no gradient here and DistributedDataParallel averages: times size.
-        self.precision.backward_and_step(output.loss * self.world.size, self.model, self.optimizer, self.clip)
-        if batch.mix is None or batch.mix.features:  # a mixed image is no image of any cluster
-            parts = None if parts is None else parts.detach()
-            self.memory.follow(features.detach(), batch._replace(parts=parts), output)
-        return (output.loss.detach(), *(part.detach() for part in output.parts))
-
-
-def split_parts(rows: Tensor, parts: int) -> tuple[Tensor, Tensor | None]:
-    """[N, (1 + parts) d] into the whole images' features [N, d] and those of their parts [N, parts, d], if any."""
-    if parts == 0:
-        return rows, None
-    split = rows.unflatten(1, (1 + parts, -1))
-    return split[:, 0].contiguous(), split[:, 1:].contiguous()
+        result = self.loss(features, batch, progress)
+        self.precision.backward_and_step(features, result.gradient, self.model, self.optimizer, self.clip)
+        return result.losses
 
 
 def require_finite(name: str, value: Tensor) -> None:

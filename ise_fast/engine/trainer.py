@@ -25,10 +25,11 @@ from ise_fast.engine.errors import Interrupted, NonFiniteError, RunError
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.interrupt import InterruptGuard
 from ise_fast.engine.labelling import Labelling
+from ise_fast.engine.loss_step import split_parts
 from ise_fast.engine.optimizer import learning_rate, set_learning_rate
 from ise_fast.engine.run_log import RunLog, epoch_line
 from ise_fast.engine.state import Progress, TrainState
-from ise_fast.engine.step import LossLog, TrainStep, split_parts
+from ise_fast.engine.step import LossLog, TrainStep
 from ise_fast.methods import PseudoLabels
 from ise_fast.sharded import PeerError, Peers
 
@@ -256,6 +257,7 @@ class Trainer:
             ) from None
         finally:
             batches.close()
+            self.step.loss.release()
 
     def _batches(self) -> TrainingBatches:
         optim, labels = self.config.optim, self.progress.labels

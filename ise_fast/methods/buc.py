@@ -29,6 +29,10 @@ class RepelledMemory(InstanceMemory, Memory):
     def begin(self, features: Tensor, pseudo: PseudoLabels, cams: Tensor | None) -> None:
         self.reset(features.new_zeros(pseudo.clusters, self.num_features))
 
+    @property
+    def capture_obstacle(self) -> None:
+        return None
+
     def follow(self, features: Tensor, batch: Batch, output: LossOutput) -> None:
         self.update(features if output.rows is None else output.rows, batch.labels)
 
@@ -38,22 +42,24 @@ class RepelledMemory(InstanceMemory, Memory):
 
 
 class BUCObjective(Objective[RepelledMemory]):
+    capture_obstacle = None
+
     def __init__(self, settings: BUCSettings) -> None:
         self.temp = self.temperature = settings.temp
         self.dropout = settings.dropout
 
     def __call__(self, features: Tensor, batch: Batch, memory: RepelledMemory, progress: float) -> LossOutput:
-        f, y = dropped(features, self.dropout, batch.seed), batch.labels[:, None]
+        kept, y = batch.drawn or self.drawn(features, batch, progress), batch.labels[:, None]
+        f = features * kept[0].to(features.device) / (1 - self.dropout) if kept else features
         loss = ops.soft_nce_loss(f, memory.table, y, torch.ones(y.shape, device=f.device), self.temp)
         return LossOutput(loss, rows=f.detach())
 
-
-def dropped(features: Tensor, share: float, seed: int) -> Tensor:
-    """Dropout that is the same on every device and in every process: the mask is drawn on the CPU from the seed."""
-    if share == 0:
-        return features
-    kept = torch.rand(features.shape, generator=torch.Generator().manual_seed(seed)) >= share
-    return features * kept.to(features.device) / (1 - share)
+    def drawn(self, features: Tensor, batch: Batch, progress: float) -> tuple[Tensor, ...]:
+        """Which numbers dropout keeps, the same on every device and in every process."""
+        if self.dropout == 0:
+            return ()
+        generator = torch.Generator().manual_seed(batch.seed)
+        return (torch.rand(features.shape, generator=generator) >= self.dropout,)
 
 
 BUC = Method(

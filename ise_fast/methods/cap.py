@@ -46,6 +46,7 @@ class Proxies(ProxyMemory, Memory):
 
 class CAPObjective(Objective[Proxies]):
     parts = ("intra", "inter")
+    capture_obstacle = "the loss counts the cameras of a batch on the host"
 
     def __init__(self, settings: CAPSettings) -> None:
         self.settings = settings

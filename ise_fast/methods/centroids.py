@@ -18,6 +18,10 @@ class Centroids(ClusterMemory, Memory):
     def reads_features(self) -> bool:
         return self.mode == "kalman"
 
+    @property
+    def capture_obstacle(self) -> str | None:
+        return "--memory-mode kalman picks the centroids that move on the host" if self.mode == "kalman" else None
+
     def begin(self, features: Tensor, pseudo: PseudoLabels, cams: Tensor | None) -> None:
         labels, centroids = pseudo.labels.to(features.device), pseudo.centroids
         centroids = cluster_centroids(features, labels) if centroids is None else centroids.to(features.device)

@@ -25,6 +25,8 @@ class ContrastSettings:
 
 
 class ContrastObjective(Objective[Centroids]):
+    capture_obstacle = None
+
     def __init__(self, settings: ContrastSettings) -> None:
         self.temperature = settings.temp
         self.loss = ClusterNCELoss(settings.temp)

@@ -95,6 +95,11 @@ class Memory(nn.Module):
     """What the objective contrasts with. Its buffers are in the checkpoint; every process holds the same."""
 
     @property
+    def capture_obstacle(self) -> str | None:
+        """As `Objective.capture_obstacle`, for `follow`; its buffers must then keep their place until `begin`."""
+        return "its memory does not say that it can be recorded"
+
+    @property
     def reads_features(self) -> bool:
         """Whether `begin` needs the features of all images; without, it may get those of this process alone."""
         return True
@@ -110,7 +115,7 @@ class Memory(nn.Module):
         raise NotImplementedError
 
     def follow(self, features: Tensor, batch: Batch, output: LossOutput) -> None:
-        """Move towards a batch, after the optimiser's step.
+        """Move towards a batch, after its loss.
 
         Args:
             features: [B, d] float32 unit rows without gradient.
@@ -146,6 +151,9 @@ class Objective(Generic[MemoryT]):
     """Whether the loss of an image may be computed with the label of another one, as for mixed images."""
     need: Need | None = None
     """Clusters without which the loss cannot be computed."""
+    capture_obstacle: str | None = "its loss does not say that it can be recorded"
+    """Why a step cannot be recorded in a CUDA graph; None: it can. A recorded step hands nothing back to the host, and
+    takes all that changes within an epoch from the tensors of the batch, `Batch.drawn` among them."""
 
     def __call__(self, features: Tensor, batch: Batch, memory: MemoryT, progress: float) -> LossOutput:
         """The loss.
@@ -157,6 +165,14 @@ class Objective(Generic[MemoryT]):
             progress: t / T in [0, 1): iterations done, of all of the run.
         """
         raise NotImplementedError
+
+    def drawn(self, features: Tensor, batch: Batch, progress: float) -> tuple[Tensor, ...]:
+        """Tensors on the CPU, of the same shapes in every step: what a loss makes of `progress` and `batch.seed`.
+
+        A recorded step finds them on the device, in `Batch.drawn`; elsewhere that is empty, and the loss makes them.
+        Of the features only the shape counts.
+        """
+        return ()
 
     def figures_at(self, progress: float) -> dict[str, float]:
         """Numbers for the epoch's record that follow from the progress of training at its last iteration."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ise_fast import ops
@@ -30,6 +31,7 @@ class ISESettings(ContrastSettings):
 class ISEObjective(Objective[Centroids]):
     parts = ("contrastive", "label_preserving")
     figures = ("degree",)
+    capture_obstacle = None
 
     def __init__(self, settings: ISESettings) -> None:
         self.temperature = settings.temp
@@ -45,8 +47,12 @@ class ISEObjective(Objective[Centroids]):
         self.need = Need(k + 1, f"for --supports {k}", "lower --supports")
 
     def __call__(self, features: Tensor, batch: Batch, memory: Centroids, progress: float) -> LossOutput:
-        output = self.loss(features, batch.labels, memory, progress)
+        output = self.loss(features, batch.labels, memory, progress, *batch.drawn)
         return LossOutput(output.loss, (output.contrastive, output.label_preserving), output.supports)
+
+    def drawn(self, features: Tensor, batch: Batch, progress: float) -> tuple[Tensor, ...]:
+        """The degree."""
+        return (torch.tensor(ops.interpolation_degree(progress, self.loss.base_degree), dtype=torch.float64),)
 
     def figures_at(self, progress: float) -> dict[str, float]:
         return {"degree": ops.interpolation_degree(progress, self.loss.base_degree)}

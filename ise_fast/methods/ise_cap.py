@@ -28,6 +28,7 @@ class ISEOnProxies(Objective[Proxies]):
 
     parts = ("intra", "inter", "label_preserving")
     figures = ISEObjective.figures
+    capture_obstacle = "the loss goes from camera to camera on the host"
 
     def __init__(self, settings: ISECAPSettings) -> None:
         ise = ISEObjective(settings)

@@ -29,15 +29,16 @@ class Centres(NamedTuple):
 class ISEOnGroups(Objective[HybridMemory]):
     """The ISE loss against unit means of groups. The memory has no row for a support, so that images alone move it."""
 
-    parts, figures = ISEObjective.parts, ISEObjective.figures
+    parts, figures, capture_obstacle = ISEObjective.parts, ISEObjective.figures, None
 
     def __init__(self, settings: ISESettings) -> None:
         ise = ISEObjective(settings)
         self.loss, self.need, self.temperature = ise.loss, ise.need, ise.temperature
         self.figures_at, self.check = ise.figures_at, ise.check  # type: ignore[method-assign]
+        self.drawn = ise.drawn  # type: ignore[method-assign]
 
     def __call__(self, features: Tensor, batch: Batch, memory: HybridMemory, progress: float) -> LossOutput:
-        output = self.loss(features, batch.labels, Centres(normalize(memory.sums, dim=1)), progress)
+        output = self.loss(features, batch.labels, Centres(normalize(memory.sums, dim=1)), progress, *batch.drawn)
         return LossOutput(output.loss, (output.contrastive, output.label_preserving))
 
 

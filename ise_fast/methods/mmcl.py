@@ -50,6 +50,7 @@ class ClassMemory(InstanceMemory, Memory):
 
 class MMCLObjective(Objective[ClassMemory]):
     parts = ("positives",)  # of an image, on average
+    capture_obstacle = "how many positive classes there are is counted on the host"
 
     def __init__(self, settings: MMCLSettings) -> None:
         self.settings = settings

@@ -59,6 +59,7 @@ class PartCentroids(Centroids):
 class PPLRObjective(Objective[PartCentroids]):
     parts = ("whole", "by_parts")
     mixes = False  # features of parts are not mixed along
+    capture_obstacle = None
 
     def __init__(self, settings: PPLRSettings) -> None:
         self.settings = settings

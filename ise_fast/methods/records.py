@@ -86,9 +86,10 @@ class Batch(NamedTuple):
     mix: Mix | None = None
     seed: int = 0  # for what is drawn in the loss: follows from the run's seed, the epoch and the iteration
     parts: Tensor | None = None  # [B, P, d] float32 unit rows, with gradient in the objective
+    drawn: tuple[Tensor, ...] = ()  # in a recorded step: `Objective.drawn` on the device, to be used in its place
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The same with `function` of every tensor."""
+        """The same with `function` of every tensor that has a row an image."""
         mix = None if self.mix is None else self.mix._replace(partner=function(self.mix.partner))
         cams = None if self.cams is None else function(self.cams)
         return self._replace(images=function(self.images), labels=function(self.labels), cams=cams, mix=mix)

@@ -40,6 +40,7 @@ class Softened(Objective[Any]):
         self.smoothing = smoothing
         self.parts = (*objective.parts, "spread") if smoothing else objective.parts
         self.figures, self.need, self.temperature = objective.figures, objective.need, objective.temperature
+        self.capture_obstacle, self.drawn = objective.capture_obstacle, objective.drawn  # type: ignore[method-assign]
 
     def __call__(self, features: Tensor, batch: Batch, memory: Any, progress: float) -> LossOutput:
         mix, own = batch.mix, batch._replace(mix=None)

@@ -38,6 +38,10 @@ class SoftMemory(InstanceMemory, Memory):
         similar = pseudo.labels.new_empty(len(features), 0) if pseudo.similar is None else pseudo.similar
         self.similar = similar.to(features.device)
 
+    @property
+    def capture_obstacle(self) -> None:
+        return None
+
     def follow(self, features: Tensor, batch: Batch, output: LossOutput) -> None:
         self.update(features, batch.images)
 
@@ -51,6 +55,8 @@ class SoftMemory(InstanceMemory, Memory):
 
 
 class SoftSimObjective(Objective[SoftMemory]):
+    capture_obstacle = None
+
     def __init__(self, settings: SoftSimSettings) -> None:
         self.temp = self.temperature = settings.temp
         self.own_share = settings.own_share

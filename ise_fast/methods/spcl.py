@@ -28,6 +28,10 @@ class HybridMemory(InstanceMemory, Memory):
             self.reset(features)
         self.regroup(pseudo.labels.to(features.device))
 
+    @property
+    def capture_obstacle(self) -> None:
+        return None
+
     def follow(self, features: Tensor, batch: Batch, output: LossOutput) -> None:
         self.update(features, batch.images)
 
@@ -42,6 +46,8 @@ class HybridMemory(InstanceMemory, Memory):
 
 
 class SpCLObjective(Objective[HybridMemory]):
+    capture_obstacle = None
+
     def __init__(self, settings: SpCLSettings) -> None:
         self.temp = self.temperature = settings.temp
 

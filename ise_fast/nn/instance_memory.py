@@ -110,8 +110,9 @@ class InstanceMemory(nn.Module):
         """
         ops.update_memory_(self.table, features, index, self.momentum, "momentum")
         if len(self.counts):
-            touched = self.groups[index]
-            ops.refresh_groups_(self.sums, self.table, self.members, touched[touched >= 0])
+            # A row without a group refreshes the first one, which changes nothing: to leave it out a GPU would be
+            # waited for.
+            ops.refresh_groups_(self.sums, self.table, self.members, self.groups[index].clamp(min=0))
 
     def _apply(self, fn: Any, recurse: bool = True) -> InstanceMemory:
         self._members = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from golden_data import load
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ise_fast.methods import METHODS, Batch, PseudoLabels
 from ise_fast.methods.bottom_up_labels import BottomUpLabels, BottomUpSettings
-from ise_fast.methods.buc import BUCSettings, RepelledMemory, dropped
+from ise_fast.methods.buc import BUCSettings, RepelledMemory
 
 
 @pytest.mark.parametrize("name", ["buc", "buc_penalty"])
@@ -72,18 +73,23 @@ def test_golden_loss_on_a_table_from_zero() -> None:
 
 def test_dropout_follows_from_the_seed_and_reaches_the_memory() -> None:
     x = normalize(torch.randn(64, 32, generator=torch.Generator().manual_seed(0)), dim=1)
-    first = dropped(x, 0.25, 7)
-    assert torch.equal(first, dropped(x, 0.25, 7))
-    assert not torch.equal(first, dropped(x, 0.25, 8))
-    assert torch.equal(dropped(x, 0.0, 7), x)
-    kept = first != 0
+    index = torch.arange(64)
+
+    def drawn(share: float, seed: int) -> tuple[Tensor, ...]:
+        batch = Batch(index, index, None, seed=seed)
+        return METHODS["buc"].objective(BUCSettings(dropout=share)).drawn(x, batch, 0.0)
+
+    (kept,) = drawn(0.25, 7)
+    assert torch.equal(kept, drawn(0.25, 7)[0])
+    assert not torch.equal(kept, drawn(0.25, 8)[0])
+    assert drawn(0.0, 7) == ()
     assert 0.7 < kept.float().mean() < 0.8
-    assert torch.allclose(first[kept], x[kept] / 0.75)
     settings = BUCSettings(dropout=0.25)
     memory, objective = RepelledMemory(32, 0.5), METHODS["buc"].objective(settings)
-    memory.begin(x, PseudoLabels(torch.arange(64)), None)
-    index = torch.arange(64)
+    memory.begin(x, PseudoLabels(index), None)
     batch = Batch(index, index, None, seed=7)
     output = objective(x.clone().requires_grad_(), batch, memory, 0.0)
+    assert output.rows is not None
+    assert torch.equal(output.rows, x * kept / 0.75)
     memory.follow(x, batch, output)
-    assert torch.allclose(memory.table, normalize(first, dim=1), atol=1e-6)
+    assert torch.allclose(memory.table, normalize(x * kept, dim=1), atol=1e-6)

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from loss_steps import RECORDED, begin, make_step, results
+from loss_steps import batches as batches_of
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 import ise_fast.ops  # noqa: F401  registers torch.ops.ise_fast
+from ise_fast.engine.step_graph import CudaRecorder, GraphedLossStep
 from ise_fast.nn import ClusterMemory, ISELoss
 
 DEVICE = torch.device("cuda")
@@ -35,7 +38,8 @@ def cases(unit_rows: UnitRows) -> Cases:
     head = (features, centroids, labels)
     nearest = cpu.nearest_centroids(*head, 2)[1]
     supports, norm = cpu.support_samples(*head, nearest, 0.25)
-    ise = (features, labels, centroids, 0.25, 2, 0.05, 0.6, 0.1, gram, True)
+    degree = torch.tensor(0.25, dtype=torch.float64)
+    ise = (features, labels, centroids, 0.0, 2, 0.05, 0.6, 0.1, gram, True, degree)
     ids, cams = torch.arange(600) % 60, torch.arange(600) % 7
     counts, pairs = torch.full((40,), 2), torch.arange(41) * 2
     graph = cpu.jaccard_graph(*v, 0.7, 0, 600)
@@ -214,6 +218,29 @@ def test_loss_step_in_a_cuda_graph(unit_rows: UnitRows) -> None:
             labels.copy_(batch[1])
         graph.replay()
         assert_same_bits("graph", found, loss_step(batch[0].requires_grad_(), batch[1], eager))
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_steps_of_every_method(name: str) -> None:
+    """What the trainer does: warm-up, a recording an epoch, replays, with the bits of steps that are not recorded."""
+    plain, step = make_step(name, DEVICE), make_step(name, DEVICE)
+    loss = GraphedLossStep(step, CudaRecorder())
+    for epoch in (6, 7):
+        found = results(loss, batches_of(step, 6, epoch=epoch))
+        assert not loss.failed
+        assert_same_bits(name, found, results(plain, batches_of(plain, 6, epoch=epoch)))
+        for each in (plain, step):
+            begin(each.memory, each.parts, seed=epoch)
+        loss.release()
+
+
+def test_a_step_that_cannot_be_recorded_goes_on_without(caplog: pytest.LogCaptureFixture) -> None:
+    plain, step = make_step("cap", DEVICE), make_step("cap", DEVICE)
+    loss = GraphedLossStep(step, CudaRecorder())
+    found = results(loss, batches_of(step, 8))
+    assert loss.failed
+    assert "could not be recorded" in caplog.text
+    assert_same_bits("cap", found, results(plain, batches_of(plain, 8)))
 
 
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
