@@ -151,6 +151,7 @@ __global__ void fill_weights(Samples in, const float* direct, int64_t tile, int6
   const auto [i, c] = cell_of_thread(columns);
   if (c >= columns) return;
   const bool own = c == in.labels[i] - tile;
+  in.degree = in.degree.read();
   const float inverse_tau = static_cast<float>(1 / tau);
   float sum = 0;
   for (int64_t row = i * (1 + in.k); row < (i + 1) * (1 + in.k); ++row) {

@@ -45,6 +45,7 @@ struct Degree {
   const double* given;  // or null
 
   __device__ float operator()() const { return given ? static_cast<float>(*given) : number; }
+  __device__ Degree read() const { return {(*this)(), nullptr}; }  // for use in a loop
 };
 
 // The whole inner product, in every lane of a warp; bits as math/dot.h.

@@ -70,6 +70,7 @@ __global__ void choose_supports(Similarities similarity, BatchLabels batch, doub
                                 double* losses) {
   __shared__ double scratch[kHeadWarps];
   constexpr double kEpsilon = 1e-6;  // both constants of the published loss
+  similarity.degree = similarity.degree.read();
   const int64_t k = similarity.k;
   const int count = *batch.count, own = batch.number[batch.leader[choices.begin + blockIdx.x]];
   double top = 0;
