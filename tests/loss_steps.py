@@ -73,13 +73,12 @@ def make_step(name: str, device: torch.device | str = "cpu", **settings: Any) ->
     method, device = METHODS[name], torch.device(device)
     chosen = method.settings(**settings)
     memory = method.memory(chosen, WIDTH).to(device)
-    begin(memory, method.parts)
+    begin(memory, method.parts, device)
     return LossStep(method.objective(chosen), memory, Precision("fp32", device), World(0, 1, device), method.parts)
 
 
-def begin(memory: Any, parts: int, seed: int = 0) -> None:
+def begin(memory: Any, parts: int, device: torch.device, seed: int = 0) -> None:
     g = torch.Generator().manual_seed(seed)
-    device = next(memory.buffers()).device
     rows = normalize(torch.randn(IMAGES, 1 + parts, WIDTH, generator=g), dim=2).to(device)
     labels = torch.arange(IMAGES) % CLUSTERS
     pseudo = PseudoLabels(labels, parts=rows[:, 1:].contiguous() if parts else None)

@@ -36,6 +36,7 @@ class NoMemory(Memory):
 
 class CycAsObjective(Objective[NoMemory]):
     mixes = False
+    capture_obstacle = "the loss counts the people of a frame on the host"
 
     def __init__(self, settings: CycAsSettings) -> None:
         self.settings = settings

@@ -1,7 +1,8 @@
 """k-means++ over processes, each with its own rows: the rows that `ops.kmeans_start` chooses among all of them.
 
-A draw falls on a row by sums over chunks of 1,024 rows. A chunk may begin on one process and end on the next ones: the
-distances of these rows go to all, and the process with the chunk's first row adds them up, in order.
+A draw falls on a row by sums over chunks of 1,024 rows, groups of 32 in them, and rows of these. A chunk may begin on
+one process and end on the next ones: the distances of these rows go to all, and the process with the chunk's first row
+adds them up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ise_fast import ops
 from ise_fast.ops.shards import pattern_products
 from ise_fast.sharded.features import HeldRows
 
-CHUNK = 1024  # csrc/math/row_sum.h
+GROUP, CHUNK = 32, 1024  # csrc/math/row_sum.h
 
 
 def shared_kmeans_start(features: HeldRows, clusters: int, generator: torch.Generator) -> Tensor:
@@ -73,25 +74,22 @@ class _Chances:
         return chosen
 
     def drawn(self, draw: float) -> int | None:
-        """The row that a draw in [0, 1) falls on; None if all distances are 0 (`drawn_row` of csrc/math/row_sum.h)."""
-        below = np.cumsum(self._chunk_sums())  # one after the other
-        if not below[-1] > 0:
+        """The row that a draw in [0, 1) falls on; None if all distances are 0 (`drawn_row` of kmeans_start.cpp)."""
+        chunks = self._chunk_sums()
+        total = float(np.cumsum(chunks)[-1])  # one after the other
+        if not total > 0:
             return None
-        goal = draw * float(below[-1])
-        chunk = min(int(np.searchsorted(below, goal, side="right")), len(below) - 1)
-        so_far = float(below[chunk - 1]) if chunk else 0.0
-        for start in range(chunk * CHUNK, self.features.rows, CHUNK):
-            reached = np.cumsum(np.concatenate([[so_far], self._rows(start)]))[1:]
-            if reached[-1] > goal:
-                return start + int((reached > goal).argmax())
-            so_far = float(reached[-1])
-        # Rounding left the goal beyond the last row with a distance.
-        positive = np.flatnonzero(self.distances)
-        last = self.features.first + int(positive[-1]) if len(positive) else -1
-        return max(number for (number,) in self.peers.numbers(last))
+        goal = draw * total
+        chunk, below = _place(goal, 0.0, chunks)
+        rows = np.zeros(CHUNK)
+        found = self._rows(chunk * CHUNK)
+        rows[: len(found)] = found
+        groups = rows.reshape(-1, GROUP)
+        group, below = _place(goal, below, _fold(groups))
+        return chunk * CHUNK + group * GROUP + _place(goal, below, groups[group])[0]
 
     def _chunk_sums(self) -> NDArray[np.float64]:
-        """[chunks] the sum of each chunk of all rows, added in order."""
+        """[chunks] the sum of each chunk of all rows."""
         rank = self.peers.rank
         heads = self.peers.gather(torch.from_numpy(self.distances[: self.heads[rank]]), self.heads).numpy()
         # The chunk that is not full when own rows end goes on with the heads that follow, as far as it reaches.
@@ -99,7 +97,7 @@ class _Chances:
         whole = np.zeros(self.chunks[rank] * CHUNK)
         numbers = numbers[: len(whole)]
         whole[: len(numbers)] = numbers
-        sums = np.cumsum(whole.reshape(-1, CHUNK), axis=1)[:, -1].copy()
+        sums = _fold(_fold(whole.reshape(-1, CHUNK // GROUP, GROUP)))
         return self.peers.gather(torch.from_numpy(sums), self.chunks).numpy()
 
     def _rows(self, start: int) -> NDArray[np.float64]:
@@ -109,6 +107,23 @@ class _Chances:
         rank, first = self.peers.rank, self.features.first
         own = self.distances[edges[rank] - first : edges[rank + 1] - first]
         return self.peers.gather(torch.from_numpy(own), counts).numpy()
+
+
+def _fold(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[..., 32] -> [...] sums, by the tree of csrc/math/dot.h."""
+    while numbers.shape[-1] > 1:
+        half = numbers.shape[-1] // 2
+        numbers = numbers[..., :half] + numbers[..., half:]
+    return np.ascontiguousarray(numbers[..., 0])
+
+
+def _place(goal: float, below: float, numbers: NDArray[np.float64]) -> tuple[int, float]:
+    """Where the goal is reached, and the sum of the numbers before that (`place_of` of csrc/math/row_sum.h)."""
+    sums = np.cumsum(np.concatenate([[below], numbers]))
+    reached = np.flatnonzero(sums[1:] > goal)
+    count = int(reached[0]) + 1 if len(reached) else len(numbers)
+    place = int(np.flatnonzero(numbers[:count] > 0)[-1])  # where rounding leaves none, the last one above 0
+    return place, float(sums[place])
 
 
 def _squared_distances(x: Tensor, row: Tensor) -> NDArray[np.float64]:

@@ -82,7 +82,7 @@ def test_a_new_epoch_shape_or_memory_is_recorded_anew() -> None:
     assert run(epoch=7) == 1
     assert run(epoch=7, rows=8) == 1
     for each in (plain, step):
-        begin(each.memory, 0, seed=1)
+        begin(each.memory, 0, CPU, seed=1)
     assert run(epoch=7, rows=8) == 1
     loss.release()
     assert run(epoch=7, rows=8) == 1

@@ -230,7 +230,7 @@ def test_recorded_steps_of_every_method(name: str) -> None:
         assert not loss.failed
         assert_same_bits(name, found, results(plain, batches_of(plain, 6, epoch=epoch)))
         for each in (plain, step):
-            begin(each.memory, each.parts, seed=epoch)
+            begin(each.memory, each.parts, DEVICE, seed=epoch)
         loss.release()
 
 
