@@ -25,6 +25,8 @@ HOT = [
     "join_cores",
     "select_candidates",
     "settle",
+    "settle_bounds",
+    "round_prefix",
     "compare_with_all",
     "find_pairs",
     "furthest_rows",

@@ -1,11 +1,14 @@
 // The k nearest rows, ordered by (distance, index), exact: candidates from a float16 product by the library, float64
-// distances of those that may belong to the answer, and a certificate per row. The rows that fail it, in crowds of
-// near-duplicates, are searched again with many candidates; those that fail once more are compared with everything.
+// distances of those that may belong to the answer, and a certificate per row. Where it pays the product is of prefixes
+// along principal axes. The rows that fail, in crowds of near-duplicates, are searched again with many candidates and
+// all columns; those that fail once more are compared with everything.
 #include <optional>
 #include <string>
 #include <tuple>
 
-#include "pair_filter.cuh"
+#include "prefix.cuh"
+#include "prefix_cost.h"
+#include "settle.cuh"
 #include "topk.cuh"
 
 namespace ise_fast {
@@ -16,20 +19,6 @@ constexpr int64_t kSurveyed = 4096;       // keys that give the first threshold
 constexpr int64_t kSmallCapacity = 2048;  // of the selection buffers, in keys
 constexpr int64_t kLargeCapacity = 4096;
 constexpr int64_t kMostCandidates = kLargeCapacity - kFilterThreads * kOffered;
-
-// Consecutive queries from `first`, or those that a list names there.
-struct Queries {
-  const int64_t* list;  // null: all
-  int64_t first;
-
-  __device__ int64_t operator[](int64_t r) const { return list ? list[first + r] : first + r; }
-};
-
-// Queries without certificate, in any order.
-struct Failures {
-  int64_t* list;
-  unsigned long long* count;
-};
 
 // The `kept` smallest approximate scores of every query of a tile, a block each.
 template <int kCapacity>
@@ -62,56 +51,17 @@ __global__ void select_candidates(const float* product, FilterRows<float> query,
   for (int c = threadIdx.x; c < kept; c += kFilterThreads) out[c] = smallest.result()[c];
 }
 
-// Exact distances of the candidates, their order, and whether any other row could belong to the answer; a block a
-// query.
-//
-// The k first candidates have exact scores of at most that of the k-th plus a margin, so no row of the answer has an
-// approximate one above that plus another margin: as a rule this leaves few of the candidates, and no doubt.
-__global__ void settle(const uint64_t* keys, FilterRows<float> query, FilterRows<float> base, FilterUnits units,
-                       float* distances, int64_t* indices, Failures failures, Queries queries, int kept, int64_t k) {
-  DYNAMIC_SHARED(double, exact);  // [kept]
-  const uint64_t* row = keys + static_cast<int64_t>(blockIdx.x) * kept;
-  const int64_t i = queries[blockIdx.x];
-  const double margin = score_margin(query, base, units, i);
-  const double limit = static_cast<double>(ascending_value(row[k - 1])) + 2 * margin;
-  int count = static_cast<int>(k), above = kept;
-  while (count < above) {  // they ascend
-    const int middle = (count + above) / 2;
-    if (static_cast<double>(ascending_value(row[middle])) <= limit) {
-      count = middle + 1;
-    } else {
-      above = middle;
-    }
-  }
-  const bool certain = count < kept || kept == base.n;
-
-  const int lane = threadIdx.x % kWarpSize;
-  for (int c = threadIdx.x / kWarpSize; c < count; c += kFilterWarps) {
-    const double distance = exact_distance(query, base, units.metric, i, key_index(row[c]));
-    if (lane == 0) exact[c] = distance;
-  }
-  __syncthreads();
-  for (int c = threadIdx.x; c < count; c += kFilterThreads) {
-    const double distance = exact[c];
-    const uint32_t index = key_index(row[c]);
-    int64_t rank = 0;
-    for (int o = 0; o < count && rank < k; ++o) {
-      rank += exact[o] < distance || (exact[o] == distance && key_index(row[o]) < index);
-    }
-    if (rank >= k) continue;
-    distances[i * k + rank] = returned_distance(distance, units.metric);
-    indices[i * k + rank] = index;
-    if (rank != k - 1 || certain) continue;
-    const double unseen = static_cast<double>(ascending_value(row[kept - 1])) - margin;
-    if (!(exact_score(query, units, i, distance) < unseen)) failures.list[atomicAdd(failures.count, 1ull)] = i;
-  }
-}
-
 // Rows of the float16 queries, one below the other; a warp a row.
 __global__ void gather_rows(const __half* rows, const int64_t* list, __half* out, int64_t count, int64_t d) {
   const int64_t r = static_cast<int64_t>(blockIdx.x) * kFilterWarps + threadIdx.x / kWarpSize;
   if (r >= count) return;
   for (int64_t c = threadIdx.x % kWarpSize; c < d; c += kWarpSize) out[r * d + c] = rows[list[r] * d + c];
+}
+
+// Every n / count-th of n rows.
+__global__ void list_evenly(int64_t* list, int64_t count, int64_t n) {
+  const int64_t r = static_cast<int64_t>(blockIdx.x) * kFilterThreads + threadIdx.x;
+  if (r < count) list[r] = r * n / count;
 }
 
 // Exact distances of `count` queries to all base rows; a warp a pair.
@@ -151,6 +101,28 @@ __global__ void take_smallest(const double* exact, int64_t n, Metric metric, flo
   }
 }
 
+// What is multiplied for a search, and how far its scores can be from the exact ones.
+struct Scores {
+  FilterRows<float> query, base;
+  Tensor query_rows, base_rows;      // float16
+  bool bounds;                       // from below (prefix.cuh), not to both sides
+  Prefix query_prefix, base_prefix;  // own what `query` and `base` point to
+};
+
+unsigned long long* counter(Tensor& tensor) {
+  return reinterpret_cast<unsigned long long*>(tensor.mutable_data_ptr<int64_t>());
+}
+
+// Where rows without certificate go, and how many there are.
+struct Doubts {
+  Tensor list, count;
+
+  Doubts(const Tensor& like, int64_t most)
+      : list(device_empty(like, {most}, ScalarType::Long)), count(device_zeros(like, {}, ScalarType::Long)) {}
+
+  Failures failures() { return {list.mutable_data_ptr<int64_t>(), counter(count), nullptr}; }
+};
+
 // One search: both sides prepared, and where the answers go.
 struct Search {
   const FilterSide &base_side, &query_side;
@@ -162,38 +134,47 @@ struct Search {
 
   FilterRows<float> base() const { return base_side.rows<float>(); }
   FilterRows<float> query() const { return query_side.rows<float>(); }
+  Scores all_columns() const { return {query(), base(), query_side.rounded, base_side.rounded, false, {}, {}}; }
 
-  // The `count` queries of `list` (null: all), whose float16 rows are `rounded`, by `kept` candidates each.
-  void run(const int64_t* list, int64_t count, const Tensor& rounded, int kept, Failures failures) const {
-    const int64_t n = base().n;
+  // The `count` queries of `list` (null: all), whose rows follow each other in scores.query_rows, by `kept` candidates
+  // each.
+  void run(const Scores& scores, const int64_t* list, int64_t count, int kept, Failures failures) const {
+    const int64_t n = scores.base.n;
     const auto [height, buffer] = new_tile(base_side.original, tile_rows(count, n, block), n);
     const Tensor candidates = device_empty(base_side.original, {height, kept}, ScalarType::Long);
     auto* keys = reinterpret_cast<uint64_t*>(candidates.mutable_data_ptr<int64_t>());
     for (int64_t first = 0; first < count; first += height) {
       const int64_t rows = std::min(height, count - first);
-      const Tensor product = multiply_tile(buffer, rounded, base_side.rounded, first, rows);
+      const Tensor product = multiply_tile(buffer, scores.query_rows, scores.base_rows, first, rows);
       const auto grid = static_cast<unsigned>(rows);
       const Queries queries{list, first};
+      const auto* scored = product.const_data_ptr<float>();
       if (kept + kFilterThreads * kOffered <= kSmallCapacity) {
-        LAUNCH(select_candidates<kSmallCapacity>, grid, kFilterThreads, 0, stream, product.const_data_ptr<float>(),
-               query(), base(), keys, queries, kept);
+        LAUNCH(select_candidates<kSmallCapacity>, grid, kFilterThreads, 0, stream, scored, scores.query, scores.base,
+               keys, queries, kept);
       } else {
-        LAUNCH(select_candidates<kLargeCapacity>, grid, kFilterThreads, 0, stream, product.const_data_ptr<float>(),
-               query(), base(), keys, queries, kept);
+        LAUNCH(select_candidates<kLargeCapacity>, grid, kFilterThreads, 0, stream, scored, scores.query, scores.base,
+               keys, queries, kept);
       }
-      LAUNCH(settle, grid, kFilterThreads, kept * sizeof(double), stream, keys, query(), base(), units, distances,
-             indices, failures, queries, kept, k);
+      if (scores.bounds) {
+        LAUNCH(settle_bounds, grid, kFilterThreads, kept * sizeof(double), stream, keys, scores.query, scores.base,
+               units, distances, indices, failures, queries, kept, k);
+      } else {
+        LAUNCH(settle, grid, kFilterThreads, kept * sizeof(double), stream, keys, scores.query, scores.base, units,
+               distances, indices, failures, queries, kept, k);
+      }
     }
   }
 
   // The same by their float16 rows in one piece.
-  void run_gathered(const int64_t* list, int64_t count, int kept, Failures failures) const {
-    const int64_t d = base().d;
-    Tensor gathered = device_empty(query_side.rounded, {count, d});
+  void run_gathered(Scores scores, const int64_t* list, int64_t count, int kept, Failures failures) const {
+    const int64_t columns = scores.base_rows.size(1);
+    Tensor gathered = device_empty(scores.query_rows, {count, columns});
     LAUNCH(gather_rows, warps_grid(count), kFilterThreads, 0, stream,
-           static_cast<const __half*>(query_side.rounded.const_data_ptr()), list,
-           static_cast<__half*>(gathered.mutable_data_ptr()), count, d);
-    run(list, count, gathered, kept, failures);
+           static_cast<const __half*>(scores.query_rows.const_data_ptr()), list,
+           static_cast<__half*>(gathered.mutable_data_ptr()), count, columns);
+    scores.query_rows = gathered;
+    run(scores, list, count, kept, failures);
   }
 
   // The same without candidates.
@@ -212,53 +193,96 @@ struct Search {
       }
     });
   }
+
+  // Prefixes of `width` columns of both sides.
+  Scores prefixes(int64_t width) const {
+    const Axes axes = principal_axes(base_side.rounded, width, stream);
+    const Prefix of_base = make_prefix<float>(base_side, axes, units, stream);
+    const bool self = &query_side == &base_side;
+    const Prefix of_query = self ? of_base : make_prefix<float>(query_side, axes, units, stream);
+    return {of_query.of(query()), of_base.of(base()), of_query.rows, of_base.rows, true, of_query, of_base};
+  }
+
+  // Searches a few queries, evenly spaced, and predicts from them whether to search all. Their answers are overwritten.
+  Pilot fly(const Scores& scores, int kept) const {
+    const int64_t queries = query().n, count = std::min(queries, kPilotQueries);
+    Tensor list = device_empty(base_side.original, {count}, ScalarType::Long);
+    LAUNCH(list_evenly, static_cast<unsigned>((count + kFilterThreads - 1) / kFilterThreads), kFilterThreads, 0, stream,
+           list.mutable_data_ptr<int64_t>(), count, queries);
+    Doubts doubts(base_side.original, count);
+    Tensor compared = device_zeros(base_side.original, {}, ScalarType::Long);
+    Failures failures = doubts.failures();
+    failures.compared = counter(compared);
+    run_gathered(scores, list.const_data_ptr<int64_t>(), count, kept, failures);
+    const auto part = [&](Tensor& number) {
+      return static_cast<double>(read_back(counter(number), stream)) / static_cast<double>(count);
+    };
+    return {part(compared), part(doubts.count)};
+  }
+
+  // Prefixes that are predicted to pay, if there are any. `width`: see knn.
+  std::optional<Scores> choose_prefixes(int64_t width, int kept) const {
+    const int64_t d = base().d;
+    if (width > 0) return prefixes(std::min(width, d));
+    const SearchSize size{query().n, base().n, d, &query_side == &base_side};
+    if (width == kNoPrefix || (width == 0 && !worth_a_pilot(size))) return std::nullopt;
+    for (const int64_t columns : prefix_columns(d)) {
+      const Scores scores = prefixes(columns - 1);
+      const Pilot pilot = fly(scores, kept);
+      if (predicted_cost(size, columns, pilot) < kWorthwhile * predicted_cost(size)) return scores;
+      if (pilot.failed > kHopeless) break;
+    }
+    return std::nullopt;
+  }
 };
 
 // (distances [M, k] f32, indices [M, k] i64, number of rows that the first search left in doubt). `block`: rows of a
-// tile, 0 chooses (for tests).
+// tile, 0 chooses; `width`: columns of a prefix, 0 chooses, -1 for none, -2 chooses even for a search so small that
+// nothing can be gained. Both are for tests.
 std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::optional<Tensor>& y,
                                        std::string metric_name, int64_t block, int64_t width) {
   check_block(block);
   check_width(width);
   const Metric metric = check_knn(x, k, y ? &*y : nullptr, metric_name);
   const int64_t n = x.size(0), queries = y ? y->size(0) : n;
-  // Some more than k, so that rounding rarely leaves a doubt about the k-th: measured, 64 settle k = 30 (d = 2048).
+  // Some more than k, so that rounding rarely leaves a doubt about the k-th: measured, 64 settle k = 30 (d = 2048). The
+  // bounds of prefixes are wide: of a million rows a quarter of the columns of a network's features leaves 100 to 160.
   const int64_t kept = std::min(n, k + std::max<int64_t>(34, k / 8)), many = std::min(n, kMostCandidates);
+  const int64_t kept_bounds = std::min(many, k + std::max<int64_t>(162, k / 2));
   check(kept <= kMostCandidates, "k: expected at most ", kMostCandidates * 8 / 9 - 1, " on a GPU, got ", k);
   const DeviceScope device(x);
   const cudaStream_t stream = current_stream(x);
 
   FilterSide base_side, query_side;
   const FilterUnits units = prepare_filter<float>(base_side, query_side, x, y ? &*y : nullptr, metric, stream);
-  const FilterSide& from = y ? query_side : base_side;
   Tensor distances = device_empty(x, {queries, k}), indices = device_empty(x, {queries, k}, ScalarType::Long);
-  Tensor redone = device_zeros(x, {}, ScalarType::Long);
-  if (queries == 0) return {distances, indices, redone};
+  Doubts doubts(x, queries);
+  if (queries == 0) return {distances, indices, doubts.count};
 
-  const auto failures_of = [](Tensor& list, Tensor& count) {
-    return Failures{list.mutable_data_ptr<int64_t>(),
-                    reinterpret_cast<unsigned long long*>(count.mutable_data_ptr<int64_t>())};
-  };
   const Search search{base_side,
-                      from,
+                      y ? query_side : base_side,
                       units,
                       k,
                       block,
                       stream,
                       distances.mutable_data_ptr<float>(),
                       indices.mutable_data_ptr<int64_t>()};
-  Tensor failed = device_empty(x, {queries}, ScalarType::Long);
-  search.run(nullptr, queries, from.rounded, static_cast<int>(kept), failures_of(failed, redone));
-  auto left = static_cast<int64_t>(read_back(failures_of(failed, redone).count, stream));
+  {
+    const std::optional<Scores> prefixes = search.choose_prefixes(width, static_cast<int>(kept_bounds));
+    search.run(prefixes ? *prefixes : search.all_columns(), nullptr, queries,
+               static_cast<int>(prefixes ? kept_bounds : kept), doubts.failures());
+  }
+  Tensor failed = doubts.list;
+  auto left = static_cast<int64_t>(read_back(counter(doubts.count), stream));
   if (left > 0 && many > kept) {
-    Tensor again = device_empty(x, {left}, ScalarType::Long), again_count = device_zeros(x, {}, ScalarType::Long);
-    search.run_gathered(failed.const_data_ptr<int64_t>(), left, static_cast<int>(many),
-                        failures_of(again, again_count));
-    left = static_cast<int64_t>(read_back(failures_of(again, again_count).count, stream));
-    failed = again;
+    Doubts again(x, left);
+    search.run_gathered(search.all_columns(), failed.const_data_ptr<int64_t>(), left, static_cast<int>(many),
+                        again.failures());
+    left = static_cast<int64_t>(read_back(counter(again.count), stream));
+    failed = again.list;
   }
   if (left > 0) search.run_exactly(failed.const_data_ptr<int64_t>(), left);
-  return {distances, indices, redone};
+  return {distances, indices, doubts.count};
 }
 
 }  // namespace

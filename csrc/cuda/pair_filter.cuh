@@ -56,6 +56,7 @@ struct FilterRows {
   const double* residual;  // r, in score units
   const RowExtremes* extremes;
   int64_t n, d;
+  int64_t columns;  // of the product: d, or those of a prefix (prefix.cuh)
 };
 
 // Units and constants of the scores.
@@ -89,9 +90,9 @@ __device__ double score_margin(const FilterRows<T>& query, const FilterRows<T>& 
   const double length = query_length(query, units, i), residual = query.residual[i];
   const double base_residual = bits_double(base.extremes->residual);
   const double rounded = length + residual, base_rounded = units.longest + base_residual;
-  const double d = static_cast<double>(base.d);
-  return 1.02 * (residual * units.longest + rounded * base_residual + (4 * d + 16) * 0x1p-24 * rounded * base_rounded) +
-         units.absolute + (d + 32) * 0x1p-52 * (length + units.longest) * (length + units.longest);
+  const double d = static_cast<double>(base.d), sum = static_cast<double>(4 * base.columns + 16) * 0x1p-24;
+  return 1.02 * (residual * units.longest + rounded * base_residual + sum * rounded * base_rounded) + units.absolute +
+         (d + 32) * 0x1p-52 * (length + units.longest) * (length + units.longest);
 }
 
 // The exact score that belongs to a compared distance.
@@ -149,6 +150,17 @@ __global__ void measure_rows(const T* rows, double* squared, RowExtremes* extrem
   }
 }
 
+// The power of two that brings a length into [1, 2).
+__device__ inline double power_below(double length) {
+  return length > 0 ? ldexp(1.0, -ilogb(length)) : 1.0;
+}
+
+// Score units per unit of a row of that length, times `by`.
+__device__ inline double score_unit(const FilterUnits& units, double length, double by) {
+  if (units.metric != Metric::kCosine) return units.scale / by;
+  return length > 0 ? 1 / (length * by) : 0.0;
+}
+
 // The float16 copy and what the scores need to know of it; a warp a row.
 template <class T>
 __global__ void round_rows(const T* rows, const double* squared, __half* rounded, ScoreTerms* terms, double* residual,
@@ -157,7 +169,7 @@ __global__ void round_rows(const T* rows, const double* squared, __half* rounded
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kFilterWarps + threadIdx.x / kWarpSize;
   if (i >= n) return;
   const double length = sqrt(squared[i]);
-  const double by = length > 0 ? ldexp(1.0, -ilogb(length)) : 1.0;
+  const double by = power_below(length);
   double sum = 0;
   for (int64_t c = lane; c < d; c += kWarpSize) {
     const double scaled = static_cast<double>(rows[i * d + c]) * by;
@@ -169,7 +181,7 @@ __global__ void round_rows(const T* rows, const double* squared, __half* rounded
   sum = warp_sum(sum);
   if (lane != 0) return;
   const bool cosine = units.metric == Metric::kCosine;
-  const double unit = cosine ? (length > 0 ? 1 / (length * by) : 0.0) : units.scale / by;
+  const double unit = score_unit(units, length, by);
   terms[i] = {cosine ? 0.0f : static_cast<float>(squared[i] * units.scale * units.scale / 2), static_cast<float>(unit)};
   residual[i] = sqrt(sum) * unit;
   raise(&extremes->residual, double_bits(residual[i]));
@@ -187,6 +199,7 @@ struct FilterSide {
             residual.const_data_ptr<double>(),
             reinterpret_cast<const RowExtremes*>(extremes.const_data_ptr<int64_t>()),
             original.size(0),
+            original.size(1),
             original.size(1)};
   }
 };

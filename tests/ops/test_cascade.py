@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
+from row_kinds import KINDS, rows
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -13,7 +14,7 @@ from ise_fast import ops, reference
 from ise_fast.types import KNN, CSRGraph
 
 TREE, NONE = -2, -1
-N, D = 260, 33
+D = 33  # columns of `rows`
 WIDTHS = (1, 8, D - 1, D)
 
 
@@ -22,34 +23,6 @@ def restore_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-def rows(kind: str, n: int = N, d: int = D) -> Tensor:
-    g = torch.Generator().manual_seed(n + d)
-    x = torch.randn(n, d, generator=g)
-    kinds: dict[str, Callable[[], Tensor]] = {
-        "isotropic": lambda: x,
-        "integers": lambda: torch.randint(-2, 3, (n, d), generator=g).float(),
-        "copies": lambda: x[torch.arange(n) % (n // 40)],
-        "low rank": lambda: torch.randn(n, 3, generator=g) @ torch.randn(3, d, generator=g),
-        "falling spectrum": lambda: x * torch.arange(1, d + 1) ** -1.5,
-        "equal": lambda: x[:1].repeat(n, 1),
-        "zeros": lambda: torch.zeros(n, d),
-        "far": lambda: x + 100,
-        "collapsed": lambda: normalize(x[:1] + 1e-4 * x, dim=1),
-        "one axis": lambda: torch.cat([x[:, :1], torch.zeros(n, d - 1)], dim=1),
-        "constant rows": lambda: (1 + 3e-3 * x[:, :1]).expand(n, d).contiguous(),
-        "hub": lambda: torch.cat([torch.zeros(1, d), normalize(x[1:], dim=1)]),
-        "mixed scales": lambda: x * 10 ** torch.linspace(-15, 15, n)[:, None],
-        "huge": lambda: x * 1e37,
-    }
-    return kinds[kind]()
-
-
-KINDS = (
-    *("isotropic", "integers", "copies", "low rank", "falling spectrum", "equal", "zeros", "far", "collapsed"),
-    *("one axis", "constant rows", "hub", "mixed scales", "huge"),
-)
 
 
 def knn_by(x: Tensor, k: int, y: Tensor | None, metric: str, width: int, block: int = 0) -> KNN:

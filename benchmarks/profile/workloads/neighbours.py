@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.profile.workloads.base import Call, Shape, Workload, images
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from benchmarks.profile.workloads.base import Call, Shape, Workload, images, unit_rows
 
 NEIGHBOURS = 30  # k1 of the pseudo labels
 RADIUS = 0.6  # cosine
@@ -19,6 +23,29 @@ def _knn(shape: Shape, dry: bool) -> Call:
         return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", 0)
     queries = images(shape["N"], shape["d"], seed=1)[:: shape["N"] // shape["Q"]].contiguous()
     return lambda ops: ops.knn(x, NEIGHBOURS, queries, "cosine", 0)
+
+
+#: rows that bounds of a quarter of the columns do not tell from the 30 nearest: so many of a million x 2,048 of the
+#: real-like set (`benchmarks.data.real_like_features`), about half of 32,621
+LEFT = 120
+
+
+def _few_axes(n: int, d: int, dry: bool) -> Tensor:
+    """Unit rows in groups of LEFT that are all as near, on an eighth of the axes but for half a percent."""
+    if dry:
+        return torch.empty(n, d)
+    kinds = unit_rows(-(-n // LEFT), d // 8, 1)[torch.arange(n) // LEFT]
+    seen = kinds + 0.1 * unit_rows(n, d // 8, 2)
+    return normalize(torch.cat([seen, 0.07 * unit_rows(n, d - d // 8, 3)], dim=1), dim=1)
+
+
+def _knn_by_prefixes(shape: Shape, dry: bool) -> Call:
+    """The search as it is chosen for many rows with few axes: here the width is forced."""
+    x, width = _few_axes(shape["N"], shape["d"], dry), shape["d"] // 4 - 1
+    if dry:
+        return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", 0, width)
+    queries = x[:: shape["N"] // shape["Q"]].contiguous()
+    return lambda ops: ops.knn(x, NEIGHBOURS, queries, "cosine", 0, width)
 
 
 def _radius(shape: Shape, dry: bool) -> Call:
@@ -39,6 +66,15 @@ WORKLOADS = {
         lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["Q"],
         dry=True,
         terms=("1", "Q", "N", "Q*N", "Q*d", "N*d", "Q*log N"),
+    ),
+    "knn_by_prefixes": Workload(
+        _knn_by_prefixes,
+        {"Q": 4, "N": 8192, "d": 64},
+        _all_rows(32_621, 1_000_000),
+        lambda s: 2.0 * s["Q"] * s["N"] * s["d"] / 4,
+        lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["Q"],
+        dry=True,
+        terms=("1", "Q", "N", "Q*N", "Q*d", "N*d", "Q*log N", "d^2", "d^3"),
     ),
     "radius_graph": Workload(
         _radius,
