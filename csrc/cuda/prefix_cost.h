@@ -16,7 +16,7 @@ constexpr double kExactTerm = 433;  // a term of a float64 distance: 4 bytes fro
 constexpr double kSingle = 13;      // a multiply-add of a float32 product, which rotates
 
 constexpr int64_t kPilotQueries = 256;
-constexpr double kLeastPairs = 0x1p35;  // below 185,000 rows the axes and the pilot cost a tenth of what may be gained
+constexpr double kLeastPairs = 0x1p37;  // 370,000 rows: fewer without structure would pay more than 3 % for a pilot
 constexpr double kWorthwhile = 0.9;     // of the cost without prefixes
 constexpr double kHopeless = 0.9;       // failed queries: more columns will not help either
 constexpr int64_t kNoPrefix = -1;

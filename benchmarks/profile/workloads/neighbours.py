@@ -10,6 +10,7 @@ from benchmarks.profile.workloads.base import Call, Shape, Workload, images, uni
 
 NEIGHBOURS = 30  # k1 of the pseudo labels
 RADIUS = 0.6  # cosine
+ALL_COLUMNS = -1  # no prefixes, whose choice depends on results that a dry run does not have
 
 
 def _knn(shape: Shape, dry: bool) -> Call:
@@ -20,9 +21,9 @@ def _knn(shape: Shape, dry: bool) -> Call:
     """
     x = images(shape["N"], shape["d"], dry)
     if dry:  # as it is called: all rows against each other
-        return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", 0)
+        return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", 0, ALL_COLUMNS)
     queries = images(shape["N"], shape["d"], seed=1)[:: shape["N"] // shape["Q"]].contiguous()
-    return lambda ops: ops.knn(x, NEIGHBOURS, queries, "cosine", 0)
+    return lambda ops: ops.knn(x, NEIGHBOURS, queries, "cosine", 0, ALL_COLUMNS)
 
 
 #: rows that bounds of a quarter of the columns do not tell from the 30 nearest: so many of a million x 2,048 of the
@@ -69,7 +70,7 @@ WORKLOADS = {
     ),
     "knn_by_prefixes": Workload(
         _knn_by_prefixes,
-        {"Q": 4, "N": 8192, "d": 64},
+        {"Q": 4, "N": 32768, "d": 64},  # the first threshold lets through more than one that keeps fewer candidates
         _all_rows(32_621, 1_000_000),
         lambda s: 2.0 * s["Q"] * s["N"] * s["d"] / 4,
         lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["Q"],
