@@ -59,7 +59,8 @@ step tests 150 "$python" -m pytest -q -k cuda tests
 for tool in memcheck racecheck initcheck synccheck; do
   ISE_FAST_SIMT_VARIANT=cuda PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$tool" 35 \
     "$sanitizer" --tool "$tool" --error-exitcode 9 --kernel-regex kns=ise_fast \
-    "$python" -m pytest -q -p no:cacheprovider tests/simt/test_kernels.py tests/simt/test_shard_kernels.py
+    "$python" -m pytest -q -p no:cacheprovider tests/simt/test_kernels.py tests/simt/test_shard_kernels.py \
+    tests/simt/test_prefixes.py
 done
 
 step benchmarks 90 "$python" -m benchmarks --device cuda --rounds 3 --budget 6 --out "$out/benchmarks"
