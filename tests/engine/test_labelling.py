@@ -23,7 +23,7 @@ def labelling(*flags: str, tracklets: Tensor | None = None) -> Labelling:
     return Labelling(config, make_plan(config), None, tracklets)
 
 
-@pytest.mark.parametrize("flags", ["", "--k1 9 --k2 1", "--method cluster-contrast"])
+@pytest.mark.parametrize("flags", ["", "--k1 9 --k2 1", "--method cluster-contrast", "--labels kmeans --clusters 9"])
 def test_the_same_labels_and_centroids(flags: str, unit_rows: UnitRows) -> None:
     label, x = labelling(*flags.split()), clustered(unit_rows, 120, 8)
     assert label.labeller.shares
@@ -60,7 +60,7 @@ def test_features_that_are_not_finite(unit_rows: UnitRows) -> None:
         labelling().shared(x, Peers(), 0, None)
 
 
-@pytest.mark.parametrize("flags", ["--distance cosine", "--labels self-paced", "--labels kmeans"])
+@pytest.mark.parametrize("flags", ["--distance cosine", "--labels self-paced"])
 def test_other_labels_are_made_by_the_first_process(flags: str) -> None:
     assert not labelling(*flags.split()).labeller.shares
 

@@ -88,7 +88,7 @@ def installed(wheel: Path, fresh: Path) -> str:
 def test_sdist_has_every_source_that_cmake_names(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    sources = set(re.findall(r"(?:csrc|python)/[\w/]+\.\w+", (ROOT / "CMakeLists.txt").read_text()))
+    sources = set(re.findall(r"(?<!/)(?:csrc|python)/[\w/]+\.\w+", (ROOT / "CMakeLists.txt").read_text()))
     headers = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*h")}
     needed = sources | headers | {"CMakeLists.txt", "setup.py", "python/build_backend.py", "LICENSE", "README.md"}
     assert needed - names == set()
