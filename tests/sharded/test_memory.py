@@ -24,6 +24,8 @@ import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 from ise_fast.sharded import HeldRows, JaccardSettings, Peers, cluster
+from ise_fast.sharded.kmeans import shared_kmeans
+from ise_fast.sharded.kmeans_start import shared_kmeans_start
 from tests.sharded.shapes import clustered
 
 folder, rank, size, rows, width = sys.argv[1], *map(int, sys.argv[2:])
@@ -57,7 +59,12 @@ class Held(TorchDispatchMode):
 held = Held()
 with held:
     labels, _ = cluster(HeldRows("x", x, Peers(dist.group.WORLD)), JaccardSettings())
-print("cluster", held.most, int(labels.max()))
+print("cluster", held.most)
+held = Held()
+with held:
+    features = HeldRows("x", x, Peers(dist.group.WORLD))
+    shared_kmeans(features, shared_kmeans_start(features, 4, torch.Generator().manual_seed(0)), 3)
+print("kmeans", held.most)
 dist.barrier()
 dist.destroy_process_group()
 """
@@ -73,9 +80,10 @@ def test_processes_hold_their_own_rows_and_two_blocks(tmp_path: Path) -> None:
     for run in runs:
         out, _ = run.communicate()
         assert run.returncode == 0
-        _, most, _ = out.split()
+        most, of_kmeans = (line.split()[1] for line in out.splitlines())
         part = 60 * 40 * 8 * -(-ROWS // SIZE)  # of V', of the graph, and of what they are sorted by
         assert 2 * block < int(most) < 2 * block + 120 * ROWS + part
+        assert int(of_kmeans) < 2 * block
 
 
 STORED = """
