@@ -3,14 +3,17 @@
 python -m benchmarks.profile knn                      its table, and predicted times at the published sizes
 python -m benchmarks.profile ise_head --rows 64       counted at this size and above (what a dimension is: workloads/)
 python -m benchmarks.profile --markdown               the table of docs/performance.md
+python -m benchmarks.profile --clock FILE             what benchmarks.profile.clock recorded beside the predictions
 python -m benchmarks.profile --lower-budgets          writes the counts of today where they are below their budgets
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
+from pathlib import Path
 
 from benchmarks.profile import budgets, report
 from benchmarks.profile.interpreter import NoInterpreter
@@ -34,6 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = options.operators or list(WORKLOADS)
         if options.markdown:
             log.info("%s", report.markdown(measure_all({name: WORKLOADS[name].small for name in chosen})))
+            return 0
+        if options.clock:
+            record = json.loads(options.clock.read_text())
+            timed = {row["operator"] for row in record["rows"]} & set(chosen)
+            measured = measure_all({name: WORKLOADS[name].small for name in chosen if name in timed})
+            log.info("%s", report.clock_table(record, {each.operator: each for each in measured}, GPUS[options.gpu]))
             return 0
         for name in chosen:
             small = {
@@ -62,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu", choices=GPUS, default="H100", help="of the predicted times")
     parser.add_argument("--lines", type=int, default=5, help="source lines shown of a kernel")
     parser.add_argument("--markdown", action="store_true", help="predicted times of all operators as a table")
+    parser.add_argument(
+        "--clock", type=Path, metavar="FILE", help="a record of benchmarks.profile.clock to compare with"
+    )
     parser.add_argument("--lower-budgets", action="store_true", help="write smaller counts to tests/ptx/budgets.json")
     return parser
 

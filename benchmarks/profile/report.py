@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.profile.counts import FREE, GLOBAL, SHARED, Counts, Kernel, Line, Shape
 from benchmarks.profile.model import GPUS, Gpu, kernel_seconds, other_seconds, resources
@@ -171,3 +173,23 @@ def _row(name: str, shape: Shape, on: Sequence[Sequence[Prediction]]) -> str:
         f"{sum(part.launches for part in first):.0f} | {sum(part.read_backs for part in first):.0f} | {most} | "
         f"{time_text(other)} | {other / seconds:.1f} |"
     )
+
+
+def clock_table(record: Mapping[str, Any], measured: Mapping[str, Measured], gpu: Gpu) -> str:
+    """What clock.py recorded beside the prediction: by events, by the sum of the kernels, and from a CUDA graph."""
+    rows = [
+        "| operator | size | clock | kernels | in a graph | predicted | kernels over it | floor | clock over it |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        if "seconds" not in row or row["operator"] not in measured:
+            continue
+        prediction = predict(measured[row["operator"]], row["shape"], gpu)
+        clock, kernels = statistics.median(row["seconds"]), sum(seconds for _, seconds in row["kernels"].values())
+        graph = row.get("graph_seconds")
+        rows.append(
+            f"| `{row['operator']}` | {shape_text(row['shape'])} | {time_text(clock)} | {time_text(kernels)} | "
+            f"{time_text(graph) if graph else '-'} | {time_text(prediction.seconds)} | "
+            f"{kernels / prediction.seconds:.2f} | {time_text(prediction.floor)} | {clock / prediction.floor:.1f} |"
+        )
+    return "\n".join(rows)

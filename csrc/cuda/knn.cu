@@ -27,7 +27,7 @@ __global__ void select_candidates(const float* product, FilterRows<float> query,
   using Smallest = BlockSmallest<kFilterThreads, kCapacity>;
   __shared__ typename Smallest::Storage storage;
   Smallest smallest(storage, kept);
-  const float* row = product + blockIdx.x * base.n;
+  const float* row = product + blockIdx.x * base.pitch();
   const float factor = query.terms[queries[blockIdx.x]].factor;
   const auto key_of = [&](int64_t j) {
     return ascending_key(base.terms[j].of(row[j], factor), static_cast<uint32_t>(j));
@@ -104,7 +104,7 @@ __global__ void take_smallest(const double* exact, int64_t n, Metric metric, flo
 // What is multiplied for a search, and how far its scores can be from the exact ones.
 struct Scores {
   FilterRows<float> query, base;
-  Tensor query_rows, base_rows;      // float16
+  Tensor query_rows, base_rows;      // new_rounded
   bool bounds;                       // from below (prefix.cuh), not to both sides
   Prefix query_prefix, base_prefix;  // own what `query` and `base` point to
 };
@@ -196,7 +196,8 @@ struct Search {
 
   // Prefixes of `width` columns of both sides.
   Scores prefixes(int64_t width) const {
-    const Axes axes = principal_axes(base_side.rounded, width, stream);
+    Tensor rounded = base_side.rounded;
+    const Axes axes = principal_axes(torch::stable::narrow(rounded, 0, 0, base().n), width, stream);
     const Prefix of_base = make_prefix<float>(base_side, axes, units, stream);
     const bool self = &query_side == &base_side;
     const Prefix of_query = self ? of_base : make_prefix<float>(query_side, axes, units, stream);

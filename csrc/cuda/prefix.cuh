@@ -86,7 +86,7 @@ Prefix make_prefix(const FilterSide& side, const Axes& axes, const FilterUnits& 
   const Tensor& like = side.original;
   const FilterRows<T> rows = side.template rows<T>();
   const int64_t n = rows.n, d = rows.d, width = axes.rows.size(0);
-  Prefix out{device_empty(like, {n, width + 1}, ScalarType::Half), device_empty(like, {n}, ScalarType::Double),
+  Prefix out{new_rounded(like, n, width + 1, stream), device_empty(like, {n}, ScalarType::Double),
              device_zeros(like, {sizeof(RowExtremes) / 8}, ScalarType::Long)};
   if (n == 0) return out;
   const int64_t chunks = (d + kTurnedColumns - 1) / kTurnedColumns;

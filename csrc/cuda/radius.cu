@@ -22,7 +22,7 @@ __global__ void find_pairs(float* product, FilterRows<T> query, FilterRows<T> ba
   const int lane = threadIdx.x % kWarpSize;
   const int64_t r = blockIdx.x, i = first + r;
   const int64_t self = same ? i : -1;
-  float* const row = product + r * base.n;
+  float* const row = product + r * base.pitch();
   const double limit = exact_score(query, units, i, bound) + score_margin(query, base, units, i);
   int64_t count = 0;
   for (int64_t word = threadIdx.x / kWarpSize; word < words; word += kFilterWarps) {
@@ -46,7 +46,7 @@ __global__ void find_pairs(float* product, FilterRows<T> query, FilterRows<T> ba
 }
 
 // The pairs that find_pairs has left, columns ascending; a warp a row, a word a lane.
-__global__ void write_found(const float* product, const unsigned* masks, int64_t n, int64_t words, int64_t count,
+__global__ void write_found(const float* product, const unsigned* masks, int64_t pitch, int64_t words, int64_t count,
                             const int64_t* offset, int32_t* indices, float* values) {
   const int lane = threadIdx.x % kWarpSize;
   const int64_t r = static_cast<int64_t>(blockIdx.x) * kFilterWarps + threadIdx.x / kWarpSize;
@@ -59,7 +59,7 @@ __global__ void write_found(const float* product, const unsigned* masks, int64_t
     for (int64_t to = at + before; mask != 0; mask &= mask - 1, ++to) {
       const int64_t j = word * kWarpSize + __ffs(mask) - 1;
       indices[to] = static_cast<int32_t>(j);
-      values[to] = product[r * n + j];
+      values[to] = product[r * pitch + j];
     }
     at += __shfl_sync(kWholeWarp, before + mine, kWarpSize - 1);
   }
@@ -106,8 +106,8 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const Tensor& x, const Tensor* y
     Tensor indices = device_empty(x, {here}, ScalarType::Int);
     Tensor values = device_empty(x, {here}, ScalarType::Float);
     if (here > 0) {
-      LAUNCH(write_found, warps_grid(count), kFilterThreads, 0, stream, product.const_data_ptr<float>(), masks, others,
-             words, count, offset, indices.mutable_data_ptr<int32_t>(), values.mutable_data_ptr<float>());
+      LAUNCH(write_found, warps_grid(count), kFilterThreads, 0, stream, product.const_data_ptr<float>(), masks,
+             base.pitch(), words, count, offset, indices.mutable_data_ptr<int32_t>(), values.mutable_data_ptr<float>());
     }
     tiles.emplace_back(indices, values);
     total += here;

@@ -60,7 +60,9 @@ def test_spcl_memory(api: ModuleType, device: torch.device) -> None:
         assert_close(table, g["memory_after"][step], MEMORY)
         api.refresh_groups_(sums, table, members, labels[index])
         fresh = torch.zeros_like(sums).double().index_add_(0, labels, table.double()).to(sums.dtype)
-        torch.testing.assert_close(sums, fresh, rtol=0, atol=0)
+        # index_add_ on a GPU adds in any order
+        order = 1e-14 if device.type == "cuda" and sums.dtype == torch.float64 else 0
+        torch.testing.assert_close(sums, fresh, rtol=0, atol=order)
 
 
 def test_spcl_reliability(api: ModuleType, device: torch.device) -> None:

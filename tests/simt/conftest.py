@@ -62,9 +62,10 @@ class OnGPU:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         operator = getattr(torch.ops.ise_fast, name).default
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             moved = [a.cuda() if isinstance(a, Tensor) else a for a in arguments]
-            results = operator(*moved)
+            named = {name: a.cuda() if isinstance(a, Tensor) else a for name, a in named.items()}
+            results = operator(*moved, **named)
             for ours, theirs, schema in zip(arguments, moved, operator._schema.arguments, strict=False):
                 if schema.alias_info is not None and schema.alias_info.is_write:
                     ours.copy_(theirs)

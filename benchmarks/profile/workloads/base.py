@@ -49,10 +49,15 @@ def no_products(shape: Shape) -> float:
     return 0.0
 
 
+def generator(seed: int) -> torch.Generator:
+    """On the device where tensors are made: the interpreter's inputs lie on the CPU, those of the clock on a GPU."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
 def unit_rows(n: int, d: int, seed: int = 0, dry: bool = False) -> Tensor:
     if dry:
         return torch.empty(n, d)
-    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    rows = torch.randn(n, d, generator=generator(seed))
     return torch.nn.functional.normalize(rows, dim=1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.profile.workloads.base import IMAGES, Call, Shape, Workload, images, no_products
+from benchmarks.profile.workloads.base import IMAGES, Call, Shape, Workload, generator, images, no_products
 from benchmarks.profile.workloads.labels import EXPANDED
 
 RANKED = 20  # k1 of the re-ranking
@@ -13,11 +13,11 @@ QUERIES = 8  # one row of so many is a query
 
 def _rank(shape: Shape, dry: bool) -> Call:
     queries, gallery = shape["Q"], shape["G"]
-    generator = torch.Generator().manual_seed(0)
-    distance = torch.rand(queries, gallery, generator=generator)
+    numbers = generator(0)
+    distance = torch.rand(queries, gallery, generator=numbers)
     people = gallery // IMAGES
     ids = [torch.arange(queries) * 7 % people, torch.arange(gallery) % people]
-    cameras = [torch.randint(0, 6, (n,), generator=generator) for n in (queries, gallery)]
+    cameras = [torch.randint(0, 6, (n,), generator=numbers) for n in (queries, gallery)]
     return lambda ops: ops.rank_metrics(distance, *ids, *cameras, 50)
 
 

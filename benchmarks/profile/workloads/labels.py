@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -13,18 +15,19 @@ WIDTH = 128  # of the features where only the graph matters
 VALUES, PAIRS = 42, 16  # of a row: entries of V', pairs within EPS
 
 
-def _neighbours(n: int, d: int) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=1)  # several workloads of a shape follow each other, and a million rows take seconds
+def neighbours(n: int, d: int) -> tuple[Tensor, Tensor]:
     x = images(n, d)
     return x, torch.ops.ise_fast.knn(x, NEIGHBOURS, None, "cosine", 0)[1]
 
 
 def encoding(n: int) -> tuple[Tensor, Tensor, Tensor]:
-    v: tuple[Tensor, Tensor, Tensor] = torch.ops.ise_fast.k_reciprocal_encoding(*_neighbours(n, WIDTH), EXPANDED)
+    v: tuple[Tensor, Tensor, Tensor] = torch.ops.ise_fast.k_reciprocal_encoding(*neighbours(n, WIDTH), EXPANDED)
     return v
 
 
 def _encode(shape: Shape, dry: bool) -> Call:
-    x, nn = _neighbours(shape["N"], shape["d"])
+    x, nn = neighbours(shape["N"], shape["d"])
     return lambda ops: ops.k_reciprocal_encoding(x, nn, EXPANDED)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.profile.workloads.base import IMAGES, Call, Shape, Workload, images, no_products, unit_rows
+from benchmarks.profile.workloads.base import IMAGES, Call, Shape, Workload, generator, images, no_products, unit_rows
 from benchmarks.profile.workloads.heads import SMALL, TEMPERATURE, batch, head_bytes, heads, products
 from benchmarks.profile.workloads.neighbours import RADIUS
 
@@ -63,7 +63,7 @@ def _kmeans_step(shape: Shape, dry: bool) -> Call:
 def _kmeans(shape: Shape, dry: bool) -> Call:
     """The choice of the first centres, and one iteration."""
     x, centres = _centres(shape, dry)
-    draws = torch.rand(shape["K"], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    draws = torch.rand(shape["K"], dtype=torch.float64, generator=generator(0))
     return lambda ops: (ops.kmeans_start(x, draws), ops.kmeans(x, centres, 1))
 
 

@@ -20,7 +20,7 @@ def _knn(shape: Shape, dry: bool) -> Call:
     and to extrapolate it made a million rows look twice as slow as they are.
     """
     x = images(shape["N"], shape["d"], dry)
-    if dry:  # as it is called: all rows against each other
+    if shape["Q"] == shape["N"]:  # as it is called: all rows against each other
         return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", 0, ALL_COLUMNS)
     queries = images(shape["N"], shape["d"], seed=1)[:: shape["N"] // shape["Q"]].contiguous()
     return lambda ops: ops.knn(x, NEIGHBOURS, queries, "cosine", 0, ALL_COLUMNS)
@@ -43,7 +43,7 @@ def _few_axes(n: int, d: int, dry: bool) -> Tensor:
 def _knn_by_prefixes(shape: Shape, dry: bool) -> Call:
     """The search as it is chosen for many rows with few axes: here the width is forced."""
     x, width = _few_axes(shape["N"], shape["d"], dry), shape["d"] // 4 - 1
-    if dry:
+    if shape["Q"] == shape["N"]:
         return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", 0, width)
     queries = x[:: shape["N"] // shape["Q"]].contiguous()
     return lambda ops: ops.knn(x, NEIGHBOURS, queries, "cosine", 0, width)

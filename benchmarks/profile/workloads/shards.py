@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.profile.workloads.base import Call, Shape, Workload, images, no_products
-from benchmarks.profile.workloads.labels import EPS, EXPANDED, PAIRS, VALUES, WIDTH, encoding
+from benchmarks.profile.workloads.labels import EPS, EXPANDED, PAIRS, VALUES, WIDTH, encoding, neighbours
 from benchmarks.profile.workloads.neighbours import NEIGHBOURS, RADIUS
 from ise_fast.ops._csr import Csr, offsets_of, take_rows
 
@@ -15,8 +15,7 @@ SET = 32  # members of R*, about
 
 
 def _neighbours(n: int) -> Tensor:
-    nn: Tensor = torch.ops.ise_fast.knn(images(n, WIDTH), NEIGHBOURS, None, "cosine", 0)[1]
-    return nn.int()
+    return neighbours(n, WIDTH)[1].int()
 
 
 def _sets(n: int) -> tuple[Tensor, Tensor]:
