@@ -14,8 +14,6 @@
 
 #include <cuda_runtime.h>
 
-#include <array>
-#include <atomic>
 #include <stdexcept>
 #include <string>
 
@@ -60,18 +58,9 @@ inline int64_t shared_bytes_per_block() {
 // All memory of the current device, in bytes. Scratch is planned with it: what is free says nothing, since PyTorch's
 // cache counts as taken.
 inline int64_t device_bytes() {
-  constexpr int kRemembered = 64;
-  static std::array<std::atomic<int64_t>, kRemembered> known{};  // to ask takes longer than to launch a kernel
-  int device = 0;
-  check_cuda(cudaGetDevice(&device));
-  int64_t total = device < kRemembered ? known[device].load() : 0;
-  if (total == 0) {
-    size_t free = 0, all = 0;
-    check_cuda(cudaMemGetInfo(&free, &all));
-    total = static_cast<int64_t>(all);
-    if (device < kRemembered) known[device] = total;
-  }
-  return total;
+  size_t free = 0, total = 0;
+  check_cuda(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(total);
 }
 
 // For the tests, which let small allocations fail (allocate.h) and small inputs go in many tiles.
