@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(kFilterThreads)
     furthest_rows(const float* product, FilterRows<float> rows, FilterUnits units, int64_t first, double* furthest) {
   __shared__ double scratch[kFilterWarps];
   const int64_t i = first + blockIdx.x;
-  const float* row = product + blockIdx.x * rows.pitch();
+  const float* row = product + blockIdx.x * rows.pitch;
   const int lane = threadIdx.x % kWarpSize;
 
   float largest = -INFINITY;

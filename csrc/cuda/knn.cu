@@ -27,7 +27,7 @@ __global__ void select_candidates(const float* product, FilterRows<float> query,
   using Smallest = BlockSmallest<kFilterThreads, kCapacity>;
   __shared__ typename Smallest::Storage storage;
   Smallest smallest(storage, kept);
-  const float* row = product + blockIdx.x * base.pitch();
+  const float* row = product + blockIdx.x * base.pitch;
   const float factor = query.terms[queries[blockIdx.x]].factor;
   const auto key_of = [&](int64_t j) {
     return ascending_key(base.terms[j].of(row[j], factor), static_cast<uint32_t>(j));

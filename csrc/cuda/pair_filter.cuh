@@ -49,7 +49,7 @@ struct alignas(8) ScoreTerms {
 
 // The library multiplies on tensor cores of this generation only where every row of the result begins at a multiple of
 // 16 bytes: with 32,621 base rows an H100 took 41 ms for what 32,624 rows take 6.
-ISE_HOST_DEVICE int64_t whole_sectors(int64_t numbers) {
+inline int64_t whole_sectors(int64_t numbers) {
   constexpr int64_t kSector = 8;  // float32 numbers
   return (numbers + kSector - 1) / kSector * kSector;
 }
@@ -64,9 +64,7 @@ struct FilterRows {
   const RowExtremes* extremes;
   int64_t n, d;
   int64_t columns;  // of the product: d, or those of a prefix (prefix.cuh)
-
-  // From a row of the product with these base rows to the next.
-  ISE_HOST_DEVICE int64_t pitch() const { return whole_sectors(n); }
+  int64_t pitch;    // from a row of the product with these base rows to the next
 };
 
 // Units and constants of the scores.
@@ -211,7 +209,8 @@ struct FilterSide {
             reinterpret_cast<const RowExtremes*>(extremes.const_data_ptr<int64_t>()),
             original.size(0),
             original.size(1),
-            original.size(1)};
+            original.size(1),
+            whole_sectors(original.size(0))};
   }
 };
 
@@ -243,8 +242,10 @@ RowExtremes measure_side(FilterSide& side, const Tensor& tensor, const char* nam
 // float16 rows for `n` of `columns`, and zeros that make them a whole number of sectors of a product.
 inline Tensor new_rounded(const Tensor& like, int64_t n, int64_t columns, cudaStream_t stream) {
   Tensor rows = device_empty(like, {whole_sectors(n), columns}, ScalarType::Half);
-  auto* const end = static_cast<__half*>(rows.mutable_data_ptr()) + n * columns;
-  fill_bytes(end, 0, (rows.size(0) - n) * columns * sizeof(__half), stream);
+  const int64_t numbers = (rows.size(0) - n) * columns;
+  if (numbers > 0) {
+    fill_bytes(static_cast<__half*>(rows.mutable_data_ptr()) + n * columns, 0, numbers * sizeof(__half), stream);
+  }
   return rows;
 }
 

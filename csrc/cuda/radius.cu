@@ -22,7 +22,7 @@ __global__ void find_pairs(float* product, FilterRows<T> query, FilterRows<T> ba
   const int lane = threadIdx.x % kWarpSize;
   const int64_t r = blockIdx.x, i = first + r;
   const int64_t self = same ? i : -1;
-  float* const row = product + r * base.pitch();
+  float* const row = product + r * base.pitch;
   const double limit = exact_score(query, units, i, bound) + score_margin(query, base, units, i);
   int64_t count = 0;
   for (int64_t word = threadIdx.x / kWarpSize; word < words; word += kFilterWarps) {
@@ -107,7 +107,7 @@ std::tuple<Tensor, Tensor, Tensor> graph_within(const Tensor& x, const Tensor* y
     Tensor values = device_empty(x, {here}, ScalarType::Float);
     if (here > 0) {
       LAUNCH(write_found, warps_grid(count), kFilterThreads, 0, stream, product.const_data_ptr<float>(), masks,
-             base.pitch(), words, count, offset, indices.mutable_data_ptr<int32_t>(), values.mutable_data_ptr<float>());
+             base.pitch, words, count, offset, indices.mutable_data_ptr<int32_t>(), values.mutable_data_ptr<float>());
     }
     tiles.emplace_back(indices, values);
     total += here;
