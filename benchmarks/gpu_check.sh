@@ -61,7 +61,6 @@ small="tests/simt/test_kernels.py tests/simt/test_shard_kernels.py tests/simt/te
 for tool in memcheck racecheck initcheck synccheck; do
   ours="--kernel-regex kns=ise_fast"
   [ "$tool" = initcheck ] && ours=
-  # shellcheck disable=SC2086
   ISE_FAST_SIMT_VARIANT=cuda PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "$tool" 100 \
     "$sanitizer" --tool "$tool" --error-exitcode 9 $ours "$python" -m pytest -q -p no:cacheprovider -n 0 $small
 done
