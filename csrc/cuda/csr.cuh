@@ -24,8 +24,8 @@ constexpr int kCsrThreads = 256;
 constexpr int kCsrWarps = kCsrThreads / kWarpSize;
 constexpr unsigned long long kNowhere = ~0ull;
 
-inline unsigned blocks_for(int64_t items, int64_t per_block = kCsrThreads) {
-  return static_cast<unsigned>((items + per_block - 1) / per_block);
+inline unsigned blocks_for(int64_t items) {
+  return blocks_for(items, kCsrThreads);
 }
 
 inline int bits_for(int64_t values) {

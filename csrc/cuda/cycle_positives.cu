@@ -13,7 +13,7 @@ namespace ise_fast {
 namespace {
 
 // One image whose positives are looked for (csrc/cpu/multi_label.cpp).
-struct Search {
+struct Inquiry {
   uint64_t first, last;  // keys of c_0 and of the candidate asked last
   int64_t similar, passed, asked;
   int open, unused;
@@ -25,7 +25,7 @@ struct Cycle {
   const double* lengths;  // [N]
   const unsigned* longest;
   uint64_t* keys;  // [count, N] exact similarities beyond the threshold, kWorstKey elsewhere
-  Search* searches;
+  Inquiry* searches;
   int64_t count, n, d, least;
   double threshold;
 
@@ -58,7 +58,7 @@ __device__ uint64_t key_after(const uint64_t* keys, int64_t n, uint64_t last, bo
 }
 
 // Whether and whom to ask next; by one thread, `next` the key after the last one.
-__device__ void ask(Search& search, uint64_t next) {
+__device__ void ask(Inquiry& search, uint64_t next) {
   search.open = search.similar > 2 && search.passed < search.similar;
   search.last = next;
   search.asked = search.open ? static_cast<int64_t>(key_index(next)) : -1;
@@ -96,7 +96,7 @@ __global__ void find_similar(Cycle in, const float* products) {
   const bool itself = similar > 0 && static_cast<int64_t>(key_index(first)) == row;
   if (itself) next = key_after(keys, in.n, first, false, scratch);
   if (threadIdx.x != 0) return;
-  Search search = {first, 0, static_cast<int64_t>(similar), itself, -1, 0, 0};
+  Inquiry search = {first, 0, static_cast<int64_t>(similar), itself, -1, 0, 0};
   ask(search, next);
   in.searches[i] = search;
 }
@@ -111,7 +111,7 @@ __global__ void count_before(Cycle in, const float* products, int* open) {
   __shared__ uint64_t scratch[kHeadWarps];
   __shared__ double sums[kHeadWarps];
   const int64_t i = blockIdx.x;
-  Search search = in.searches[i];
+  Inquiry search = in.searches[i];
   if (!search.open) return;
   const float* const z = products + i * in.n;
   const int64_t first = key_index(search.first), asked = search.asked;
@@ -144,7 +144,7 @@ __global__ void count_before(Cycle in, const float* products, int* open) {
   in.searches[i] = search;
 }
 
-__global__ void any_open(const Search* searches, int* open, int64_t count) {
+__global__ void any_open(const Inquiry* searches, int* open, int64_t count) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x;
   if (i < count && searches[i].open) store_relaxed(open, 1);
 }
@@ -153,7 +153,7 @@ __global__ void any_open(const Search* searches, int* open, int64_t count) {
 __global__ void write_positives(Cycle in, int64_t* size, const int64_t* offset, int32_t* indices, float* values) {
   __shared__ unsigned shared[256];
   const int64_t i = blockIdx.x, row = in.rows[i];
-  const Search search = in.searches[i];
+  const Inquiry search = in.searches[i];
   const uint64_t* const keys = in.keys + i * in.n;
   const int64_t q = search.passed - 1, chain = (q > 1 ? q : 1) + 1;
   const int64_t taken = chain < search.similar ? chain : search.similar;
@@ -228,7 +228,7 @@ std::tuple<Tensor, Tensor, Tensor> cycle_positives(const Tensor& table, const Te
     constexpr int64_t kScratch = int64_t{1} << 24;
     const int64_t height = std::clamp<int64_t>(kScratch / n, 1, all);
     const Words<uint64_t> keys(height * n, idx);
-    const Words<Search> searches(height, idx);
+    const Words<Inquiry> searches(height, idx);
     const Words<int64_t> offsets(height + 1, idx);
     for (int64_t begin = 0; begin < all; begin += height) {
       const int64_t count = std::min(height, all - begin);

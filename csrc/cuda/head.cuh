@@ -21,10 +21,6 @@ constexpr int kHeadThreads = 256;
 constexpr int kHeadWarps = kHeadThreads / kWarpSize;
 constexpr double kShortestNorm = 1e-12;  // as torch.nn.functional.normalize
 
-inline unsigned blocks_for(int64_t count, int64_t per_block) {
-  return static_cast<unsigned>((count + per_block - 1) / per_block);
-}
-
 // A number of a matrix, by a thread each; blocks do not reach over the end of a row. (The rows are not gridDim.y, which
 // ends at 65,535.)
 struct Cell {

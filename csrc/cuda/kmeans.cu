@@ -10,6 +10,7 @@
 #include "cub.h"
 #include "finite.cuh"
 #include "gemm.h"
+#include "label_order.cuh"
 #include "online_softmax.cuh"
 
 namespace ise_fast {
@@ -53,13 +54,6 @@ __global__ void assign_rows(const float* z, const float* x, const float* centres
     labels[i] = label;
     distances[i] = nearest;
   }
-}
-
-__global__ void label_keys(const int64_t* labels, uint64_t* keys, uint32_t* rows, int64_t n) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x;
-  if (i >= n) return;
-  keys[i] = static_cast<uint64_t>(labels[i]);
-  rows[i] = static_cast<uint32_t>(i);
 }
 
 // counts[c] and start[c] of the sorted labels.
@@ -188,9 +182,8 @@ public:
     const Words<uint32_t> values(n_, labels_);
     auto* const order = reinterpret_cast<uint32_t*>(rows_.mutable_data_ptr<int64_t>());
     if (n_ > 0) {
-      LAUNCH(label_keys, blocks_for(n_, kHeadThreads), kHeadThreads, 0, stream_, labels.const_data_ptr<int64_t>(),
-             keys.data(), values.data(), n_);
-      sort_pairs(keys.data(), sorted.data(), values.data(), order, n_, labels_, stream_, 0, 32);
+      sort_by_label(labels.const_data_ptr<int64_t>(), keys.data(), values.data(), sorted.data(), order, n_, labels_,
+                    stream_, 32);
     }
     LAUNCH(count_labels, blocks_for(k_, kHeadThreads), kHeadThreads, 0, stream_, sorted.data(), n_, k_,
            start_.mutable_data_ptr<int64_t>(), counts_.mutable_data_ptr<int64_t>());

@@ -77,3 +77,11 @@ void store_relaxed(T* address, std::type_identity_t<T> value, simt::Where where 
 // The only spelling of a launch: LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...). A kernel template
 // with several arguments goes into parentheses. Arguments are converted to the kernel's parameter types.
 #define LAUNCH(kernel, ...) ::ise_fast::launch(#kernel, kernel, __VA_ARGS__)
+
+namespace ise_fast {
+
+inline unsigned blocks_for(int64_t items, int64_t per_block) {
+  return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+}  // namespace ise_fast

@@ -4,6 +4,7 @@
 
 #include "../check_methods.h"
 #include "csr.cuh"
+#include "label_order.cuh"
 
 namespace ise_fast {
 namespace {
@@ -11,13 +12,6 @@ namespace {
 __global__ void negative_label(const int64_t* labels, unsigned long long* first, int64_t n) {
   const int64_t i = thread_index();
   if (i < n && labels[i] < 0) atomicMin(first, static_cast<unsigned long long>(i));
-}
-
-__global__ void label_keys(const int64_t* labels, uint64_t* keys, uint32_t* rows, int64_t n) {
-  const int64_t i = thread_index();
-  if (i >= n) return;
-  keys[i] = static_cast<uint64_t>(labels[i]);
-  rows[i] = static_cast<uint32_t>(i);
 }
 
 // rank[sorted row] = how many labels are lower; head[p]: exclusive sums of "a new label starts here".
@@ -130,8 +124,8 @@ std::tuple<Tensor, Tensor, Tensor> merge(const DeviceCsr<Index, Value>& graph, i
   const Scratch<int64_t> heads(n + 1, y);
   const Scratch<int32_t> rank(n, y), parent(n, y);
   const Scratch<unsigned> size(n, y);
-  LAUNCH(label_keys, blocks_for(n), kCsrThreads, 0, stream, y.const_data_ptr<int64_t>(), keys.data(), rows.data(), n);
-  sort_pairs(keys.data(), sorted.data(), rows.data(), sorted_rows.data(), n, y, stream);
+  sort_by_label(y.const_data_ptr<int64_t>(), keys.data(), rows.data(), sorted.data(), sorted_rows.data(), n, y, stream,
+                64);
   LAUNCH(csr::mark_heads, blocks_for(n + 1), kCsrThreads, 0, stream, sorted.data(), n, heads.data());
   exclusive_sum(heads.data(), heads.data(), n + 1, y, stream);
   const int64_t clusters = read_back(heads.data() + n, stream);

@@ -97,7 +97,7 @@ __device__ double precision_steps(const uint64_t* key, const unsigned* others, i
 }
 
 // What the queries add up to: AP (NaN: no match) and INP of each, and how many have their first match at each rank.
-struct Scores {
+struct QueryScores {
   double* ap;
   double* inp;
   unsigned long long* first_at;
@@ -108,7 +108,7 @@ struct Scores {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     score_queries(const T* distance, Identities people, int64_t queries, int64_t gallery, int64_t room,
-                  uint64_t* key_scratch, unsigned* others_scratch, Scores scores) {
+                  uint64_t* key_scratch, unsigned* others_scratch, QueryScores scores) {
   DYNAMIC_SHARED(uint64_t, shared);
   __shared__ int64_t scratch[kWarps];
   __shared__ unsigned collected;
@@ -234,7 +234,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> evaluate(const Tensor& d, const Ident
     const Scratch<unsigned> others(fits ? 0 : blocks * room, d);
     LAUNCH(score_queries<T>, static_cast<unsigned>(blocks), kThreads, fits ? room_bytes : 0, stream, distance, people,
            queries, gallery, room, keys.data(), others.data(),
-           Scores{ap.data(), inp.data(), first_at.data(), max_rank});
+           QueryScores{ap.data(), inp.data(), first_at.data(), max_rank});
   });
 
   Tensor mean_ap = device_empty(d, {}, ScalarType::Double);

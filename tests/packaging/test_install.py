@@ -19,7 +19,7 @@ import pytest
 import ise_fast
 
 ROOT = Path(__file__).parents[2]
-CPU_ONLY = "-DISE_FAST_CUDA=OFF"
+CPU_ONLY = "-DISE_FAST_CUDA=OFF -DCMAKE_BUILD_TYPE=None"  # not optimised, which takes minutes
 OFFLINE = ("--no-deps", "--no-index", "--disable-pip-version-check")
 
 
