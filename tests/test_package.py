@@ -46,9 +46,9 @@ def test_operator_and_reference_take_the_same_arguments(name: str) -> None:
     assert plain(getattr(ops, name)) == plain(getattr(reference, name))
 
 
-@pytest.mark.parametrize("module", ["ise_fast", "ise_fast.ops", "ise_fast.nn", "ise_fast.reference", "ise_fast.data"])
+@pytest.mark.parametrize("module", ["", ".ops", ".nn", ".reference", ".data", ".methods", ".train", ".__main__"])
 def test_import_needs_no_package_of_the_training_extra(module: str) -> None:
-    heavy = ("torchvision", "matplotlib", "sklearn", "tensorboard", "jsonargparse", "cupy")
-    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    heavy = ("torchvision", "matplotlib", "sklearn", "scipy", "pandas", "tensorboard", "jsonargparse", "cupy")
+    code = f"import sys, ise_fast{module}; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

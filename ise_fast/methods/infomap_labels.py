@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ise_fast import ops
 from ise_fast._stopwatch import Stopwatch
-from ise_fast.cluster import Infomap
 from ise_fast.methods.centroids import cluster_centroids
 from ise_fast.methods.dbscan_labels import check_at_most
 from ise_fast.methods.interface import Labeller, LabelSource, flag
@@ -35,6 +34,8 @@ class InfomapLabels(Labeller):
         self.seed = seed % (2**31 - 1) + 1
 
     def __call__(self, features: Tensor, cams: Tensor | None, epoch: int) -> PseudoLabels:
+        from ise_fast.cluster import Infomap  # scikit-learn takes as long to import as torch: only where it is used
+
         settings, watch = self.settings, Stopwatch(features.device)
         with watch.stage("infomap"):
             found = Infomap(settings.neighbours, settings.min_similarity, settings.max_noise, seed=self.seed)
