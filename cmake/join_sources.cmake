@@ -1,16 +1,22 @@
-# join_sources(LIST SUFFIX SOURCES...): a few files in the binary folder that include all the sources, appended to LIST.
-# The headers, which take longer than a kernel, are then read a few times instead of once a source.
+# join_sources(LIST SUFFIX SOURCES...): a few files in the binary folder that include all the sources, one a core,
+# appended to LIST. nvcc takes longer for the headers than for a kernel: so they are read a few times, not once a source.
+cmake_host_system_information(RESULT ISE_FAST_CORES QUERY NUMBER_OF_LOGICAL_CORES)
+
 function(join_sources list suffix)
-  set(files 4)
   list(LENGTH ARGN sources)
-  foreach(part RANGE 1 ${files})
+  set(parts ${ISE_FAST_CORES})
+  if(parts LESS 4)  # of unequal length
+    set(parts 4)
+  elseif(parts GREATER sources)
+    set(parts ${sources})
+  endif()
+  math(EXPR last "${parts} - 1")
+  math(EXPR last_source "${sources} - 1")
+  foreach(part RANGE ${last})
     set(text "")
-    math(EXPR first "${part} - 1")
-    foreach(i RANGE ${first} ${sources} ${files})
-      if(i LESS sources)
-        list(GET ARGN ${i} source)
-        string(APPEND text "#include \"${source}\"\n")
-      endif()
+    foreach(i RANGE ${part} ${last_source} ${parts})
+      list(GET ARGN ${i} source)
+      string(APPEND text "#include \"${source}\"\n")
     endforeach()
     set(file "${CMAKE_CURRENT_BINARY_DIR}/kernels${part}.${suffix}")
     file(CONFIGURE OUTPUT "${file}" CONTENT "${text}" @ONLY)

@@ -6,7 +6,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,10 @@ class Kernel:
         """Sum of a field of the lines, of some kinds only where kinds are given."""
         return sum(getattr(line, field) for line in self.lines if not kinds or line.kind in kinds)
 
+    def plus(self, other: Kernel) -> Kernel:
+        """With the launches of the kernel of this name in another file."""
+        return Kernel(self.name, *(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)[1:]))
+
     @property
     def instructions(self) -> int:
         return self.total("warps") - self.total("warps", FREE)
@@ -88,10 +92,10 @@ class Counts:
 
 def parse(found: dict[str, Any]) -> Counts:
     """Counts from the JSON of the interpreter."""
-    kernels = {
-        kernel["name"]: Kernel(**{**kernel, "lines": tuple(Line(**line) for line in kernel["lines"])})
-        for kernel in found["kernels"]
-    }
+    kernels: dict[str, Kernel] = {}
+    for entry in found["kernels"]:
+        kernel = Kernel(**{**entry, "lines": tuple(Line(**line) for line in entry["lines"])})
+        kernels[kernel.name] = kernels[kernel.name].plus(kernel) if kernel.name in kernels else kernel
     operators = tuple(found.get("operators", ()))
     return Counts(found["allocations"], found["peak_bytes"], tuple(found["events"]), kernels, operators)
 
