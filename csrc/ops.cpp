@@ -41,8 +41,8 @@ ISE_FAST_SCHEMAS(ISE_FAST_LIBRARY, m) {
       "jaccard_pairs(Tensor a_indptr, Tensor a_indices, Tensor a_values, Tensor b_indptr, Tensor b_indices, Tensor "
       "b_values, bool same, float eps, int max_pairs) -> (Tensor indptr, Tensor indices, Tensor values)");
   m.def(
-      "radius_pairs(Tensor x, Tensor y, float eps, str metric, bool same) -> (Tensor indptr, Tensor indices, Tensor "
-      "values)");
+      "radius_pairs(Tensor x, Tensor y, float eps, str metric, bool same, int block=0, int width=0) -> (Tensor indptr, "
+      "Tensor indices, Tensor values)");
   m.def("unite_(Tensor(a!) parent, Tensor first, Tensor second) -> ()");
 
   // Support samples and the ISE loss; degree_tensor takes the place of degree in a CUDA graph

@@ -15,11 +15,12 @@
 namespace ise_fast {
 namespace {
 
-// For every row those that may be within `bound`, in no particular order.
+// For every query the base rows that may be within `bound`, in no particular order.
 std::vector<std::vector<int32_t>> possible_pairs(const PairFilter& filter, double bound, int64_t block, int64_t width) {
   constexpr int64_t kWaiting = 64;
-  const FilterRows& rows = filter.base();
-  const int64_t n = rows.rows.size(0);
+  const FilterRows &query = filter.query(), &base = filter.base();
+  const int64_t n = query.rows.size(0), others = base.rows.size(0);
+  const bool self = filter.self();
   const std::optional<Cascade> cascade = choose_cascade(filter, {0, bound}, width);
   std::vector<float> limit(n);
   for (int64_t i = 0; i < n; ++i) {
@@ -39,11 +40,11 @@ std::vector<std::vector<int32_t>> possible_pairs(const PairFilter& filter, doubl
     row.resize(to - row.data());
     waiting[i] = 0;
   };
-  const Matrix<const float> matrix = cascade ? cascade->base() : row_matrix(rows.rows);
-  const TileShape shape = tile_shape(n, n, true, block);
-  SearchProgress watch(tile_count(n, n, true, shape));
+  const TileShape shape = tile_shape(n, others, self, block);
+  SearchProgress watch(tile_count(n, others, self, shape));
   scan_pairs(
-      matrix, matrix, true, shape, rows.half.data(), rows.half.data(), limit.data(),
+      cascade ? cascade->query() : row_matrix(query.rows), cascade ? cascade->base() : row_matrix(base.rows), self,
+      shape, query.half.data(), base.half.data(), limit.data(),
       [&](int64_t i, int64_t j, float) {
         columns[i].push_back(static_cast<int32_t>(j));
         if (cascade && ++waiting[i] == kWaiting) settle(i);
@@ -52,19 +53,6 @@ std::vector<std::vector<int32_t>> possible_pairs(const PairFilter& filter, doubl
   if (cascade) {
     parallel_rows(n, [&](const auto& for_rows) { for_rows([&](int64_t i) { settle(i); }); });
   }
-  return columns;
-}
-
-// For every row of y those of x that may be within `bound`.
-std::vector<std::vector<int32_t>> possible_pairs_of_two(const PairFilter& filter, double bound) {
-  const FilterRows &query = filter.query(), &base = filter.base();
-  const int64_t n = query.rows.size(0), others = base.rows.size(0);
-  std::vector<float> limit(n);
-  for (int64_t i = 0; i < n; ++i) limit[i] = filter.score_limit(i, bound);
-  std::vector<std::vector<int32_t>> columns(n);
-  scan_pairs(row_matrix(query.rows), row_matrix(base.rows), false, tile_shape(n, others, false, 0), query.half.data(),
-             base.half.data(), limit.data(),
-             [&](int64_t i, int64_t j, float) { columns[i].push_back(static_cast<int32_t>(j)); });
   return columns;
 }
 
@@ -142,14 +130,16 @@ std::tuple<Tensor, Tensor, Tensor> radius_graph(const Tensor& x, double eps, std
 
 // The same between the rows of y and those of x: [rows of y, rows of x]. `same`: x is y.
 std::tuple<Tensor, Tensor, Tensor> radius_pairs(const Tensor& x, const Tensor& y, double eps, std::string metric_name,
-                                                bool same) {
+                                                bool same, int64_t block, int64_t width) {
+  check_block(block);
+  check_width(width);
   const Metric metric = check_radius_graph(x, eps, metric_name);
   check_radius_pairs(x, y, same);
   const bool single = x.scalar_type() == ScalarType::Float;
   const double bound = compared_bound(eps, metric, single);
   const PairFilter filter(x, &y, metric);
   const auto within = single ? graph_within<float> : graph_within<double>;
-  return within(filter, possible_pairs_of_two(filter, bound), bound, metric, same);
+  return within(filter, possible_pairs(filter, bound, block, width), bound, metric, same);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // within twice the margin of the row's largest approximate score is compared in float64.
 #pragma once
 
-#include "pair_filter.cuh"
+#include "exact_distance.cuh"
 
 namespace ise_fast {
 namespace {

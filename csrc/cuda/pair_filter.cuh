@@ -26,6 +26,7 @@ namespace ise_fast {
 
 constexpr int kFilterThreads = 256;
 constexpr int kFilterWarps = kFilterThreads / kWarpSize;
+constexpr int kFilterBlocks = 4;  // on a multiprocessor, of kernels that wait for memory
 constexpr unsigned long long kNoRow = ~0ull;
 constexpr int64_t kFewestTileRows = 16;
 
@@ -65,6 +66,14 @@ struct FilterRows {
   int64_t n, d;
   int64_t columns;  // of the product: d, or those of a prefix (prefix.cuh)
   int64_t pitch;    // from a row of the product with these base rows to the next
+};
+
+// Consecutive queries from `first`, or those that a list names there.
+struct Queries {
+  const int64_t* list;  // null: all
+  int64_t first;
+
+  __device__ int64_t operator[](int64_t r) const { return list ? list[first + r] : first + r; }
 };
 
 // Units and constants of the scores.
@@ -115,16 +124,6 @@ template <class T>
 __device__ float approximate_score(const FilterRows<T>& query, const FilterRows<T>& base, float product, int64_t i,
                                    int64_t j) {
   return base.terms[j].of(product, query.terms[i].factor);
-}
-
-// The compared distance of query i and base row j; a whole warp calls it and every lane receives it.
-template <class T>
-__device__ double exact_distance(const FilterRows<T>& query, const FilterRows<T>& base, Metric metric, int64_t i,
-                                 int64_t j) {
-  const int lane = threadIdx.x % kWarpSize;
-  const T *a = query.original + i * base.d, *b = base.original + j * base.d;
-  if (metric != Metric::kCosine) return warp_sum(squared_distance_lane(a, b, base.d, lane));
-  return cosine_distance(warp_sum(dot_lane(a, b, base.d, lane)), query.squared[i], base.squared[j]);
 }
 
 // *largest = max(*largest, value). A look first: most values change nothing, and atomics on one word wait for each
@@ -316,13 +315,17 @@ inline Tile new_tile(const Tensor& like, int64_t height, int64_t n) {
   });
 }
 
-// product [rows, whole_sectors(n)] = rounded rows [first, first + rows) of the queries . rounded base rows.
-inline Tensor multiply_tile(const Tensor& buffer, const Tensor& query, const Tensor& base, int64_t first,
-                            int64_t rows) {
-  Tensor all = buffer, from = query;
-  Tensor out = torch::stable::narrow(all, 0, 0, rows);
-  matmul(out, torch::stable::narrow(from, 0, first, rows), torch::stable::transpose(base, 0, 1));
-  return out;
+// product [rows, whole_sectors(n)] = rounded rows [first, first + rows) of the queries . rounded base rows, in the
+// columns of base rows from `from` on.
+inline Tensor multiply_tile(const Tensor& buffer, const Tensor& query, const Tensor& base, int64_t first, int64_t rows,
+                            int64_t from = 0) {
+  Tensor all = buffer, queries = query, others = base;
+  Tensor product = torch::stable::narrow(all, 0, 0, rows);
+  const int64_t columns = base.size(0) - from;
+  Tensor out = torch::stable::narrow(product, 1, from, columns);
+  matmul(out, torch::stable::narrow(queries, 0, first, rows),
+         torch::stable::transpose(torch::stable::narrow(others, 0, from, columns), 0, 1));
+  return product;
 }
 
 }  // namespace ise_fast

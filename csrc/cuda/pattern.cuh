@@ -4,20 +4,12 @@
 
 #include "../math/exp.h"
 #include "csr.cuh"
+#include "pair_sums.cuh"
 
 namespace ise_fast {
 namespace {
 
 using Csr = DeviceCsr<int32_t, float>;
-
-constexpr int kPartners = 4;
-
-struct InnerProduct {
-  static __device__ double term(double a, double b) { return a * b; }
-};
-struct SquaredDistance {
-  static __device__ double term(double a, double b) { return (a - b) * (a - b); }
-};
 
 // value[p] for the entries p in `entry` (-1: none) of one row, by a warp: the sum of Pair::term(mine[c], other[c]) over
 // the columns c of row indices[p] of `others`, with the lanes and the fold of math/dot.h. `mine` is read and converted

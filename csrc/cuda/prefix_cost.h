@@ -1,5 +1,5 @@
-// Whether a search for the k nearest rows is cheaper by prefixes along principal axes: by predicted cost, from a pilot.
-// The answer does not depend on it.
+// Whether a search for near rows is cheaper by prefixes along principal axes: by predicted cost, from pilots. The
+// answer does not depend on it.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,8 @@ namespace ise_fast {
 // Costs in multiply-adds of a float16 product by the library, from the rates of an H100 (benchmarks/profile/model.py):
 // 325e12 of them a second, 3.0e12 bytes from memory, 5.5e12 from the L2 cache. Predicted, not measured.
 constexpr double kWritten = 433;    // a product of the result: 4 bytes to memory
-constexpr double kSearched = 709;   // the search of a score: 12 bytes from the cache
+constexpr double kSelected = 709;   // a score among the k smallest: 12 bytes from the cache
+constexpr double kMarked = 370;     // a score below a limit: 6 bytes from the cache, and a bit
 constexpr double kExactTerm = 433;  // a term of a float64 distance: 4 bytes from memory
 constexpr double kSingle = 13;      // a multiply-add of a float32 product, which rotates
 
@@ -24,9 +25,11 @@ constexpr int64_t kNoPrefix = -1;
 struct SearchSize {
   int64_t queries, base, d;
   bool self;
+  double searched;  // what a score costs: kSelected or kMarked
+  double part;      // of the pairs: a half where (i, j) and (j, i) are one
 };
 
-// What the pilot saw, of a query.
+// What a pilot saw, of a query.
 struct Pilot {
   double compared;  // exact distances
   double failed;    // 1 if it needs another search
@@ -42,27 +45,28 @@ inline std::array<int64_t, 2> prefix_columns(int64_t d) {
 // Of one query: its products are made and written, their scores searched, some rows compared exactly.
 inline double search_cost(const SearchSize& size, int64_t columns, double compared) {
   const double product = std::max(static_cast<double>(columns), kWritten);
-  return static_cast<double>(size.base) * (product + kSearched) + compared * static_cast<double>(size.d) * kExactTerm;
+  return size.part * (static_cast<double>(size.base) * (product + size.searched) +
+                      compared * static_cast<double>(size.d) * kExactTerm);
 }
 
-// The search by all columns compares few rows more than are asked for: nothing, beside the products.
-inline double predicted_cost(const SearchSize& size) {
-  return search_cost(size, size.d, 0);
+// The search by all columns, after what a pilot saw of it: who fails searches again.
+inline double predicted_cost(const SearchSize& size, const Pilot& pilot) {
+  return search_cost(size, size.d, pilot.compared) + pilot.failed * search_cost(size, size.d, 0);
 }
 
-// The search by prefixes of so many columns, after what the pilot saw: rows are rotated, and who fails searches again.
+// The search by prefixes of so many columns: rows are rotated besides.
 inline double predicted_cost(const SearchSize& size, int64_t columns, const Pilot& pilot) {
   const double rows = size.self ? 1 : 1 + static_cast<double>(size.base) / static_cast<double>(size.queries);
-  return search_cost(size, columns, pilot.compared) + pilot.failed * predicted_cost(size) +
+  return search_cost(size, columns, pilot.compared) + pilot.failed * search_cost(size, size.d, 0) +
          rows * static_cast<double>(size.d * columns) * kSingle;
 }
 
-// Whether a pilot and the axes, which cost as much for few rows as for many, could be worth it.
+// Whether pilots and the axes, which cost as much for few rows as for many, could be worth it.
 inline bool worth_a_pilot(const SearchSize& size) {
   const double pairs = static_cast<double>(size.queries) * static_cast<double>(size.base);
   const Pilot best{0, 0};
   return pairs >= kLeastPairs &&
-         predicted_cost(size, prefix_columns(size.d)[0], best) < kWorthwhile * predicted_cost(size);
+         predicted_cost(size, prefix_columns(size.d)[0], best) < kWorthwhile * predicted_cost(size, best);
 }
 
 }  // namespace ise_fast

@@ -73,4 +73,18 @@ __device__ __forceinline__ T warp_exclusive_sum(T value) {
   return inclusive - value;
 }
 
+// The sum over the threads before, and in `total` that over all. As block_reduce otherwise.
+template <class T>
+__device__ __forceinline__ T block_exclusive_sum(T value, T* scratch, T& total) {
+  const unsigned lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
+  const T before = warp_exclusive_sum(value);
+  if (lane == kWarpSize - 1) scratch[warp] = before + value;
+  __syncthreads();
+  const T of_warp = lane < blockDim.x / kWarpSize ? scratch[lane] : T(0);
+  const T before_warp = warp_exclusive_sum(of_warp);
+  total = __shfl_sync(kWholeWarp, before_warp + of_warp, kWarpSize - 1);
+  __syncthreads();  // nobody may overwrite `scratch` before every warp has read it
+  return before + __shfl_sync(kWholeWarp, before_warp, static_cast<int>(warp));
+}
+
 }  // namespace ise_fast

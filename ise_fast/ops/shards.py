@@ -123,7 +123,7 @@ def _(
 
 
 @register_fake("radius_pairs")
-def _(x: Tensor, y: Tensor, eps: float, metric: str, same: bool) -> Csr:
+def _(x: Tensor, y: Tensor, eps: float, metric: str, same: bool, block: int = 0, width: int = 0) -> Csr:
     return _fake_csr(y.shape[0], y, torch.float32)
 
 

@@ -116,7 +116,7 @@ def _jaccard_pairs(rng: random.Random) -> Arguments:
 def _radius_pairs(rng: random.Random) -> Arguments:
     a = _radius_graph(rng)
     y, same = (a["x"].clone(), True) if rng.random() < 0.5 else (unit_rows(rng, 3, a["x"].shape[1]), False)
-    return {"x": a["x"], "y": y, "eps": a["eps"], "metric": a["metric"], "same": same}
+    return {**a, "y": y, "same": same}
 
 
 def _unite(rng: random.Random) -> Arguments:

@@ -60,8 +60,10 @@ def test_graphs_of_every_width(kind: str, metric: str) -> None:
     eps = min(float(near), 1e38)
     for x in (single, single.double() * 1.1):
         expected = reference.radius_graph(x, eps, metric=metric)
+        few = CSRGraph(*torch.ops.ise_fast.radius_pairs(x, x[:9], eps, metric, False, 0, NONE))
         for width in (NONE, *WIDTHS):
             assert same_graph(graph_by(x, eps, metric, width), expected), width
+            assert same_graph(CSRGraph(*torch.ops.ise_fast.radius_pairs(x, x[:9], eps, metric, False, 0, width)), few)
 
 
 @pytest.mark.parametrize("kind", ["falling spectrum", "integers", "copies"])

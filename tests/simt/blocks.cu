@@ -4,9 +4,9 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "../../csrc/cuda/cub.h"
+#include "../../csrc/cuda/exact_distance.cuh"
 #include "../../csrc/cuda/gemm.h"
 #include "../../csrc/cuda/hash.cuh"
-#include "../../csrc/cuda/pair_filter.cuh"
 #include "../../csrc/cuda/reduce.cuh"
 #include "../../csrc/cuda/topk.cuh"
 

@@ -64,6 +64,30 @@ def test_tiles_and_ranges_shrink_when_memory_is_short(simt: Any, pretend: Preten
         assert_same(getattr(simt, name)(*arguments)[:2], getattr(torch.ops.ise_fast, name)(*arguments)[:2])
 
 
+def test_a_graph_of_several_tiles_is_mirrored_in_parts(simt: Any, pretend: Pretend) -> None:
+    """So many tiles, and so few entries that are sorted at once."""
+    x = torch.rand(130, 2, generator=torch.Generator().manual_seed(0))
+    expected = torch.ops.ise_fast.radius_graph(x, 0.1)
+    assert len(expected[1]) > 130 + 2 * 150
+    for block, most in ((130, 1), (30, 2**62), (30, 1), (30, 100)):
+        pretend(most_numbers=most)
+        assert_same(simt.radius_graph(x, 0.1, "euclidean", block), expected)
+
+
+def test_blocks_below_the_diagonal_have_nothing_to_do(simt: Any) -> None:
+    x = torch.rand(1056, 1, generator=torch.Generator().manual_seed(0))
+    assert_same(simt.radius_graph(x, 1e-4), torch.ops.ise_fast.radius_graph(x, 1e-4))
+
+
+def test_a_row_with_more_pairs_than_its_block_lists_at_once(simt: Any) -> None:
+    """Every fourth of 8,400 rows, beyond what the block's threads read of a row at once."""
+    x = torch.arange(8400).remainder(4)[:, None].float()
+    arguments = (x, torch.full((1, 1), 0.25), 0.5, "euclidean", False)
+    found = simt.radius_pairs(*arguments)
+    assert len(found[1]) == 2100
+    assert_same(found, torch.ops.ise_fast.radius_pairs(*arguments))
+
+
 def test_out_of_memory_is_torchs_own_error(simt: Any, pretend: Pretend, library: ctypes.CDLL, unit_rows: Rows) -> None:
     """The C interface keeps neither its type nor its text: Python asks once more and raises what torch says."""
     library.ise_fast_set_memory_hook.argtypes = [ctypes.c_void_p]

@@ -1,4 +1,4 @@
-"""Searches by prefixes along principal axes on a GPU's code: forced and chosen, against the CPU operator."""
+"""Searches by prefixes along principal axes on a GPU's code: forced and chosen, against the CPU operators."""
 
 from __future__ import annotations
 
@@ -22,6 +22,24 @@ def assert_same(simt: Any, x: Tensor, k: int, y: Tensor | None, metric: str, wid
     for mine, theirs in zip(found, expected[:2], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0, msg=lambda text: f"width {width}: {text}")
     return again
+
+
+def assert_same_graph(simt: Any, x: Tensor, eps: float, metric: str, width: int, block: int = 0) -> None:
+    expected = torch.ops.ise_fast.radius_graph(x, eps, metric, 0, NONE)
+    for mine, theirs in zip(simt.radius_graph(x, eps, metric, block, width), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, msg=lambda text: f"width {width}: {text}")
+
+
+def assert_same_pairs(simt: Any, x: Tensor, y: Tensor, eps: float, metric: str, width: int, block: int = 0) -> None:
+    expected = torch.ops.ise_fast.radius_pairs(x, y, eps, metric, False, 0, NONE)
+    for mine, theirs in zip(simt.radius_pairs(x, y, eps, metric, False, block, width), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, msg=lambda text: f"width {width}: {text}")
+
+
+def radius_of(x: Tensor, metric: str, pairs: int) -> float:
+    """A distance that occurs, that of the median row's `pairs`-th neighbour: float32 distances are compared by it."""
+    near = torch.ops.ise_fast.knn(x.float(), pairs, None, metric, 0, NONE)[0][:, -1]
+    return min(float(near.median()), 1e38)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,3 +80,44 @@ def test_the_choice_is_made_and_keeps_the_bits(simt: Any) -> None:
     for kind in ("falling spectrum", "isotropic"):
         x = rows(kind, N, D)
         assert_same(simt, x, K, x[:3] + 1, "sqeuclidean", CHOSEN)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_graphs_of_every_width(simt: Any, kind: str) -> None:
+    x, y = rows(kind, 44, D), torch.cat([rows(kind, 44, D)[5:6], rows("isotropic", 2, D)])
+    for t, width in enumerate(WIDTHS):
+        metric = METRICS[(KINDS.index(kind) + t) % 3]
+        single = t % 2 == 0
+        typed, queries = (x, y) if single else (x.double() * 1.1, y.double() * 1.1)
+        eps = radius_of(typed, metric, 6)
+        if t < 2:
+            assert_same_pairs(simt, typed, queries, eps, metric, width)
+        assert_same_graph(simt, typed, eps, metric, width)
+
+
+def test_graphs_in_blocks(simt: Any) -> None:
+    """Tiles that begin anywhere: what a row has in common with rows of earlier tiles is found there."""
+    x = rows("falling spectrum", 70, 9)
+    eps = radius_of(x, "sqeuclidean", 8)
+    for block, width in ((7, 5), (32, NONE)):
+        assert_same_graph(simt, x, eps, "sqeuclidean", width, block)
+        assert_same_pairs(simt, x, x[:10].contiguous(), eps, "sqeuclidean", width, block)
+    assert_same_graph(simt, rows("isotropic", 1, 3), 0.0, "cosine", 2)
+    assert_same_graph(simt, rows("zeros", 40, 3), 0.5, "cosine", 2, 16)  # each is within the radius of itself alone
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_rounding_decides_who_is_within_the_radius_without_the_margin(simt: Any, metric: str) -> None:
+    x = 30 + 1e-2 * torch.randn(44, 12, generator=torch.Generator().manual_seed(0))
+    eps = radius_of(x, metric, 12)
+    for width in (NONE, 1, 4, 12):
+        assert_same_graph(simt, x, eps, metric, width)
+    assert_same_pairs(simt, x, x[::20] + 1e-3, eps, metric, 4)
+
+
+def test_the_choice_for_a_graph_is_made_and_keeps_the_bits(simt: Any) -> None:
+    for kind in ("falling spectrum", "isotropic"):
+        x = rows(kind, 44, D)
+        eps = radius_of(x, "sqeuclidean", 6)
+        assert_same_graph(simt, x, eps, "sqeuclidean", CHOSEN)
+    assert_same_pairs(simt, x, x[:3] + 1, eps, "sqeuclidean", CHOSEN)

@@ -10,6 +10,7 @@ from benchmarks.profile.workloads.base import Call, Shape, Workload, images, uni
 
 NEIGHBOURS = 30  # k1 of the pseudo labels
 RADIUS = 0.6  # cosine
+TILES = 8  # of radius_graph where rows are many: its products are half of the square, and half a tile more
 ALL_COLUMNS = -1  # no prefixes, whose choice depends on results that a dry run does not have
 
 
@@ -49,9 +50,23 @@ def _knn_by_prefixes(shape: Shape, dry: bool) -> Call:
     return lambda ops: ops.knn(x, NEIGHBOURS, queries, "cosine", 0, width)
 
 
+def _block(n: int) -> int:
+    """Rows of a tile of radius_graph: few rows in as many tiles as many rows are in by its own choice."""
+    return -(-n // TILES) if n <= 4096 else 0
+
+
 def _radius(shape: Shape, dry: bool) -> Call:
     x = images(shape["N"], shape["d"])
-    return lambda ops: ops.radius_graph(x, RADIUS, "cosine", 0)
+    return lambda ops: ops.radius_graph(x, RADIUS, "cosine", _block(shape["N"]), ALL_COLUMNS)
+
+
+#: half of LEFT rows are within it, and bounds of a quarter of the columns leave all of them
+SMALL_RADIUS = 0.0148
+
+
+def _radius_by_prefixes(shape: Shape, dry: bool) -> Call:
+    x = _few_axes(shape["N"], shape["d"], dry)
+    return lambda ops: ops.radius_graph(x, SMALL_RADIUS, "cosine", _block(shape["N"]), shape["d"] // 4 - 1)
 
 
 def _all_rows(*sizes: int) -> tuple[Shape, ...]:
@@ -80,9 +95,17 @@ WORKLOADS = {
     "radius_graph": Workload(
         _radius,
         {"N": 256, "d": 128},
-        ({"N": 12_936, "d": 2048}, {"N": 32_621, "d": 2048}),
-        lambda s: 2.0 * s["N"] ** 2 * s["d"],
+        tuple({"N": n, "d": 2048} for n in (12_936, 32_621, 1_000_000)),
+        lambda s: 1.0 * s["N"] ** 2 * s["d"],
         lambda s: 4.0 * s["N"] * s["d"],
         terms=("1", "N", "N^2", "N*d"),
+    ),
+    "radius_by_prefixes": Workload(
+        _radius_by_prefixes,
+        {"N": 256, "d": 64},
+        tuple({"N": n, "d": 2048} for n in (32_621, 1_000_000)),
+        lambda s: 1.0 * s["N"] ** 2 * s["d"] / 4,
+        lambda s: 4.0 * s["N"] * s["d"],
+        terms=("1", "N", "N^2", "N*d", "d^2", "d^3"),
     ),
 }

@@ -1,0 +1,39 @@
+// Float64 sums over the columns of one row with a few others, with the lanes and the fold of math/dot.h: the row is
+// read and converted once for all of them, and their sums wait for memory together.
+#pragma once
+
+#include "reduce.cuh"
+
+namespace ise_fast {
+namespace {
+
+constexpr int kPartners = 4;
+
+struct InnerProduct {
+  static __device__ double term(double a, double b) { return a * b; }
+};
+struct SquaredDistance {
+  static __device__ double term(double a, double b) { return (a - b) * (a - b); }
+};
+
+// sum[t] of Pair::term(mine[c], partner[t][c]) over the columns c, for every lane of the warp that calls it. Partners
+// that are null have no sum.
+template <class Pair, class T>
+__device__ void sum_partners(const T* mine, const T* const (&partner)[kPartners], int64_t d, double (&sum)[kPartners]) {
+#pragma unroll
+  for (int t = 0; t < kPartners; ++t) sum[t] = 0;
+  for (int64_t c = threadIdx.x % kWarpSize; c < d; c += kWarpSize) {
+    const double own = mine[c];
+#pragma unroll
+    for (int t = 0; t < kPartners; ++t) {
+      if (partner[t] != nullptr) sum[t] += Pair::term(own, static_cast<double>(partner[t][c]));
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < kPartners; ++t) {
+    if (partner[t] != nullptr) sum[t] = warp_sum(sum[t]);  // the same for all lanes
+  }
+}
+
+}  // namespace
+}  // namespace ise_fast
