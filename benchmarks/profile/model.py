@@ -57,6 +57,7 @@ LAUNCH = 3e-6  # A: seconds from one kernel to the next of a stream, host includ
 READ_BACK = 12e-6  # A: a copy to the host, and the wait for it
 CUB_CALL = 8e-6  # A: launches of a scan or sort
 CUB_BYTES = 2 * 8 * 2  # A: bytes an element and pass of 8 bits: key and value, read and written
+UNALIGNED = 7.0  # M: times as long, a float16 product with a row that begins at no multiple of 16 bytes (41.6, 5.9 ms)
 BARRIER = 25.0  # A: clocks that a block loses
 RESIDENT = 4.0  # A: blocks on a multiprocessor that hide each other's barriers
 ALONE = 4.0  # A: clocks from an instruction of a warp to its next
@@ -142,10 +143,17 @@ def kernel_seconds(need: Resources, gpu: Gpu) -> tuple[float, str]:
     return seconds + latency, name if seconds > latency else "launches"
 
 
-def product_seconds(flops: float, moved: float, kind: str, gpu: Gpu) -> float:
+def product_seconds(flops: float, moved: float, kind: str, gpu: Gpu, aligned: bool = True) -> float:
     """Seconds of matrix products of one type: `flops` in all, `moved` bytes of factors and results."""
-    rate = gpu.half_flops if kind == "float16" else gpu.single_flops
-    return max(flops / rate, moved / gpu.memory)
+    half = gpu.half_flops if aligned else gpu.half_flops / UNALIGNED
+    return max(flops / (half if kind == "float16" else gpu.single_flops), moved / gpu.memory)
+
+
+def unaligned(call: Mapping[str, int]) -> list[str]:
+    """What of a product has rows that begin at no multiple of 16 bytes, for which libraries have slower kernels."""
+    sizes = {"pitch of a": call["pitch_a"] * call["bytes"], "pitch of b": call["pitch_b"] * call["bytes"]}
+    sizes |= {"pitch of the result": call["pitch_out"] * 4}
+    return [name for name, size in sizes.items() if size % 16]
 
 
 def product_bytes(call: Mapping[str, int]) -> int:
@@ -162,7 +170,10 @@ def other_seconds(counts: Counts, gpu: Gpu) -> dict[str, float]:
         "CUB": CUB_CALL * len(counts.calls("cub")) + sorts / gpu.memory,
         "fills": LAUNCH * len(counts.calls("fill")) + filled / gpu.memory,
         "products": sum(
-            product_seconds(2.0 * call["m"] * call["n"] * call["k"], product_bytes(call), call["name"], gpu) + LAUNCH
+            LAUNCH
+            + product_seconds(
+                2.0 * call["m"] * call["n"] * call["k"], product_bytes(call), call["name"], gpu, not unaligned(call)
+            )
             for call in counts.calls("product")
         ),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.profile import growth, model
 from benchmarks.profile.counts import Counts, Shape, count
@@ -104,15 +105,20 @@ def _grown(measured: Measured, target: Shape, values: Sequence[float]) -> float:
 def _extrapolated_others(measured: Measured, target: Shape, gpu: Gpu) -> dict[str, float]:
     rows = [model.other_seconds(run, gpu) for run in measured.runs]
     others = {name: _grown(measured, target, [row[name] for row in rows]) for name in rows[0]}
-    kinds = sorted({call["name"] for run in measured.runs for call in run.calls("product")})
+    kinds = sorted({_kind(call) for run in measured.runs for call in run.calls("product")})
     return {**others, "products": sum(_extrapolated_products(measured, target, kind, gpu) for kind in kinds)}
 
 
-def _extrapolated_products(measured: Measured, target: Shape, kind: str, gpu: Gpu) -> float:
+def _kind(call: Mapping[str, Any]) -> tuple[str, bool]:
+    """The type of a product and whether its rows are aligned: at another size they may not be, which is not seen."""
+    return call["name"], not model.unaligned(call)
+
+
+def _extrapolated_products(measured: Measured, target: Shape, kind: tuple[str, bool], gpu: Gpu) -> float:
     """FLOPs and bytes each by their own growth: small products are bounded by bytes, large ones are not."""
-    runs = [[call for call in run.calls("product") if call["name"] == kind] for run in measured.runs]
+    runs = [[call for call in run.calls("product") if _kind(call) == kind] for run in measured.runs]
     operations = [sum(2.0 * c["m"] * c["n"] * c["k"] for c in calls) for calls in runs]
     flops = growth.power_law(measured.shapes, operations, target)  # no sum of an operator's terms: all dimensions
     moved = _grown(measured, target, [float(sum(map(model.product_bytes, calls))) for calls in runs])
     calls = _grown(measured, target, [float(len(calls)) for calls in runs])
-    return model.product_seconds(flops, moved, kind, gpu) + calls * model.LAUNCH
+    return model.product_seconds(flops, moved, kind[0], gpu, kind[1]) + calls * model.LAUNCH

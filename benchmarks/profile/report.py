@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.profile.counts import FREE, GLOBAL, SHARED, Counts, Kernel, Line, Shape
-from benchmarks.profile.model import GPUS, Gpu, kernel_seconds, other_seconds, resources
+from benchmarks.profile.model import GPUS, Gpu, kernel_seconds, other_seconds, resources, unaligned
 from benchmarks.profile.predict import Measured, Prediction, predict
 from benchmarks.profile.workloads import TOGETHER, WORKLOADS
 
@@ -61,10 +61,7 @@ def _calls(counts: Counts) -> str:
 
 
 def _misaligned(call: dict[str, int]) -> str:
-    """Libraries have slower kernels for what is no multiple of 16 bytes."""
-    sizes = {"pitch of a": call["pitch_a"] * call["bytes"], "pitch of b": call["pitch_b"] * call["bytes"]}
-    sizes |= {"pitch of the result": call["pitch_out"] * 4}
-    bad = [name for name, size in sizes.items() if size % 16]
+    bad = unaligned(call)
     return f"  ({', '.join(bad)}: no multiple of 16 bytes)" if bad else ""
 
 

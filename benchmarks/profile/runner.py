@@ -16,6 +16,7 @@ from benchmarks.profile.interpreter import folder
 
 #: what the interpreter poses as: an H100
 MULTIPROCESSORS, MEMORY = 132, 80 << 30
+UNLIMITED = 2**62
 
 
 class Called:
@@ -36,10 +37,12 @@ def main(work: Path) -> None:
     interpreter.simt_set_device.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3, ctypes.c_int, ctypes.c_int]
     interpreter.ptx_set_executes.argtypes = [ctypes.c_bool]
     wanted = json.loads((work / "wanted.json").read_text())
-    interpreter.simt_set_device(MULTIPROCESSORS, MEMORY, 0, 0, 0, 0)
     interpreter.ptx_set_executes(not wanted["dry"])
     for i, (operator, shape) in enumerate(wanted["runs"]):
-        call = workloads.WORKLOADS[operator].prepare(shape, wanted["dry"])
+        workload = workloads.WORKLOADS[operator]
+        most = workload.most_numbers(shape) if workload.most_numbers and not wanted["dry"] else UNLIMITED
+        interpreter.simt_set_device(MULTIPROCESSORS, MEMORY, 0, most, 0, 0)
+        call = workload.prepare(shape, wanted["dry"])
         interpreter.ptx_clear()
         called = Called()
         result = call(called)

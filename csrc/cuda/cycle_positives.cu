@@ -28,11 +28,9 @@ struct Cycle {
   Inquiry* searches;
   int64_t count, n, d, least;
   double threshold;
+  double unit_error;  // of the products, per length of both rows
 
-  __device__ double error(int64_t row) const {
-    const double unit = product_error(d);
-    return unit * lengths[row] * length_of_bits(*longest);
-  }
+  __device__ double error(int64_t row) const { return unit_error * lengths[row] * length_of_bits(*longest); }
   __device__ float exact(int64_t a, int64_t b) const {
     return static_cast<float>(warp_dot(table + a * d, table + b * d, d)) + 0.0f;
   }
@@ -179,22 +177,21 @@ __global__ void shift_offsets(const int64_t* from, int64_t* to, int64_t shift, i
 }
 
 // Runs all chains of a block of images to their ends.
-void run_chains(const Cycle& in, const Tensor& table, cudaStream_t stream) {
-  Tensor gathered = device_empty(table, {in.count, in.d});
-  Tensor products = device_empty(table, {in.count, in.n});
-  const Tensor transposed = torch::stable::transpose(table, 0, 1);
+void run_chains(const Cycle& in, const Factor& table, cudaStream_t stream) {
+  Tensor gathered = device_empty(table.rows, {in.count, in.d});
+  Tensor products = device_empty(table.rows, {in.count, in.n});
   const unsigned copies = cell_blocks(in.count, in.d);
   const auto blocks = static_cast<unsigned>(in.count);
-  const Tensor flag = device_empty(table, {1}, ScalarType::Int);
+  const Tensor flag = device_empty(table.rows, {1}, ScalarType::Int);
   auto* const open = flag.mutable_data_ptr<int>();
   LAUNCH(copy_rows, copies, kHeadThreads, 0, stream, in.table, in.rows, gathered.mutable_data_ptr<float>(), in.d);
-  matmul(products, gathered, transposed);
+  multiply_transposed(products, factor_of(gathered, table.parts()), table);
   LAUNCH(find_similar, blocks, kHeadThreads, 0, stream, in, products.const_data_ptr<float>());
   fill_bytes(open, 0, sizeof *open, stream);
   LAUNCH(any_open, blocks_for(in.count, kHeadThreads), kHeadThreads, 0, stream, in.searches, open, in.count);
   while (read_back(open, stream)) {
     LAUNCH(copy_asked, copies, kHeadThreads, 0, stream, in, gathered.mutable_data_ptr<float>());
-    matmul(products, gathered, transposed);
+    multiply_transposed(products, factor_of(gathered, table.parts()), table);
     fill_bytes(open, 0, sizeof *open, stream);
     LAUNCH(count_before, blocks, kHeadThreads, 0, stream, in, products.const_data_ptr<float>(), open);
   }
@@ -225,6 +222,7 @@ std::tuple<Tensor, Tensor, Tensor> cycle_positives(const Tensor& table, const Te
            n, d);
     const Tensor longest = longest_row(v, stream);
     const auto* const bits = reinterpret_cast<const unsigned*>(longest.const_data_ptr<int64_t>());
+    const Factor factor = factor_of(v, filter_parts(v));
     constexpr int64_t kScratch = int64_t{1} << 24;
     const int64_t height = std::clamp<int64_t>(kScratch / n, 1, all);
     const Words<uint64_t> keys(height * n, idx);
@@ -242,8 +240,9 @@ std::tuple<Tensor, Tensor, Tensor> cycle_positives(const Tensor& table, const Te
                         n,
                         d,
                         least,
-                        threshold};
-      run_chains(in, v, stream);
+                        threshold,
+                        factor.error()};
+      run_chains(in, factor, stream);
       const auto blocks = static_cast<unsigned>(count);
       fill_bytes(offsets.data() + count, 0, sizeof(int64_t), stream);
       LAUNCH(write_positives, blocks, kHeadThreads, 0, stream, in, offsets.data(), nullptr, nullptr, nullptr);

@@ -57,6 +57,7 @@ struct ProductBlock {
   float* products;          // [count, rows of the table]
   uint64_t* keys;           // as many, scratch
   const unsigned* longest;  // bits of the length of the table's longest row
+  double error;             // of the products, per length of both rows
 };
 
 // run(block) for blocks of features whose products fit into little memory. The table has at least one row.
@@ -66,14 +67,16 @@ void multiply_by_blocks(const Tensor& features, const Tensor& table, cudaStream_
   const int64_t rows = features.size(0), columns = table.size(0);
   const Tensor longest = longest_row(table, stream);
   const int64_t height = std::min(rows, std::max<int64_t>(kScratch / columns, 16));
-  Tensor products = device_empty(features, {height, columns}), every = features;
+  const Parts parts = filter_parts(table);
+  const Factor left = factor_of(features, parts), right = factor_of(table, parts);
+  Tensor products = device_empty(features, {height, columns});
   const Words<uint64_t> keys(height * columns, features);
   for (int64_t begin = 0; begin < rows; begin += height) {
     const int64_t count = std::min(height, rows - begin);
     Tensor z = torch::stable::narrow(products, 0, 0, count);
-    matmul(z, torch::stable::narrow(every, 0, begin, count), torch::stable::transpose(table, 0, 1));
+    multiply_transposed(z, left.part(begin, count), right);
     run(ProductBlock{begin, count, products.mutable_data_ptr<float>(), keys.data(),
-                     reinterpret_cast<const unsigned*>(longest.const_data_ptr<int64_t>())});
+                     reinterpret_cast<const unsigned*>(longest.const_data_ptr<int64_t>()), right.error()});
   }
 }
 

@@ -49,25 +49,27 @@ __device__ double warp_dot(const float* a, const float* b, int64_t d) {
   return warp_sum(dot_lane(a, b, d, threadIdx.x % kWarpSize));
 }
 
-// Length of the longest centroid, rounded up, as the bits of a float32 (ordered like integers for what is not
-// negative). `longest` starts at 0. With a Gram matrix its diagonal is read, else a warp sums up each centroid.
-__global__ void longest_centroid(const float* centroids, const float* gram, unsigned* longest, int64_t clusters,
-                                 int64_t d) {
-  const int64_t j = static_cast<int64_t>(blockIdx.x) * kHeadWarps + threadIdx.x / kWarpSize;
-  if (j >= clusters) return;
-  const double square = gram ? gram[j * (clusters + 1)] : warp_dot(centroids + j * d, centroids + j * d, d);
-  if (threadIdx.x % kWarpSize == 0) {
-    const float length = static_cast<float>(sqrt(square) * 1.0001);
-    unsigned bits;
-    memcpy(&bits, &length, sizeof bits);
-    atomicMax(longest, bits & 0x7fffffffu);  // NaN is above everything
-  }
+// The bits of |x|, ordered like integers; NaN is above everything.
+__device__ inline unsigned bits_of_length(float x) {
+  unsigned bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits & 0x7fffffffu;
 }
 
 __device__ inline float length_of_bits(unsigned bits) {
   float length;
   memcpy(&length, &bits, sizeof length);
   return length;
+}
+
+// Length of the longest centroid, rounded up, as bits. `longest` starts at 0. With a Gram matrix its diagonal is read,
+// else a warp sums up each centroid.
+__global__ void longest_centroid(const float* centroids, const float* gram, unsigned* longest, int64_t clusters,
+                                 int64_t d) {
+  const int64_t j = static_cast<int64_t>(blockIdx.x) * kHeadWarps + threadIdx.x / kWarpSize;
+  if (j >= clusters) return;
+  const double square = gram ? gram[j * (clusters + 1)] : warp_dot(centroids + j * d, centroids + j * d, d);
+  if (threadIdx.x % kWarpSize == 0) atomicMax(longest, bits_of_length(static_cast<float>(sqrt(square) * 1.0001)));
 }
 
 using NearestKeys = BlockSmallest<kHeadThreads, 2048>;

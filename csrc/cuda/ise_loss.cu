@@ -68,8 +68,9 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
               const Options& options) {
   const int64_t rows = f.size(0), d = f.size(1), clusters = c.size(0), k = options.k;
   const cudaStream_t stream = current_stream(f);
-  const bool splits = can_split(c), wide = !splits && !gram && k <= kNearestAtOnce;
-  const Factor features = factor_of(f, splits), centroids = factor_of(c, splits);
+  const Parts parts = can_split(c) ? Parts::kBoth : Parts::kNone;
+  const bool wide = parts == Parts::kNone && !gram && k <= kNearestAtOnce;
+  const Factor features = factor_of(f, parts), centroids = factor_of(c, parts);
   const auto words = [&](int64_t count) { return device_empty(y, {std::max<int64_t>(count, 1)}); };
   Tensor supports = device_empty(f, {rows, k, d}), norms = device_empty(f, {rows, k});
   Tensor contrastive_gradient = device_empty(f, {options.needs_gradient ? rows : 0, d});
@@ -89,7 +90,8 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   const int64_t most = at_once(int64_t{1} << 25);
   const int64_t block =
       wide || rows * clusters <= most ? rows : std::min(rows, std::clamp(most / clusters, at_once(64), kMostRows));
-  const int64_t width = gram || k == 0 ? clusters : std::clamp<int64_t>(most / (block * k), 1, clusters);
+  const int64_t width =
+      gram || k == 0 ? clusters : std::min(clusters, whole_sectors(std::max<int64_t>(most / (block * k), 1)));
   // Features whose choices of supports are held at once.
   const int64_t users = preserves ? std::clamp<int64_t>(at_once(int64_t{1} << 22) / (rows * k), 1, rows) : 0;
   Tensor products = device_empty(f, {wide ? 0 : block, clusters});
@@ -117,7 +119,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   const auto preserve_labels = [&](const float* all_products) {
     LAUNCH(link_labels, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, label, batch, rows);
     LAUNCH(number_labels, 1, kHeadThreads, 0, stream, batch, rows);
-    const Factor others = all_products ? features : factor_of(torch::stable::view(supports, {rows * k, d}), splits);
+    const Factor others = all_products ? features : factor_of(torch::stable::view(supports, {rows * k, d}), parts);
     const Tensor met = device_empty(f, {users, others.rows.size(0)});
     (all_products ? similarity.square : similarity.direct) = met.const_data_ptr<float>();
     for (int64_t begin = 0; begin < rows; begin += users) {
@@ -184,7 +186,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
 
     // Products of the supports with a tile of centroids, where there is no Gram matrix to derive them from.
     const Tensor every_support = torch::stable::view(supports, {rows * k, d});
-    const Factor block_supports = factor_of(rows_of(every_support, begin * k, count * k), splits && !gram);
+    const Factor block_supports = factor_of(rows_of(every_support, begin * k, count * k), gram ? Parts::kNone : parts);
     Tensor tile_products = device_empty(f, {gram ? 0 : count * k, width});
     const auto load_tile = [&](int64_t tile, int64_t columns) -> const float* {
       if (gram || k == 0) return nullptr;
@@ -210,7 +212,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
              options.temperature, scale, states, products.mutable_data_ptr<float>());
     }
     Tensor gradient = rows_of(contrastive_gradient, begin, count);
-    multiply(gradient, factor_of(z, splits, &centroids), centroids);
+    multiply(gradient, factor_of(z, parts, &centroids), centroids);
     LAUNCH(project, cell_blocks(count, d), kHeadThreads, 0, stream, in, scale, states,
            contrastive_gradient.mutable_data_ptr<float>() + begin * d);
   }

@@ -1,4 +1,4 @@
-// Lloyd's k-means with every tie decided, as in csrc/cpu/kmeans.cpp, to the same bits: a float32 product proposes
+// Lloyd's k-means with every tie decided, as in csrc/cpu/kmeans.cpp, to the same bits: a float16 product proposes
 // centres, float64 distances decide, and means are float64 sums in row order.
 #include <cfloat>
 #include <tuple>
@@ -9,17 +9,17 @@
 #include "../math/row_sum.h"
 #include "cub.h"
 #include "finite.cuh"
-#include "gemm.h"
 #include "label_order.cuh"
 #include "online_softmax.cuh"
+#include "split.cuh"
 
 namespace ise_fast {
 namespace {
 
 // The nearest centre of each row, from the approximate products z of `count` rows from `first` on; a warp a row.
 __global__ void assign_rows(const float* z, const float* x, const float* centres, const double* x_length,
-                            const double* c_length, const unsigned* longest_bits, int64_t* labels, double* distances,
-                            int64_t first, int64_t count, int64_t k, int64_t d) {
+                            const double* c_length, const unsigned* longest_bits, double unit_error, int64_t* labels,
+                            double* distances, int64_t first, int64_t count, int64_t k, int64_t d) {
   const int64_t r = static_cast<int64_t>(blockIdx.x) * kHeadWarps + threadIdx.x / kWarpSize, i = first + r;
   if (r >= count) return;
   const int lane = threadIdx.x % kWarpSize;
@@ -32,7 +32,7 @@ __global__ void assign_rows(const float* z, const float* x, const float* centres
   constexpr double u = FLT_EPSILON / 2;
   const double far = length > longest ? length : longest, wide = static_cast<double>(d);
   const bool unknown = far > 0x1p60 || (far < 0x1p-60 && far > 0);
-  const double margin = length * longest * (product_error(d) + 8 * u) + 4 * u * longest * longest +
+  const double margin = length * longest * (unit_error + 8 * u) + 4 * u * longest * longest +
                         (wide + 32) * 0x1p-52 * (length + longest) * (length + longest) + wide * 1e-37;
   const double threshold = best - 2 * margin - fabs(best) * u;
   int64_t label = 0;
@@ -148,7 +148,8 @@ public:
         distances_(numbers({n_})),
         x_length_(numbers({n_})),
         c_length_(numbers({k_})),
-        sums_(numbers({k_, d_})) {
+        sums_(numbers({k_, d_})),
+        factor_(factor_of(x_, filter_parts(x_))) {
     torch::stable::copy_(centres_, centres);
     check_finite_rows(x_, "x", stream_);
     check_finite_rows(centres_, "centres", stream_);
@@ -163,14 +164,15 @@ public:
            nullptr, bits, k_, d_);
     constexpr int64_t kTileNumbers = int64_t{1} << 25;
     const int64_t height = std::clamp<int64_t>(kTileNumbers / k_, 1, std::max<int64_t>(n_, 1));
-    Tensor tile = device_empty(x_, {height, k_}), every = x_;
+    Tensor tile = device_empty(x_, {height, k_});
+    const Factor centres = factor_of(centres_, factor_.parts());
     for (int64_t first = 0; first < n_; first += height) {
       const int64_t count = std::min(height, n_ - first);
       Tensor z = torch::stable::narrow(tile, 0, 0, count);
-      matmul(z, torch::stable::narrow(every, 0, first, count), torch::stable::transpose(centres_, 0, 1));
+      multiply_transposed(z, factor_.part(first, count), centres);
       LAUNCH(assign_rows, blocks_for(count, kHeadWarps), kHeadThreads, 0, stream_, tile.const_data_ptr<float>(),
              x_.const_data_ptr<float>(), centres_.const_data_ptr<float>(), x_length_.const_data_ptr<double>(),
-             c_length_.const_data_ptr<double>(), bits, labels_.mutable_data_ptr<int64_t>(),
+             c_length_.const_data_ptr<double>(), bits, centres.error(), labels_.mutable_data_ptr<int64_t>(),
              distances_.mutable_data_ptr<double>(), first, count, k_, d_);
     }
     sort_rows(labels_);
@@ -248,6 +250,7 @@ private:
   const int64_t n_, d_, k_;
   cudaStream_t stream_;
   Tensor centres_, labels_, counts_, start_, rows_, distances_, x_length_, c_length_, sums_;
+  Factor factor_;  // x
 };
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kmeans_step(const Tensor& x, const Tensor& centres) {

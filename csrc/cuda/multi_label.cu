@@ -31,7 +31,8 @@ __device__ bool good_positives(const MultiLabel& in, int64_t i, int* scratch) {
   return block_reduce(bad, Max{}, 0, scratch) == 0;
 }
 
-__global__ void find_hard(MultiLabel in, float* products, const unsigned* longest, uint64_t* keys, int64_t first_row) {
+__global__ void find_hard(MultiLabel in, float* products, const unsigned* longest, uint64_t* keys, int64_t first_row,
+                          double unit_error) {
   __shared__ unsigned shared[256];
   __shared__ int flags[kHeadWarps];
   __shared__ double scratch[kHeadWarps];
@@ -52,8 +53,7 @@ __global__ void find_hard(MultiLabel in, float* products, const unsigned* longes
   for (int64_t p = begin + threadIdx.x; p < end; p += kHeadThreads) z[in.positives[p]] = -INFINITY;
   __syncthreads();
   const auto wanted = static_cast<int64_t>(in.share * static_cast<double>(in.n - (end - begin)));
-  const double unit = product_error(in.d);
-  const double error = unit * sqrt(warp_dot(feature, feature, in.d)) * length_of_bits(*longest);
+  const double error = unit_error * sqrt(warp_dot(feature, feature, in.d)) * length_of_bits(*longest);
   if (wanted > 0) {
     hardest_of_row(
         z, feature, in.table, keys + static_cast<int64_t>(blockIdx.x) * in.n, in.n, in.d, wanted, error, shared,
@@ -136,7 +136,7 @@ std::tuple<Tensor, Tensor> multi_label_loss(const Tensor& features, const Tensor
   if (n > 0) {
     multiply_by_blocks(f, v, stream, [&](const ProductBlock& block) {
       LAUNCH(find_hard, static_cast<unsigned>(block.count), kHeadThreads, 0, stream, in, block.products, block.longest,
-             block.keys, block.begin);
+             block.keys, block.begin, block.error);
     });
   } else {
     fill_bytes(valid.data(), 0, rows * sizeof(int64_t), stream);

@@ -27,7 +27,8 @@ std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tenso
   constexpr int64_t kScratch = int64_t{1} << 24;
   const int64_t block = std::min(rows, std::max<int64_t>(kScratch / clusters, 64));
   Tensor products = device_empty(f, {block, clusters});
-  const Factor centroids_factor = factor_of(c, can_split(c)), features_factor = factor_of(f, can_split(c));
+  const Parts parts = filter_parts(c);
+  const Factor centroids_factor = factor_of(c, parts), features_factor = factor_of(f, parts);
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
     Tensor z = torch::stable::narrow(products, 0, 0, count);

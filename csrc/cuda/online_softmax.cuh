@@ -8,8 +8,7 @@
 #include <algorithm>
 
 #include "../math/exp_bounded.h"
-#include "gemm.h"
-#include "head.cuh"
+#include "split.cuh"
 
 namespace ise_fast {
 namespace {
@@ -208,19 +207,20 @@ inline int64_t softmax_tile_width(int64_t rows, int64_t all) {
 // Fills the sums of all samples; mean: null or a tensor [B, d] that receives the sums of e scale times the row.
 inline void run_online_softmax(const SoftmaxBatch& in, const Tensor& features, const Tensor& table, Tensor* mean,
                                cudaStream_t stream) {
-  const int64_t width = softmax_tile_width(in.rows, in.all);
+  const int64_t width = std::min(softmax_tile_width(in.rows, in.all), rows_split_at_once(in.d));
+  const Factor left = factor_of(features, Parts::kBoth);
   Tensor tile = device_empty(features, {in.rows, width});
   Tensor part = device_empty(features, {mean ? in.rows : 0, in.d}), all_rows = table;
   if (mean && in.all == 0) fill_bytes(mean->mutable_data_ptr<float>(), 0, in.rows * in.d * sizeof(float), stream);
   for (int64_t from = 0; from < in.all; from += width) {
     const int64_t columns = std::min(width, in.all - from);
     if (columns < width) tile = device_empty(features, {in.rows, columns});
-    const Tensor block = torch::stable::narrow(all_rows, 0, from, columns);
-    matmul(tile, features, torch::stable::transpose(block, 0, 1));
+    const Factor right = factor_of(torch::stable::narrow(all_rows, 0, from, columns), Parts::kBoth);
+    multiply_transposed(tile, left, right);
     LAUNCH(add_tile, static_cast<unsigned>(in.rows), kHeadThreads, 0, stream, in, tile.mutable_data_ptr<float>(), from,
            columns);
     if (!mean) continue;
-    matmul(part, tile, block);
+    multiply(part, factor_of(tile, Parts::kBoth, &right), right);
     LAUNCH(add_part, cell_blocks(in.rows, in.d), kHeadThreads, 0, stream, in.sums, part.const_data_ptr<float>(),
            mean->mutable_data_ptr<float>(), in.d, from == 0);
   }

@@ -48,13 +48,6 @@ struct alignas(8) ScoreTerms {
   __device__ float of(float product, float query_factor) const { return half - query_factor * product * factor; }
 };
 
-// The library multiplies on tensor cores of this generation only where every row of the result begins at a multiple of
-// 16 bytes: with 32,621 base rows an H100 took 41 ms for what 32,624 rows take 6.
-inline int64_t whole_sectors(int64_t numbers) {
-  constexpr int64_t kSector = 8;  // float32 numbers
-  return (numbers + kSector - 1) / kSector * kSector;
-}
-
 // Rows as the kernels see them.
 template <class T>
 struct FilterRows {

@@ -199,7 +199,7 @@ std::tuple<Tensor, Tensor> soft_nce_loss(const Tensor& features, const Tensor& t
   if (hard > 0) {
     multiply_by_blocks(f, v, stream, [&](const ProductBlock& block) {
       LAUNCH(find_hardest, static_cast<unsigned>(block.count), kHeadThreads, 0, stream, in, block.products,
-             block.longest, block.keys, block.begin, s + e, hard, product_error(d));
+             block.longest, block.keys, block.begin, s + e, hard, block.error);
     });
   } else {
     run_online_softmax(in, f, v, needs_gradient ? &gradient : nullptr, stream);

@@ -1,4 +1,4 @@
-// Matrix products of float32 accuracy on tensor cores, which take float16.
+// Matrix products of float32 rows on tensor cores, which take float16.
 //
 // Each row is scaled by a power of two, so that its largest number lies in [2^14, 2^15), and split into two float16
 // numbers that together keep 22 bits: x = high + low. Then
@@ -6,10 +6,16 @@
 // three products by the library, added up in float32. What is left out and what was rounded is below
 // 3 x 2^-22 ||a|| ||b||; the rest of the error is that of any float32 sum. On an H100 three such products take a
 // quarter of the time of one in float32, and no setting of the user reaches them.
+//
+// Where a product only tells which pairs need an exact look, a_high.b_high is enough: high is wrong by at most 2^-11
+// of a row's length, so the product by 2^-10 ||a|| ||b||, which is no more than what the sum of 2,048 products may err.
+//
+// The parts have whole sectors of rows and of columns (gemm.h): zeros fill them up.
 #pragma once
 
 #include <cuda_fp16.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -19,82 +25,115 @@
 namespace ise_fast {
 namespace {
 
-// A block a row: x (with a factor for each column, or null) = unit x (high + low). Powers of two, so nothing is rounded
-// but the halves.
+// How rows go into a product: as they are, in float32; for a filter; with the accuracy of float32.
+enum class Parts { kNone, kHigh, kBoth };
+
+// A block a row, and one for each row of zeros after the last: x (with a factor for each column, or null) = unit x
+// (high + low). low may be null. Powers of two, so nothing is rounded but the parts.
 __global__ void split_rows(const float* x, const float* column_unit, __half* high, __half* low, float* unit,
-                           int64_t columns) {
-  __shared__ float scratch[kHeadWarps];
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * columns;
-  const auto number = [&](int64_t c) { return column_unit ? x[row + c] * column_unit[c] : x[row + c]; };
-  float largest = 0;
-  for (int64_t c = threadIdx.x; c < columns; c += kHeadThreads) largest = Max{}(largest, fabsf(number(c)));
-  largest = block_reduce(largest, Max{}, 0.0f, scratch);
+                           int64_t rows, int64_t columns, int64_t pitch) {
+  __shared__ unsigned scratch[kHeadWarps];
+  const int width = static_cast<int>(pitch), filled = blockIdx.x < rows ? static_cast<int>(columns) : 0;
+  const float* const from = x + blockIdx.x * columns;
+  __half *const to_high = high + blockIdx.x * pitch, *const to_low = low ? low + blockIdx.x * pitch : nullptr;
+  const auto number = [&](int c) { return column_unit ? from[c] * column_unit[c] : from[c]; };
+  unsigned bits = 0;
+  for (int c = static_cast<int>(threadIdx.x); c < filled; c += kHeadThreads) {
+    bits = Max{}(bits, bits_of_length(number(c)));
+  }
+  const float largest = length_of_bits(block_reduce(bits, Max{}, 0u, scratch));
   const bool scaled = 0 < largest && largest < INFINITY;  // else NaN and infinity go through as they are
   const int exponent = scaled ? 14 - ilogbf(largest) : 0;
   const float by = ldexpf(1, exponent < 126 ? exponent : 126);  // both it and 1 / by are float32 numbers
-  for (int64_t c = threadIdx.x; c < columns; c += kHeadThreads) {
-    const float value = number(c) * by;
+  for (int c = static_cast<int>(threadIdx.x); c < width; c += kHeadThreads) {
+    const float value = c < filled ? number(c) * by : 0.0f;
     const __half near = __float2half_rn(value);
-    high[row + c] = near;
-    low[row + c] = __float2half_rn(value - __half2float(near));
+    to_high[c] = near;
+    if (to_low) to_low[c] = __float2half_rn(value - __half2float(near));
   }
-  if (threadIdx.x == 0) unit[blockIdx.x] = 1 / by;
+  if (threadIdx.x == 0 && filled > 0) unit[blockIdx.x] = 1 / by;
 }
 
-// What the products of scaled rows stand for; a thread a number. column_unit may be null.
-__global__ void apply_units(float* products, const float* row_unit, const float* column_unit, int64_t columns) {
+// What the products of scaled rows stand for; a thread a number. column_unit may be null, out the products.
+__global__ void apply_units(const float* products, const float* row_unit, const float* column_unit, float* out,
+                            int64_t columns, int64_t pitch) {
   const auto [i, c] = cell_of_thread(columns);
   if (c >= columns) return;
-  const float product = products[i * columns + c] * row_unit[i];
-  products[i * columns + c] = column_unit ? product * column_unit[c] : product;
+  const float product = products[i * pitch + c] * row_unit[i];
+  out[i * columns + c] = column_unit ? product * column_unit[c] : product;
 }
 
-// Rows that are multiplied: split, or as they are.
+// Rows that are multiplied. high and low: [whole sectors of rows, whole sectors of columns].
 struct Factor {
   Tensor rows;
   std::optional<Tensor> high, low, unit;
 
-  // |product - exact one| <= this x ||a|| ||b|| for a factor that is split or not as this one, as product_error: tensor
+  Parts parts() const { return !high ? Parts::kNone : low ? Parts::kBoth : Parts::kHigh; }
+
+  // |product - exact one| <= this x ||a|| ||b|| for a factor of the same parts as this one, as product_error: tensor
   // cores truncate, nobody documents how, so what is known is taken twice (pair_filter.cuh).
   double error() const {
     const int64_t d = rows.size(1);
-    return high ? static_cast<double>(4 * d + 32) * 0x1p-24 * 1.01 : product_error(d);
+    if (!high) return product_error(d);
+    return ((low ? 0 : 0x1p-10) + static_cast<double>(4 * d + 32) * 0x1p-24) * 1.01;
   }
 
+  // Rows from `begin` on. A right factor of multiply_transposed begins at a whole sector, and so ends with one.
   Factor part(int64_t begin, int64_t count) const {
-    const auto cut = [&](const Tensor& tensor) {
+    const auto cut = [&](const Tensor& tensor, int64_t size) {
       Tensor all = tensor;
-      return torch::stable::narrow(all, 0, begin, count);
+      return torch::stable::narrow(all, 0, begin, std::min(size, tensor.size(0) - begin));
     };
-    if (!high) return {cut(rows), {}, {}, {}};
-    return {cut(rows), cut(*high), cut(*low), cut(*unit)};
+    Factor out{cut(rows, count), {}, {}, {}};
+    if (high) out.high = cut(*high, whole_sectors(count));
+    if (low) out.low = cut(*low, whole_sectors(count));
+    if (unit) out.unit = cut(*unit, count);
+    return out;
   }
 };
 
-// Whether there is room for two halves of all centroids: 512 MB.
+// Whether there is room for two parts of all centroids: 512 MB.
 inline bool can_split(const Tensor& centroids) {
   return centroids.numel() <= at_once(int64_t{1} << 27);
 }
 
+// Rows whose two parts take 256 MB, in whole sectors.
+inline int64_t rows_split_at_once(int64_t d) {
+  return whole_sectors(std::max<int64_t>(at_once(int64_t{1} << 26) / std::max<int64_t>(d, 1), 1));
+}
+
+// How the rows of a table go into a filter: their high parts may take a sixteenth of the device.
+inline Parts filter_parts(const Tensor& table) {
+  return table.numel() <= at_once(device_bytes() / 32) ? Parts::kHigh : Parts::kNone;
+}
+
 // `columns`: the factor that this one's columns meet in `multiply`; its units are taken in here.
-inline Factor factor_of(const Tensor& rows, bool split, const Factor* columns = nullptr) {
-  if (!split || rows.numel() == 0) return {rows, {}, {}, {}};
-  Factor out{rows, device_empty(rows, rows.sizes(), ScalarType::Half),
-             device_empty(rows, rows.sizes(), ScalarType::Half), device_empty(rows, {rows.size(0)}, ScalarType::Float)};
-  LAUNCH(split_rows, static_cast<unsigned>(rows.size(0)), kHeadThreads, 0, current_stream(rows),
-         rows.const_data_ptr<float>(), columns ? columns->unit->const_data_ptr<float>() : nullptr,
-         static_cast<__half*>(out.high->mutable_data_ptr()), static_cast<__half*>(out.low->mutable_data_ptr()),
-         out.unit->mutable_data_ptr<float>(), rows.size(1));
+inline Factor factor_of(const Tensor& rows, Parts parts, const Factor* columns = nullptr) {
+  if (parts == Parts::kNone || rows.numel() == 0) return {rows, {}, {}, {}};
+  const int64_t n = rows.size(0), d = rows.size(1), height = whole_sectors(n), pitch = whole_sectors(d);
+  Factor out{rows, device_empty(rows, {height, pitch}, ScalarType::Half), {}, {}};
+  if (parts == Parts::kBoth) out.low = device_empty(rows, {height, pitch}, ScalarType::Half);
+  out.unit = device_empty(rows, {n}, ScalarType::Float);
+  LAUNCH(split_rows, static_cast<unsigned>(height), kHeadThreads, 0, current_stream(rows), rows.const_data_ptr<float>(),
+         columns ? columns->unit->const_data_ptr<float>() : nullptr, static_cast<__half*>(out.high->mutable_data_ptr()),
+         out.low ? static_cast<__half*>(out.low->mutable_data_ptr()) : nullptr, out.unit->mutable_data_ptr<float>(), n,
+         d, pitch);
   return out;
 }
 
-inline void multiply_parts(Tensor& out, const Factor& a, const Tensor& b_high, const Tensor& b_low,
+// b_high has whole sectors of columns, and so has the product: where `out` has not, it is made beside it.
+inline void multiply_parts(Tensor& out, const Factor& a, const Tensor& b_high, const std::optional<Tensor>& b_low,
                            const float* column_unit) {
-  matmul(out, *a.high, b_high);
-  matmul(out, *a.low, b_high, Then::kAdd);
-  matmul(out, *a.high, b_low, Then::kAdd);
-  LAUNCH(apply_units, cell_blocks(out.size(0), out.size(1)), kHeadThreads, 0, current_stream(out),
-         out.mutable_data_ptr<float>(), a.unit->const_data_ptr<float>(), column_unit, out.size(1));
+  const int64_t rows = out.size(0), columns = out.size(1), pitch = whole_sectors(columns);
+  Tensor products = pitch == columns ? out : device_empty(out, {rows, pitch});
+  matmul(products, *a.high, b_high);
+  if (b_low) {
+    matmul(products, *a.low, b_high, Then::kAdd);
+    matmul(products, *a.high, *b_low, Then::kAdd);
+  }
+  LAUNCH(apply_units, cell_blocks(rows, columns), kHeadThreads, 0, current_stream(out),
+         products.const_data_ptr<float>(), a.unit->const_data_ptr<float>(), column_unit, out.mutable_data_ptr<float>(),
+         columns, pitch);
 }
 
 // out [m, n], contiguous, = a [m, d] b^T [d, n].
@@ -102,14 +141,15 @@ inline void multiply_transposed(Tensor& out, const Factor& a, const Factor& b) {
   const auto turned = [](const Tensor& tensor) { return torch::stable::transpose(tensor, 0, 1); };
   if (out.numel() == 0) return;
   if (!a.high || !b.high) return matmul(out, a.rows, turned(b.rows));
-  multiply_parts(out, a, turned(*b.high), turned(*b.low), b.unit->const_data_ptr<float>());
+  const std::optional<Tensor> low = b.low ? std::optional(turned(*b.low)) : std::nullopt;
+  multiply_parts(out, a, turned(*b.high), low, b.unit->const_data_ptr<float>());
 }
 
 // out [m, d], contiguous, = a [m, n] b [n, d]; a was split for the columns of b.
 inline void multiply(Tensor& out, const Factor& a, const Factor& b) {
   if (out.numel() == 0) return;
   if (!a.high || !b.high) return matmul(out, a.rows, b.rows);
-  multiply_parts(out, a, *b.high, *b.low, nullptr);
+  multiply_parts(out, a, *b.high, b.low, nullptr);
 }
 
 }  // namespace

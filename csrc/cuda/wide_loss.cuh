@@ -83,10 +83,10 @@ __global__ void join_rows(Samples in, const float* feature_sums, const float* su
   gradient[i * in.d + c] = sum;
 }
 
-// Columns of a tile, so that neither its products nor its halves take more than some hundred MB.
+// Columns of a tile, so that neither its products nor its parts take more than some hundred MB.
 inline int64_t wide_tile(int64_t rows, int64_t clusters, int64_t d) {
   const int64_t products = at_once(int64_t{1} << 25) / std::max<int64_t>(rows, 1);
-  return std::clamp<int64_t>(std::min(products, at_once(int64_t{1} << 26) / d), 1, clusters);
+  return std::min({clusters, whole_sectors(std::max<int64_t>(products, 1)), rows_split_at_once(d)});
 }
 
 // All tiles, for the rows of a pass: states, and the weighed sums of centroids unless `sums` is empty.
@@ -96,18 +96,18 @@ void run_pass(const PassRows& in, const Tensor& rows, const Tensor& c, Tensor& s
   const cudaStream_t stream = current_stream(c);
   LAUNCH(own_cosines, blocks_for(in.count, kHeadWarps), kHeadThreads, 0, stream, in, c.const_data_ptr<float>());
   const int64_t width = wide_tile(in.count, in.clusters, in.d);
-  const Factor left = factor_of(rows, true);
+  const Factor left = factor_of(rows, Parts::kBoth);
   Tensor tile = device_empty(c, {in.count, width}), part = device_empty(c, {sums.size(0), in.d}), every = c;
   for (int64_t from = 0; from < in.clusters; from += width) {
     const int64_t columns = std::min(width, in.clusters - from);
     if (columns < width) tile = device_empty(c, {in.count, columns});
-    const Factor right = factor_of(torch::stable::narrow(every, 0, from, columns), true);
+    const Factor right = factor_of(torch::stable::narrow(every, 0, from, columns), Parts::kBoth);
     multiply_transposed(tile, left, right);
     each(tile.const_data_ptr<float>(), from, columns, right.error());
     LAUNCH(take_tile, static_cast<unsigned>(in.count), kHeadThreads, 0, stream, in, tile.mutable_data_ptr<float>(),
            from, columns, tau);
     if (sums.size(0) == 0) continue;
-    multiply(part, factor_of(tile, true, &right), right);
+    multiply(part, factor_of(tile, Parts::kBoth, &right), right);
     LAUNCH(add_weighed, cell_blocks(in.count, in.d), kHeadThreads, 0, stream, in, part.const_data_ptr<float>(),
            sums.mutable_data_ptr<float>(), from == 0);
   }

@@ -139,6 +139,11 @@ int cublasGemmEx(void*, int a_transposed, int b_transposed, int m, int n, int k,
   return 0;
 }
 
+// csrc/cuda/device.h asks how much scratch to plan.
+std::int64_t ptx_at_once(std::int64_t numbers) {
+  return std::min(numbers, ptx::settings().most_numbers);
+}
+
 // csrc/cuda/cub.cu tells what it would have asked of CUB.
 void ptx_count_cub(const char* name, std::int64_t n, int bits) {
   ptx::counts().events.push_back({"cub", name, {{"n", n}, {"bits", bits}}});
@@ -149,9 +154,10 @@ __attribute__((visibility("default"))) void simt_set_schedule(std::uint64_t seed
   ptx::settings().schedule = seed;
 }
 __attribute__((visibility("default"))) void simt_set_device(int multiprocessors, std::int64_t memory, std::int64_t,
-                                                            std::int64_t, int, int) {
+                                                            std::int64_t most_numbers, int, int) {
   ptx::settings().multiprocessors = multiprocessors;
   ptx::settings().memory_bytes = static_cast<std::size_t>(memory);
+  ptx::settings().most_numbers = most_numbers;
 }
 // Names of the kernels launched since the counts were last cleared, a line each.
 __attribute__((visibility("default"))) const char* simt_launched() {

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "machine.h"
@@ -14,6 +15,7 @@ struct Settings {
   int multiprocessors = 4, shared_bytes = 99 * 1024;  // as tests/simt: a small device
   std::uint64_t limit = std::uint64_t{1} << 28;       // instructions of a warp between two barriers: more is a hang
   std::size_t memory_bytes = std::size_t{64} << 20;
+  std::int64_t most_numbers = std::numeric_limits<std::int64_t>::max();  // of scratch that is planned by shape
 };
 Settings& settings();
 

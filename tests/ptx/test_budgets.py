@@ -109,6 +109,20 @@ def test_time_is_that_of_the_scarcest_resource() -> None:
     assert model.product_seconds(650e12, 0, "float16", gpu) == pytest.approx(1)
 
 
+def test_products_with_rows_that_are_not_aligned_take_longer() -> None:
+    gpu = model.GPUS["H100"]
+    call = {"m": 4096, "n": 4096, "k": 4096, "bytes": 2, "pitch_a": 4096, "pitch_b": 4096, "pitch_out": 4096}
+    whole = model.other_seconds(_products(call), gpu)["products"] - model.LAUNCH
+    for change in ({"pitch_a": 4100}, {"pitch_b": 4097}, {"pitch_out": 4098}):
+        found = model.other_seconds(_products({**call, **change}), gpu)["products"] - model.LAUNCH
+        assert found == pytest.approx(model.UNALIGNED * whole)
+    assert model.unaligned({**call, "pitch_a": 4104, "pitch_out": 4100}) == []
+
+
+def _products(call: dict[str, int]) -> Counts:
+    return Counts(0, 0, ({"kind": "product", "name": "float16", **call},), {})
+
+
 def test_profile_names_kernels_lines_and_the_floor() -> None:
     shapes = growth.shapes_to_count({"N": 64}, WORKLOADS["dbscan"].terms)
     text = profile(Measured("dbscan", tuple(shapes), tuple(counts(s["N"], 10) for s in shapes), {}), model.GPUS["H100"])

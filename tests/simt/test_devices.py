@@ -137,6 +137,28 @@ def test_losses_in_parts(simt: Any, pretend: Pretend, unit_rows: Rows, k: int, w
                 torch.testing.assert_close(ours, right, rtol=0, atol=4e-6 * scale * 0.05 / tau)
 
 
+def test_filters_and_losses_of_other_methods_in_parts(simt: Any, pretend: Pretend, unit_rows: Rows) -> None:
+    """Tables that are too large to be rounded, and those that are split a tile at a time."""
+    features, labels, table = head(unit_rows, 7, 29, 6)
+    indptr, columns, weights = torch.arange(8), labels[:, None], torch.ones(7, 1)
+    share = torch.full((7,), 0.3)
+    calls = {
+        "nearest_centroids": (features, table, labels, 3),
+        "kmeans_step": (table, features),
+        "cycle_positives": (table, torch.arange(0, 29, 5), 0.2, 3),
+        "multi_label_loss": (features, table, indptr, labels.int(), 5.0, 0.2, True),
+        "group_nce_loss": (features, table, torch.full((29,), 1), labels, 0.05, 1e-6, True),
+        "soft_nce_loss": (features, table, columns, weights, 0.05, share, 0, None, None, True),
+    }
+    for most in (20, 91, 29 * 6):
+        pretend(most_numbers=most)
+        for name, given in calls.items():
+            expected = getattr(torch.ops.ise_fast, name)(*given)
+            for found, right in zip(getattr(simt, name)(*given), expected, strict=True):
+                scale = float(right.abs().max()) + 0.1
+                torch.testing.assert_close(found, right, rtol=0, atol=4e-6 * scale, msg=f"{name}, {most} numbers")
+
+
 def test_knn_of_more_equal_rows_than_any_list_of_candidates_holds(simt: Any) -> None:
     """The second search leaves a doubt, too; only the third compares with everything."""
     x = torch.ones(3100, 1)

@@ -14,6 +14,8 @@ from torch import Tensor
 Rows = Callable[..., Tensor]
 Products = Callable[..., None]
 
+EXACT = ("kmeans_step", "cycle_positives")  # bit for bit; losses are sums in another order
+
 
 @pytest.fixture
 def simt(set_schedule: Callable[[int], None]) -> Any:
@@ -53,6 +55,25 @@ def test_head_is_exact_on_truncating_tensor_cores(
         assert found.equal(right)
 
 
+def test_filters_are_exact_among_rows_that_float16_does_not_tell_apart(
+    simt: Any, unit_rows: Rows, set_products: Products
+) -> None:
+    features, labels, table = crowded_head(unit_rows, 6, 40, 65)
+    features = torch.nn.functional.normalize(features + 3 * table[0], dim=1)
+    columns, weights = labels[:, None], torch.ones(6, 1)
+    arguments = {
+        "kmeans_step": (features, table),
+        "cycle_positives": (table, torch.arange(0, 40, 7), 0.5, 3),
+        "soft_nce_loss": (features, table, columns, weights, 0.05, None, 5, None, None, True),
+        "multi_label_loss": (features, table, torch.arange(7), labels.int(), 5.0, 0.1, True),
+    }
+    set_products(guard_bits=0)
+    for name, given in arguments.items():
+        expected = getattr(torch.ops.ise_fast, name)(*given)
+        for found, right in zip(getattr(simt, name)(*given), expected, strict=True):
+            torch.testing.assert_close(found, right, rtol=0, atol=0 if name in EXACT else 1e-6, msg=name)
+
+
 @pytest.mark.parametrize(("guard_bits", "error"), [(0, 16e-6), (2, 4e-6)])  # of a V100, of an H100
 def test_losses_are_accurate_on_truncating_tensor_cores(
     simt: Any, unit_rows: Rows, set_products: Products, guard_bits: int, error: float
@@ -62,6 +83,12 @@ def test_losses_are_accurate_on_truncating_tensor_cores(
     arguments = (features, labels, centroids, 0.25, 2, 0.05, 0.6, 0.1, None, True)
     for ours, right in zip(simt.ise_loss(*arguments), torch.ops.ise_fast.ise_loss(*arguments), strict=True):
         torch.testing.assert_close(ours, right, rtol=0, atol=error * (float(right.abs().max()) + 0.1))
+    group = (features, 2 * centroids, torch.full((9,), 2), labels, 0.05, 1e-6, True)
+    soft = (features, centroids, labels[:, None], torch.ones(7, 1), 0.05, None, 0, None, None, True)
+    for name, given in (("group_nce_loss", group), ("soft_nce_loss", soft)):
+        expected = getattr(torch.ops.ise_fast, name)(*given)
+        for ours, right in zip(getattr(simt, name)(*given), expected, strict=True):
+            torch.testing.assert_close(ours, right, rtol=0, atol=error * (float(right.abs().max()) + 0.1), msg=name)
 
 
 def test_losses_and_gram_are_accurate_under_tensor_float_32(simt: Any, unit_rows: Rows, set_products: Products) -> None:

@@ -34,6 +34,7 @@ class Workload:
         bytes: that must be read or written at least.
         dry: launches and products do not depend on results, so they can be counted at the published shapes.
         terms: what counts are sums of, such as "N^2*d" (growth.py); none: products of powers of all dimensions.
+        most_numbers: of scratch at a counted shape, so that small inputs go in as many tiles as large ones.
     """
 
     prepare: Callable[[Shape, bool], Call]
@@ -43,6 +44,7 @@ class Workload:
     bytes: Callable[[Shape], float]
     dry: bool = False
     terms: tuple[str, ...] = ()
+    most_numbers: Callable[[Shape], int] | None = None
 
 
 def no_products(shape: Shape) -> float:

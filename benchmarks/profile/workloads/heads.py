@@ -94,7 +94,13 @@ def heads(*sizes: tuple[int, int]) -> tuple[Shape, ...]:
 
 
 SMALL: Shape = {"B": 32, "K": 64, "d": 64}
-_USUAL, _LARGE = heads((256, 3_000)), heads((4_096, 20_000), (256, 1_000_000))
+_USUAL, _LARGE, _WIDE = heads((256, 3_000)), heads((4_096, 20_000)), heads((256, 1_000_000))
+
+
+def _two_tiles(shape: Shape) -> int:
+    """Half of the centroids: wide_loss.cuh, which takes over where they are too many to be split at once."""
+    return shape["K"] * shape["d"] // 2
+
 
 WORKLOADS = {
     "nearest_centroids": Workload(_nearest, SMALL, _USUAL, products(1), head_bytes, dry=True),
@@ -108,7 +114,19 @@ WORKLOADS = {
         terms=("1", "B", "B*d"),
     ),
     "ise_head_gram": Workload(_head_step(True), SMALL, _USUAL, products(2.06), head_bytes, dry=True),
+    "ise_head_odd": Workload(  # no row of the products begins at a multiple of 16 bytes by itself
+        _head_step(True), {**SMALL, "K": 63}, heads((256, 2_999)), products(2.06), head_bytes, dry=True
+    ),
     "ise_head": Workload(_head_step(False), SMALL, _LARGE, products(2.06), head_bytes, dry=True),
+    "ise_head_wide": Workload(
+        _head_step(False),
+        {"B": 16, "K": 128, "d": 64},
+        _WIDE,
+        products(2.06),
+        head_bytes,
+        dry=True,
+        most_numbers=_two_tiles,
+    ),
     "cluster_nce_loss": Workload(_cluster_nce, SMALL, _USUAL, products(2), head_bytes, dry=True),
     "update_memory_momentum": Workload(
         _momentum, SMALL, _USUAL, no_products, lambda s: 4.0 * s["d"] * (s["B"] + s["B"] / IMAGES * 2), dry=True
