@@ -85,7 +85,8 @@ WORKLOADS = {
     ),
     "knn_by_prefixes": Workload(
         _knn_by_prefixes,
-        {"Q": 4, "N": 32768, "d": 64},  # the first threshold lets through more than one that keeps fewer candidates
+        # The first threshold lets more through than one that keeps fewer: counted from 8,192 rows a million take 6.5 s
+        {"Q": 4, "N": 32768, "d": 64},
         _all_rows(32_621, 1_000_000),
         lambda s: 2.0 * s["Q"] * s["N"] * s["d"] / 4,
         lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["Q"],
