@@ -3,7 +3,8 @@
 python -m benchmarks.profile knn                      its table, and predicted times at the published sizes
 python -m benchmarks.profile ise_head --rows 64       counted at this size and above (what a dimension is: workloads/)
 python -m benchmarks.profile --markdown               the table of docs/performance.md
-python -m benchmarks.profile --clock FILE             what benchmarks.profile.clock recorded beside the predictions
+python -m benchmarks.profile --clock FILE             what benchmarks.profile.clock recorded beside the predictions,
+                                                      operator by operator and kernel by kernel
 python -m benchmarks.profile --lower-budgets          writes the counts of today where they are below their budgets
 """
 
@@ -15,7 +16,7 @@ import logging
 import sys
 from pathlib import Path
 
-from benchmarks.profile import budgets, report
+from benchmarks.profile import budgets, recorded, report
 from benchmarks.profile.interpreter import NoInterpreter
 from benchmarks.profile.model import GPUS
 from benchmarks.profile.predict import measure, measure_all
@@ -42,7 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
             record = json.loads(options.clock.read_text())
             timed = {row["operator"] for row in record["rows"]} & set(chosen)
             measured = measure_all({name: WORKLOADS[name].small for name in chosen if name in timed})
-            log.info("%s", report.clock_table(record, {each.operator: each for each in measured}, GPUS[options.gpu]))
+            of, gpu = {each.operator: each for each in measured}, GPUS[options.gpu]
+            log.info("%s", report.clock_table(record, of, gpu))
+            needs = recorded.needs_of(record, of, gpu)
+            log.info("\n%s", recorded.table(recorded.compare(record, needs, gpu)))
+            if options.counts:
+                recorded.save(needs, options.counts)
             return 0
         for name in chosen:
             small = {
@@ -74,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--clock", type=Path, metavar="FILE", help="a record of benchmarks.profile.clock to compare with"
     )
+    parser.add_argument("--counts", type=Path, metavar="FILE", help="with --clock: writes what the kernels need")
     parser.add_argument("--lower-budgets", action="store_true", help="write smaller counts to tests/ptx/budgets.json")
     return parser
 

@@ -42,16 +42,21 @@ class Line:
 
 @dataclass(frozen=True)
 class Kernel:
-    """All launches of one kernel. `touched`: sectors, each once a launch. `longest_warp`, `busiest_block`: in
-    instructions, the longest of each launch, summed."""
+    """All launches of one kernel.
+
+    `touched`: sectors, each once a launch; `fetched`: those that their block did not have any more, and all that were
+    written. `longest_block`: clocks of the slowest block of each launch, summed; `occupied`: of all blocks, over how
+    many of them a multiprocessor holds at once.
+    """
 
     name: str
     launches: int
     blocks: int
     warps: int
     touched: int
-    longest_warp: int
-    busiest_block: int
+    fetched: int
+    longest_block: int
+    occupied: int
     lines: tuple[Line, ...]
 
     def total(self, field: str, kinds: Iterable[str] = ()) -> int:

@@ -1,13 +1,15 @@
 """The model of time: constants of GPUs, and how counts become seconds.
 
-A launch takes the largest of: bytes over the bandwidth of memory (each touched sector once) and of the L2 cache (every
-sector moved), and, on the multiprocessors that its blocks can occupy, the clocks of each pipe, of the load/store unit,
-of the passes over shared memory, of the barriers, and of its busiest warp running alone. Launches and read-backs add
-their latency, products take their FLOPs over the rate of their type or their bytes over the bandwidth.
+A launch takes the largest of: bytes over the bandwidth of memory (each touched sector once) and of the L2 cache (what
+the multiprocessor's own does not have), and, on the multiprocessors that its blocks can occupy, the clocks of each
+pipe, of the load/store unit, of the passes over shared memory, and of waiting: the interpreter follows each warp's
+chain of instructions that wait for each other (tests/ptx/timeline.h), a block takes as long as its slowest warp, and a
+multiprocessor works on as many blocks at once as it has room for. Launches and read-backs add their latency, products
+take their FLOPs over the rate of their type or their bytes over the bandwidth.
 
-What it cannot see: latency that too few warps or loads in flight leave open, occupancy, what caches keep, how well the
-libraries' kernels fit a shape, clocks that fall under load, ptxas (the counts are of PTX). It is right about what is
-moved and computed, and no clock: read ratios and orders of magnitude, not percents.
+What it cannot see: what caches keep from one block to the next, how well the libraries' kernels fit a shape, clocks
+that fall under load, ptxas (the counts are of PTX). It is right about what is moved and computed, and no clock: read
+ratios and orders of magnitude, not percents.
 
 Sources of the constants: V = the vendor's data sheet or programming guide (its table "Throughput of Native Arithmetic
 Instructions"), quoted from memory; M = measured elsewhere and published, or by this project's authors on such a card;
@@ -53,14 +55,12 @@ GPUS: dict[str, Gpu] = {
 }
 
 ISSUE = 4  # V: instructions a clock and multiprocessor
-LAUNCH = 3e-6  # A: seconds from one kernel to the next of a stream, host included
+START = 1.2e-6  # M: seconds that the smallest kernels take by the driver's profiler
+LAUNCH = 1.5e-6  # M: of a kernel in a CUDA graph, its start included; one by one the host takes 5, which is not here
 READ_BACK = 12e-6  # A: a copy to the host, and the wait for it
 CUB_CALL = 8e-6  # A: launches of a scan or sort
 CUB_BYTES = 2 * 8 * 2  # A: bytes an element and pass of 8 bits: key and value, read and written
 UNALIGNED = 7.0  # M: times as long, a float16 product with a row that begins at no multiple of 16 bytes (41.6, 5.9 ms)
-BARRIER = 25.0  # A: clocks that a block loses
-RESIDENT = 4.0  # A: blocks on a multiprocessor that hide each other's barriers
-ALONE = 4.0  # A: clocks from an instruction of a warp to its next
 
 # A: what one PTX instruction becomes: instructions that are issued, and of them those of the pipe of its type
 EXPANSION = {"integer64": 2.0, "special": 8.0, "special64": 20.0, "divide": 16.0, "divide64": 70.0}
@@ -76,14 +76,14 @@ class Resources:
     cache_bytes: float = 0
     requests: float = 0
     shared_waves: float = 0
-    barriers: float = 0  # of blocks
     issued: float = 0
     float32: float = 0  # warp instructions of each pipe
     float64: float = 0
     integer32: float = 0
     convert64: float = 0
     special: float = 0
-    longest_warp: float = 0
+    longest_block: float = 0  # clocks that the slowest block waits, and all blocks over those at once
+    occupied: float = 0
 
     def values(self) -> dict[str, float]:
         return dict(vars(self))
@@ -94,24 +94,23 @@ def resources(kernel: Kernel) -> Resources:
     of = {kind: float(kernel.total("warps", (kind,))) for kind in {line.kind for line in kernel.lines}}
     issued = sum(n * EXPANSION.get(kind, 1.0) for kind, n in of.items() if kind not in FREE)
     get = lambda *kinds: sum(of.get(kind, 0.0) * EXPANSION.get(kind, 1.0) for kind in kinds)  # noqa: E731
-    warps_a_block = kernel.warps / max(kernel.blocks, 1)
     # The unit moves 128 bytes a clock: a request of scattered lanes takes it more than once.
     moved = sum(max(line.warps, line.sectors / 4) for line in kernel.lines if line.kind in GLOBAL)
     return Resources(
         launches=kernel.launches,
         blocks=kernel.blocks,
         memory_bytes=32.0 * kernel.touched,
-        cache_bytes=32.0 * kernel.total("sectors"),
+        cache_bytes=32.0 * kernel.fetched,
         requests=moved + kernel.total("warps", SHARED),
         shared_waves=kernel.total("waves"),
-        barriers=of.get("barrier", 0.0) / max(warps_a_block, 1),
         issued=issued,
         float32=get("float32", "special"),
         float64=get("float64", "special64"),
         integer32=get("integer32", "integer64", "predicate", "divide", "divide64"),
         convert64=get("convert64"),
         special=of.get("special", 0.0) + of.get("special64", 0.0) + of.get("convert", 0.0),
-        longest_warp=kernel.longest_warp,
+        longest_block=kernel.longest_block,
+        occupied=kernel.occupied,
     )
 
 
@@ -121,25 +120,25 @@ def bounds(need: Resources, gpu: Gpu) -> dict[str, float]:
     clocks = {
         "load/store": need.requests,
         "shared memory": need.shared_waves,
-        "barriers": need.barriers * BARRIER / RESIDENT,
         "issue": need.issued / ISSUE,
         "float32": need.float32 * 32 / gpu.float32,
         "float64": need.float64 * 32 / gpu.float64,
         "integer": need.integer32 * 32 / gpu.integer32,
         "conversions": need.convert64 * 32 / gpu.convert64,
         "special": need.special * 32 / gpu.special,
+        "latency": need.occupied,
     }
     seconds = {name: value / occupied / gpu.clock for name, value in clocks.items()}
     seconds["memory"] = need.memory_bytes / gpu.memory
     seconds["L2"] = need.cache_bytes / gpu.cache
-    seconds["one warp"] = need.longest_warp * ALONE / gpu.clock
+    seconds["one block"] = need.longest_block / gpu.clock
     return seconds
 
 
-def kernel_seconds(need: Resources, gpu: Gpu) -> tuple[float, str]:
-    """Predicted seconds with the launches' latency, and what bounds the kernel."""
+def kernel_seconds(need: Resources, gpu: Gpu, launch: float = LAUNCH) -> tuple[float, str]:
+    """Predicted seconds with what a launch takes, and what bounds the kernel."""
     name, seconds = max(bounds(need, gpu).items(), key=lambda item: item[1])
-    latency = need.launches * LAUNCH
+    latency = need.launches * launch
     return seconds + latency, name if seconds > latency else "launches"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.profile import growth, model
@@ -72,6 +73,12 @@ def predict(measured: Measured, target: Shape, gpu: Gpu) -> Prediction:
     if dry:  # launches and blocks as they are, not as they grow; a large size may do without a kernel
         needs = {name: _with_launches(need, name, dry) for name, need in needs.items()}
         needs = {name: need for name, need in needs.items() if need.launches}
+    most = workload.bytes(target) + (
+        dry.peak_bytes if dry else math.inf
+    )  # what exists is read from memory once a launch
+    needs = {
+        name: replace(need, memory_bytes=min(need.memory_bytes, need.launches * most)) for name, need in needs.items()
+    }
     kernels = {name: (*model.kernel_seconds(need, gpu), need) for name, need in needs.items()}
     others = model.other_seconds(dry, gpu) if dry else _extrapolated_others(measured, target, gpu)
     flops = float(dry.flops) if dry else _grown(measured, target, [float(run.flops) for run in measured.runs])
@@ -93,8 +100,8 @@ def predict(measured: Measured, target: Shape, gpu: Gpu) -> Prediction:
 def _with_launches(need: Resources, name: str, dry: Counts) -> Resources:
     found = [call for call in dry.calls("launch") if call["name"] == name]
     blocks = sum(call["grid_x"] * call["grid_y"] * call["grid_z"] for call in found)
-    longest = need.longest_warp / max(need.launches, 1) * len(found)
-    return Resources(**{**need.values(), "launches": len(found), "blocks": blocks, "longest_warp": longest})
+    longest = need.longest_block / max(need.launches, 1) * len(found)
+    return Resources(**{**need.values(), "launches": len(found), "blocks": blocks, "longest_block": longest})
 
 
 def _grown(measured: Measured, target: Shape, values: Sequence[float]) -> float:

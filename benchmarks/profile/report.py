@@ -12,7 +12,7 @@ from benchmarks.profile.predict import Measured, Prediction, predict
 from benchmarks.profile.workloads import TOGETHER, WORKLOADS
 
 CANNOT_SEE = (
-    "Counted, not timed: latency hiding, occupancy, caches and the libraries' own kernels are not seen. "
+    "Counted, not timed: registers, what caches keep between blocks and the libraries' own kernels are not seen. "
     "Ratios and orders of magnitude, no clock."
 )
 

@@ -12,6 +12,7 @@
 namespace ise_fast {
 namespace {
 
+constexpr int kAhead = 8;  // distances of a dense row that a lane reads before it visits any
 constexpr int64_t kNoCluster = std::numeric_limits<int64_t>::max();
 
 // Both kinds of graph: a warp visits the neighbours of i within the bound.
@@ -44,8 +45,18 @@ struct DenseGraph {
   __device__ int64_t rows() const { return size; }
   template <class Visit>
   __device__ void neighbours(int64_t i, const Visit& visit) const {
-    for (int64_t j = threadIdx.x % kWarpSize; j < size; j += kWarpSize) {
-      if (within(i, j)) visit(j);
+    for (int64_t first = 0; first < size; first += kAhead * kWarpSize) {
+      bool near[kAhead];
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        const int64_t j = first + a * kWarpSize + threadIdx.x % kWarpSize;
+        near[a] = j < size && within(i, j);
+      }
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        if (near[a]) visit(first + a * kWarpSize + threadIdx.x % kWarpSize);
+      }
+      __syncwarp();  // lanes that visit something must not go on alone
     }
   }
   __device__ bool within(int64_t i, int64_t j) const { return distance[i * size + j] <= bound; }

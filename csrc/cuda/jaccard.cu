@@ -4,12 +4,26 @@
 namespace ise_fast {
 namespace {
 
-// Row blockIdx.x of the dense matrix, summed up in place.
-__global__ void __launch_bounds__(kMassThreads) distance_rows(Csr v, Csr columns, float* distance) {
+constexpr uint32_t kDistanceSlots = 1024;  // 8 KB
+
+// Row blockIdx.x of the dense matrix. Nearly all of its numbers are those of rows that share nothing: they are written
+// once, and the others, summed up in shared memory, over them. Only a row that does not fit there is summed up in
+// place.
+__global__ void __launch_bounds__(kHashThreads) distance_rows(Csr v, Csr columns, float* distance) {
+  __shared__ uint32_t key[kDistanceSlots];
+  __shared__ float sum[kDistanceSlots];
   const int64_t i = blockIdx.x;
   float* const row = distance + i * v.rows;
-  sum_shared_mass(v, columns, i, v.rows, row);
-  for (int64_t j = threadIdx.x; j < v.rows; j += kMassThreads) row[j] = jaccard_from_shared(row[j]);
+  if (!hash_row(v, columns, i, false, kDistanceSlots, key, sum)) {
+    sum_shared_mass(v, columns, i, v.rows, row);
+    for (int64_t j = threadIdx.x; j < v.rows; j += kHashThreads) row[j] = jaccard_from_shared(row[j]);
+    return;
+  }
+  for (int64_t j = threadIdx.x; j < v.rows; j += kHashThreads) row[j] = jaccard_from_shared(0.0f);
+  __syncthreads();
+  for (uint32_t slot = threadIdx.x; slot < kDistanceSlots; slot += kHashThreads) {
+    if (key[slot] != HashTable::kEmpty) row[key[slot]] = jaccard_from_shared(sum[slot]);
+  }
 }
 
 // V' on the device, checked, and its columns.
@@ -46,7 +60,7 @@ Tensor jaccard_distance(const Tensor& indptr, const Tensor& indices, const Tenso
   const int64_t n = v.rows().rows;
   Tensor distance = device_empty(v.values, {n, n});
   if (n > 0) {
-    LAUNCH(distance_rows, static_cast<unsigned>(n), kMassThreads, 0, stream, v.rows(), v.columns(),
+    LAUNCH(distance_rows, static_cast<unsigned>(n), kHashThreads, 0, stream, v.rows(), v.columns(),
            distance.mutable_data_ptr<float>());
   }
   return distance;

@@ -34,15 +34,15 @@ inline CsrTensors transposed_rows(const Csr& v, int64_t first_row, int64_t nnz, 
   return sort_and_compress(key, &value_bits, nnz, columns, bits, 1.0f, like, stream);
 }
 
-// sum[j] = s(i, j) for the j < n of `columns`, by a block of kMassThreads, one f after the other as on the CPU. Every
-// thread may read every sum afterwards.
+// sum[j] = s(i, j) for the j < n of `columns`, by a whole block, one f after the other as on the CPU. Every thread
+// may read every sum afterwards.
 __device__ inline void sum_shared_mass(const Csr& v, const Csr& columns, int64_t i, int64_t n, float* sum) {
-  for (int64_t j = threadIdx.x; j < n; j += kMassThreads) sum[j] = 0.0f;
+  for (int64_t j = threadIdx.x; j < n; j += blockDim.x) sum[j] = 0.0f;
   __syncthreads();
   for (int64_t p = v.indptr[i]; p < v.indptr[i + 1]; ++p) {
     const int64_t f = v.indices[p];
     const float weight = v.values[p];
-    for (int64_t q = columns.indptr[f] + threadIdx.x; q < columns.indptr[f + 1]; q += kMassThreads) {
+    for (int64_t q = columns.indptr[f] + threadIdx.x; q < columns.indptr[f + 1]; q += blockDim.x) {
       sum[columns.indices[q]] += Min{}(weight, columns.values[q]);
     }
     __syncthreads();

@@ -11,57 +11,100 @@ namespace ise_fast {
 namespace {
 
 // Whether no row before i has its label, and the label has a centroid. For all threads of the block.
-__device__ bool leads(const int64_t* labels, int64_t i, int64_t clusters, int* scratch) {
-  int earlier = 0;
+__device__ bool leads(const int64_t* labels, int64_t i, int64_t clusters) {
+  bool earlier = false;
   for (int64_t r = threadIdx.x; r < i; r += kHeadThreads) earlier |= labels[r] == labels[i];
-  return block_reduce(earlier, Max{}, 0, scratch) == 0 && labels[i] >= 0 && labels[i] < clusters;
+  return !__syncthreads_or(earlier) && labels[i] >= 0 && labels[i] < clusters;
 }
 
-// c <- momentum c + (1 - momentum) row, made unit again; by the whole block. Ends with a barrier.
-__device__ void move(float* centroid, const float* row, float keep, float take, int64_t d, float* norm) {
-  const auto moved = [&](int64_t c) { return keep * centroid[c] + take * row[c]; };
-  if (threadIdx.x < kWarpSize) {
-    double square = 0;
-    for (int64_t c = threadIdx.x; c < d; c += kWarpSize) {
-      square += static_cast<double>(moved(c)) * static_cast<double>(moved(c));
-    }
-    const double length = sqrt(warp_sum(square));
-    if (threadIdx.x == 0) *norm = static_cast<float>(length > kShortestNorm ? length : kShortestNorm);
+// The rows of one label, then their supports: numbers p below all().
+struct Members {
+  const float *rows, *supports;
+  const int64_t* labels;
+  int64_t label, count, k, d;
+
+  __device__ int64_t all() const { return count * (1 + k); }
+  __device__ const float* row(int64_t p) const { return p < count ? rows + p * d : supports + (p - count) * d; }
+
+  // Which of the numbers p .. p + 31 are members, a bit each; by a warp. (Numbers have 32 bits, as keys do.)
+  __device__ unsigned among(int64_t p) const {
+    int64_t mine = p + threadIdx.x % kWarpSize;
+    const bool real = mine < all();
+    if (mine >= count) mine = k > 0 ? static_cast<uint32_t>(mine - count) / static_cast<uint32_t>(k) : 0;
+    return __ballot_sync(kWholeWarp, real && labels[mine] == label);
   }
-  __syncthreads();
-  for (int64_t c = threadIdx.x; c < d; c += kHeadThreads) centroid[c] = moved(c) / *norm;
-  __syncthreads();
+  // The first member from p on, or all(); by a warp.
+  __device__ int64_t next(int64_t p) const {
+    for (; p < all(); p += kWarpSize) {
+      if (const unsigned found = among(p)) return p + __ffs(static_cast<int>(found)) - 1;
+    }
+    return all();
+  }
+};
+
+// As long as two rows of floats fit into the shared memory that needs no asking.
+constexpr int64_t kMostStaged = 6144;
+
+// c <- momentum c + (1 - momentum) row, made unit again: for member p, and if `onwards` for all that follow. By the
+// whole block. The norm is a sum in the order of one warp, as on the CPU; meanwhile the others bring the next row.
+// staged: shared memory for the centroid and that row, or null: both stay where they are.
+__device__ void move(float* centroid, const Members& members, int64_t p, bool onwards, float keep, float take,
+                     float* staged) {
+  __shared__ float norm;
+  __shared__ int64_t following;
+  const int64_t d = members.d;
+  float* const moved = staged ? staged : centroid;
+  if (staged) {
+    for (int64_t c = threadIdx.x; c < d; c += kHeadThreads) staged[c] = centroid[c];
+  }
+  for (const float* row = members.row(p); p < members.all(); row = staged ? staged + d : members.row(p)) {
+    for (int64_t c = threadIdx.x; c < d; c += kHeadThreads) moved[c] = keep * moved[c] + take * row[c];
+    __syncthreads();
+    if (threadIdx.x < kWarpSize) {
+      const double length = sqrt(warp_dot(moved, moved, d));
+      if (threadIdx.x == 0) norm = static_cast<float>(length > kShortestNorm ? length : kShortestNorm);
+    } else {
+      const int64_t next = onwards ? members.next(p + 1) : members.all();
+      if (threadIdx.x == kWarpSize) following = next;
+      if (staged && next < members.all()) {
+        const float* const from = members.row(next);
+        for (int64_t c = threadIdx.x - kWarpSize; c < d; c += kHeadThreads - kWarpSize) staged[d + c] = from[c];
+      }
+    }
+    __syncthreads();
+    for (int64_t c = threadIdx.x; c < d; c += kHeadThreads) moved[c] /= norm;
+    p = following;
+  }
+  if (staged) {
+    for (int64_t c = threadIdx.x; c < d; c += kHeadThreads) centroid[c] = staged[c];
+  }
 }
 
 // Block i: all rows and supports of the label of row i, if row i is the first of them.
 __global__ void update_clusters(float* centroids, const float* rows, const float* supports, const int64_t* labels,
                                 int64_t count, int64_t k, int64_t clusters, int64_t d, float keep, float take,
                                 bool hard) {
-  __shared__ int flags[kHeadWarps];
   __shared__ uint64_t scratch[kHeadWarps];
-  __shared__ float norm;
-  const int64_t i = blockIdx.x, label = labels[i];
-  if (!leads(labels, i, clusters, flags)) return;
-  float* const centroid = centroids + label * d;
-  const int64_t all = count * (1 + k);
-  const auto row = [&](int64_t p) { return p < count ? rows + p * d : supports + (p - count) * d; };
-  const auto mine = [&](int64_t p) { return labels[p < count ? p : (p - count) / k] == label; };
-  if (!hard) {
-    for (int64_t p = 0; p < all; ++p) {
-      if (mine(p)) move(centroid, row(p), keep, take, d, &norm);
-    }
-    return;
-  }
+  DYNAMIC_SHARED(float, shared);
+  float* const staged = d <= kMostStaged ? shared : nullptr;
+  const int64_t i = blockIdx.x;
+  if (!leads(labels, i, clusters)) return;
+  const Members members{rows, supports, labels, labels[i], count, k, d};
+  float* const centroid = centroids + labels[i] * d;
+  if (!hard) return move(centroid, members, i, true, keep, take, staged);
   uint64_t best = kWorstKey;  // the least similar row, the first on ties: a warp a row
-  for (int64_t p = threadIdx.x / kWarpSize; p < all; p += kHeadWarps) {
-    if (!mine(p)) continue;
-    // Adding +0 turns -0 into +0: they tie.
-    const float similarity = static_cast<float>(warp_dot(row(p), centroid, d)) + 0.0f;
-    const uint64_t key = ascending_key(similarity, static_cast<uint32_t>(p));
-    best = key < best ? key : best;
+  unsigned seen = 0;
+  for (int64_t p = 0; p < members.all(); p += kWarpSize) {
+    for (unsigned left = members.among(p); left != 0; left &= left - 1) {
+      if (seen++ % kHeadWarps != threadIdx.x / kWarpSize) continue;
+      const int64_t member = p + __ffs(static_cast<int>(left)) - 1;
+      // Adding +0 turns -0 into +0: they tie.
+      const float similarity = static_cast<float>(warp_dot(members.row(member), centroid, d)) + 0.0f;
+      best = Min{}(best, ascending_key(similarity, static_cast<uint32_t>(member)));
+    }
   }
   best = block_reduce(best, Min{}, kWorstKey, scratch);
-  move(centroid, row(key_index(best)), keep, take, d, &norm);
+  move(centroid, members, key_index(best), false, keep, take, staged);
 }
 
 // The changed clusters, each once, in the order of their first rows.
@@ -147,9 +190,10 @@ void update_memory_(Tensor centroids, const Tensor& rows, const Tensor& labels, 
   Tensor target = device_contiguous(centroids);
   const Tensor x = device_contiguous(rows), y = device_contiguous(labels);
   const Tensor more = supports ? device_contiguous(*supports) : x;
-  LAUNCH(update_clusters, static_cast<unsigned>(count), kHeadThreads, 0, current_stream(x),
+  const int64_t d = rows.size(1), staged = d <= kMostStaged ? 2 * d * sizeof(float) : 0;
+  LAUNCH(update_clusters, static_cast<unsigned>(count), kHeadThreads, staged, current_stream(x),
          target.mutable_data_ptr<float>(), x.const_data_ptr<float>(), more.const_data_ptr<float>(),
-         y.const_data_ptr<int64_t>(), count, k, clusters, rows.size(1), static_cast<float>(momentum),
+         y.const_data_ptr<int64_t>(), count, k, clusters, d, static_cast<float>(momentum),
          static_cast<float>(1 - momentum), mode == "hard");
   if (!centroids.is_contiguous()) torch::stable::copy_(centroids, target);
 }

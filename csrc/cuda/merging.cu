@@ -1,10 +1,11 @@
 // One step of bottom-up clustering, as in csrc/cpu/merging.cpp: all pairs sorted, then joined by one thread, since
-// whether a pair joins depends on every pair before it.
+// whether a pair joins depends on every pair before it. The rest of its block finds the roots of the pairs to come.
 #include <tuple>
 
 #include "../check_methods.h"
 #include "csr.cuh"
 #include "label_order.cuh"
+#include "union_find.cuh"
 
 namespace ise_fast {
 namespace {
@@ -61,30 +62,46 @@ __global__ void start_parents(int32_t* parent, int64_t clusters) {
   if (c < clusters) parent[c] = static_cast<int32_t>(c);
 }
 
-__device__ inline int32_t plain_root(int32_t* parent, int32_t c) {
-  while (parent[c] != c) {
-    parent[c] = parent[parent[c]];
-    c = parent[c];
-  }
+__device__ inline int32_t plain_root(const int32_t* parent, int32_t c) {
+  while (parent[c] != c) c = parent[c];
   return c;
 }
 
-// By one thread.
+// By one block. Each of its threads looks up a pair and the roots of both clusters; the first one then joins them in
+// order. A root that an earlier pair of the same round has hung elsewhere is a few steps from its new root.
 __global__ void join_pairs(const uint64_t* keys, const uint32_t* order, const int32_t* left, const int32_t* right,
                            const int32_t* rank, int32_t* parent, int64_t pairs, int64_t merges, int64_t* rows,
                            double* dissimilarity, int64_t* joined) {
-  int64_t done = 0;
-  for (int64_t p = 0; p < pairs && done < merges; ++p) {
-    const int32_t i = left[order[p]], j = right[order[p]];
-    const int32_t a = plain_root(parent, rank[i]), b = plain_root(parent, rank[j]);
-    if (a == b) continue;
-    parent[a < b ? b : a] = a < b ? a : b;
-    rows[2 * done] = i;
-    rows[2 * done + 1] = j;
-    memcpy(dissimilarity + done, keys + p, sizeof *keys);
-    ++done;
+  __shared__ int32_t row[kCsrThreads][2], root[kCsrThreads][2];
+  __shared__ int64_t done;
+  const auto me = static_cast<int>(threadIdx.x);
+  if (me == 0) done = 0;
+  __syncthreads();
+  for (int64_t begin = 0; begin < pairs && done < merges; begin += kCsrThreads) {
+    const int here = static_cast<int>(pairs - begin < kCsrThreads ? pairs - begin : kCsrThreads);
+    if (me < here) {
+      const uint32_t p = order[begin + me];
+      row[me][0] = left[p];
+      row[me][1] = right[p];
+      for (int side = 0; side < 2; ++side) root[me][side] = find_root(parent, rank[row[me][side]]);
+    }
+    __syncthreads();
+    if (me == 0) {
+      int64_t now = done;
+      for (int t = 0; t < here && now < merges; ++t) {
+        const int32_t a = plain_root(parent, root[t][0]), b = plain_root(parent, root[t][1]);
+        if (a == b) continue;
+        parent[a < b ? b : a] = a < b ? a : b;
+        rows[2 * now] = row[t][0];
+        rows[2 * now + 1] = row[t][1];
+        memcpy(dissimilarity + now, keys + begin + t, sizeof *keys);
+        ++now;
+      }
+      done = now;
+    }
+    __syncthreads();
   }
-  *joined = done;
+  if (me == 0) *joined = done;
 }
 
 __global__ void count_roots(const int32_t* parent, int64_t* root, int64_t clusters) {
@@ -150,9 +167,9 @@ std::tuple<Tensor, Tensor, Tensor> merge(const DeviceCsr<Index, Value>& graph, i
   Tensor dissimilarity = device_empty(y, {most}, ScalarType::Double);
   const Scratch<int64_t> joined(1, y);
   LAUNCH(start_parents, blocks_for(clusters), kCsrThreads, 0, stream, parent.data(), clusters);
-  LAUNCH(join_pairs, 1, 1, 0, stream, pair_sorted.data(), pair_order.data(), left.data(), right.data(), rank.data(),
-         parent.data(), pairs, most, joined_rows.mutable_data_ptr<int64_t>(), dissimilarity.mutable_data_ptr<double>(),
-         joined.data());
+  LAUNCH(join_pairs, 1, kCsrThreads, 0, stream, pair_sorted.data(), pair_order.data(), left.data(), right.data(),
+         rank.data(), parent.data(), pairs, most, joined_rows.mutable_data_ptr<int64_t>(),
+         dissimilarity.mutable_data_ptr<double>(), joined.data());
   LAUNCH(count_roots, blocks_for(clusters), kCsrThreads, 0, stream, parent.data(), heads.data(), clusters);
   exclusive_sum(heads.data(), heads.data(), clusters, y, stream);
   LAUNCH(number_rows, blocks_for(n), kCsrThreads, 0, stream, rank.data(), parent.data(), heads.data(),

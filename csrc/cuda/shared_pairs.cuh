@@ -93,34 +93,40 @@ __global__ void count_terms(Csr v, Csr columns, int64_t begin, int64_t end, unsi
   atomicAdd(total, static_cast<unsigned long long>(terms));
 }
 
-__global__ void __launch_bounds__(kHashThreads)
-    hash_rows(Csr v, Csr columns, uint32_t slots, Pairs pairs, int32_t* too_big, unsigned* too_big_count) {
-  DYNAMIC_SHARED(uint32_t, shared);
-  uint32_t* const key = shared;
-  float* const sum = reinterpret_cast<float*>(shared + slots);
-  const int64_t i = pairs.first_row + blockIdx.x;
-  for (uint32_t slot = threadIdx.x; slot < slots; slot += kHashThreads) {
+// s(i, j) of every j that shares something with row i (and of i itself, if `own`) in a table in shared memory. By a
+// whole block; false, for all of its threads, if they do not fit.
+__device__ inline bool hash_row(const Csr& v, const Csr& columns, int64_t i, bool own, uint32_t slots, uint32_t* key,
+                                float* sum) {
+  for (uint32_t slot = threadIdx.x; slot < slots; slot += blockDim.x) {
     key[slot] = HashTable::kEmpty;
     sum[slot] = 0.0f;
   }
   __syncthreads();
   HashTable table(key, slots);
-  const bool adds = pairs.same && threadIdx.x == 0;
-  bool full = adds && table.insert(static_cast<uint32_t>(i)) == HashTable::kFull;
+  bool full = own && threadIdx.x == 0 && table.insert(static_cast<uint32_t>(i)) == HashTable::kFull;
   for (int64_t p = v.indptr[i]; p < v.indptr[i + 1]; ++p) {
     const int64_t f = v.indices[p];
     const float weight = v.values[p];
-    for (int64_t q = columns.indptr[f] + threadIdx.x; q < columns.indptr[f + 1] && !full; q += kHashThreads) {
+    for (int64_t q = columns.indptr[f] + threadIdx.x; q < columns.indptr[f + 1] && !full; q += blockDim.x) {
       const uint32_t slot = table.insert(static_cast<uint32_t>(columns.indices[q]));
       full = slot == HashTable::kFull;
       if (!full) sum[slot] += Min{}(weight, columns.values[q]);
     }
-    if (__syncthreads_or(full)) {  // also the barrier between two f
-      if (threadIdx.x == 0) too_big[atomicAdd(too_big_count, 1u)] = static_cast<int32_t>(i);
-      return;
-    }
+    if (__syncthreads_or(full)) return false;  // also the barrier between two f
   }
   __syncthreads();
+  return true;
+}
+
+__global__ void __launch_bounds__(kHashThreads)
+    hash_rows(Csr v, Csr columns, uint32_t slots, Pairs pairs, int32_t* too_big, unsigned* too_big_count) {
+  DYNAMIC_SHARED(uint32_t, key);
+  float* const sum = reinterpret_cast<float*>(key + slots);
+  const int64_t i = pairs.first_row + blockIdx.x;
+  if (!hash_row(v, columns, i, pairs.same, slots, key, sum)) {
+    if (threadIdx.x == 0) too_big[atomicAdd(too_big_count, 1u)] = static_cast<int32_t>(i);
+    return;
+  }
   write_pairs(pairs, i, slots, [&](int64_t slot, int64_t& j, float& s) {
     j = key[slot];
     s = sum[slot];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <tuple>
 
 namespace ptx {
@@ -77,8 +78,8 @@ void Counts::write(std::ostream& out) const {
   for (const auto& [symbol, counts] : kernels) {
     out << comma << "\n {\"name\": \"" << counts.kernel->name << "\", \"launches\": " << counts.launches
         << ", \"blocks\": " << counts.blocks << ", \"warps\": " << counts.warps << ", \"touched\": " << counts.touched
-        << ", \"longest_warp\": " << counts.longest_warp << ", \"busiest_block\": " << counts.busiest_block
-        << ", \"lines\": [";
+        << ", \"fetched\": " << counts.fetched << ", \"longest_block\": " << counts.longest_block
+        << ", \"occupied\": " << std::llround(counts.occupied) << ", \"lines\": [";
     write_lines(out, counts);
     out << "]}";
     comma = ",";

@@ -25,8 +25,9 @@ struct KernelCounts {
   std::vector<InstructionCounts> instructions;
   std::uint64_t launches = 0, blocks = 0, warps = 0;
   std::uint64_t touched = 0;        // sectors, each once a launch: what must come from memory at least
-  std::uint64_t longest_warp = 0;   // instructions of the busiest warp, summed over launches
-  std::uint64_t busiest_block = 0;  // instructions of the busiest block, summed over launches
+  std::uint64_t fetched = 0;        // sectors that L2 was asked for: not those that the block still had
+  std::uint64_t longest_block = 0;  // clocks (timeline.h) of the slowest block, summed over launches
+  double occupied = 0;              // clocks of all blocks over how many of them a multiprocessor holds at once
 };
 
 // A call that leaves the kernels: a launch, a product, a copy. Listed in the order they come.

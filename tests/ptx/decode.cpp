@@ -108,6 +108,7 @@ private:
     if (mnemonic_.has("param")) in_.space = Space::kParameter;
     if (mnemonic_.has("const")) in_.space = Space::kGlobal;
     in_.relaxed = mnemonic_.has("volatile") || mnemonic_.has("relaxed");
+    in_.constant = mnemonic_.has("nc") || mnemonic_.has("const");
     in_.width = mnemonic_.has("v2") ? 2 : mnemonic_.has("v4") ? 4 : 1;
   }
 

@@ -75,6 +75,7 @@ struct Instruction {
   std::uint8_t combine = 0;    // setp: how its result joins a further predicate
   std::uint8_t width = 1;      // elements of a vector access
   bool relaxed = false;        // volatile, or an atomic: excused from the search for races
+  bool constant = false;       // a load of what no thread writes
   bool guard_negated = false;
   bool negated = false;  // a predicate operand with an exclamation mark
   int guard = -1;        // register of the predicate, or -1

@@ -1,5 +1,6 @@
 // A grid: its blocks one after the other, or some of them at once in random order.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 
@@ -59,6 +60,8 @@ std::uint64_t special(const Launch& launch, const Block& block, int warp, int la
 
 void Block::start(Launch& launch, std::uint64_t number) {
   const Kernel& kernel = launch.kernel;
+  this->number = static_cast<std::uint32_t>(number) + 1;
+  brought = 0;
   index[0] = static_cast<unsigned>(number % launch.grid.x);
   index[1] = static_cast<unsigned>(number / launch.grid.x % launch.grid.y);
   index[2] = static_cast<unsigned>(number / launch.grid.x / launch.grid.y);
@@ -77,7 +80,7 @@ void Block::start(Launch& launch, std::uint64_t number) {
     warp.alive = lanes == kWarpSize ? kAllLanes : (Mask{1} << lanes) - 1;
     warp.waiting = 0;
     warp.at_barrier = false;
-    warp.executed = 0;
+    warp.timeline.start(kernel.registers);
     std::fill(warp.pc, warp.pc + kWarpSize, 0);
     // What a kernel reads before it has written it is not defined; later blocks find what the ones before left.
     if (first) warp.registers.assign(std::size_t{kWarpSize} * kernel.registers, 0xdeadbeef);
@@ -114,8 +117,10 @@ bool Block::release_barrier() {
   const std::uint64_t result = in.operation == kOr ? votes != 0 : in.operation == kAnd ? votes == lanes_here : votes;
   InstructionCounts& counts = first->launch->counts.instructions[first->barrier];
   const int after = first->barrier + 1;
+  std::uint64_t together = 0;
+  for (const Warp& warp : warps) together = std::max(together, warp.timeline.now());
   for (Warp& warp : warps) {
-    ++warp.executed;
+    warp.timeline.resume(together);
     ++counts.warps;
     counts.lanes += std::popcount(warp.alive);
     if (in.to[0] >= 0) for_lanes(warp.alive, [&](int lane) { warp.lanes(in.to[0])[lane] = result; });
@@ -129,15 +134,25 @@ bool Block::release_barrier() {
 
 namespace {
 
-void count_block(Launch& launch, const Block& block, std::uint64_t& longest, std::uint64_t& busiest) {
-  std::uint64_t sum = 0;
-  for (const Warp& warp : block.warps) {
-    longest = std::max(longest, warp.executed);
-    sum += warp.executed;
-  }
-  busiest = std::max(busiest, sum);
-  launch.executed += sum;
+// Blocks that a multiprocessor holds at once: it has 64 warps, 228 KB of shared memory, 1 of them for each block, and
+// 64 K registers. ptxas alone knows how many a thread needs; 40 are assumed.
+double blocks_at_once(const Launch& launch) {
+  const auto threads = static_cast<double>(launch.block.count());
+  const double shared = static_cast<double>(launch.kernel.static_shared) + static_cast<double>(launch.shared_bytes);
+  return std::floor(std::min({32.0, 2048 / threads, 65536 / (40 * threads), 228 * 1024 / (shared + 1024)}));
 }
+
+// The clocks of each block are those of its slowest warp.
+struct Clocks {
+  std::uint64_t longest = 0, sum = 0;
+
+  void add(const Block& block) {
+    std::uint64_t last = 0;
+    for (const Warp& warp : block.warps) last = std::max(last, warp.timeline.now());
+    longest = std::max(longest, last);
+    sum += last;
+  }
+};
 
 // Lets a warp that may go on do so; false if none can.
 bool step(Launch& launch, Block& block) {
@@ -150,7 +165,7 @@ bool step(Launch& launch, Block& block) {
   return true;
 }
 
-void run_in_order(Launch& launch, std::uint64_t& longest, std::uint64_t& busiest) {
+void run_in_order(Launch& launch, Clocks& clocks) {
   Block block;
   for (std::uint64_t number = 0; number < launch.grid.count(); ++number) {
     block.start(launch, number);
@@ -161,11 +176,11 @@ void run_in_order(Launch& launch, std::uint64_t& longest, std::uint64_t& busiest
         if (!warp.done() && !warp.at_barrier) warp.fail(launch.kernel.code[warp.pc[0]], "does not come to an end");
       }
     } while (!block.release_barrier());
-    count_block(launch, block, longest, busiest);
+    clocks.add(block);
   }
 }
 
-void run_shuffled(Launch& launch, std::uint64_t& longest, std::uint64_t& busiest) {
+void run_shuffled(Launch& launch, Clocks& clocks) {
   std::vector<std::uint64_t> order(launch.grid.count());
   for (std::uint64_t i = 0; i < order.size(); ++i) order[i] = i;
   std::shuffle(order.begin(), order.end(), launch.random);
@@ -175,7 +190,7 @@ void run_shuffled(Launch& launch, std::uint64_t& longest, std::uint64_t& busiest
   for (std::size_t running = resident.size(); running > 0;) {
     Block& block = resident[launch.random() % running];
     if (step(launch, block) || !block.release_barrier()) continue;
-    count_block(launch, block, longest, busiest);
+    clocks.add(block);
     if (next < order.size()) {
       block.start(launch, order[next++]);
     } else {
@@ -209,13 +224,16 @@ void run(Launch& launch) {
             [](const Range& a, const Range& b) { return a.begin < b.begin; });
   if (launch.ranges.empty()) launch.ranges.push_back({0, 0});
   launch.touched.resize(launch.ranges.size());
-  std::uint64_t longest = 0, busiest = 0;
-  launch.shuffled ? run_shuffled(launch, longest, busiest) : run_in_order(launch, longest, busiest);
+  // The first cache is what shared memory leaves of 256 KB, and all blocks have a part of it.
+  const double shared = static_cast<double>(kernel.static_shared) + static_cast<double>(launch.shared_bytes);
+  launch.first_cache = static_cast<std::uint64_t>((256 * 1024 / blocks_at_once(launch) - shared) / 32);
+  Clocks clocks;
+  launch.shuffled ? run_shuffled(launch, clocks) : run_in_order(launch, clocks);
   launch.counts.launches += 1;
   launch.counts.blocks += grid.count();
   launch.counts.warps += grid.count() * ((block.count() + kWarpSize - 1) / kWarpSize);
-  launch.counts.longest_warp += longest;
-  launch.counts.busiest_block += busiest;
+  launch.counts.longest_block += clocks.longest;
+  launch.counts.occupied += static_cast<double>(clocks.sum) / blocks_at_once(launch);
 }
 
 }  // namespace ptx

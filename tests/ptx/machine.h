@@ -8,6 +8,7 @@
 
 #include "counts.h"
 #include "kernel.h"
+#include "timeline.h"
 
 namespace ptx {
 
@@ -19,6 +20,11 @@ struct Size {
 // Memory that a kernel may touch: what PyTorch allocated, and the variables of the module. Sorted, disjoint.
 struct Range {
   std::uint64_t begin, end;
+};
+
+// The block that last brought a sector to its multiprocessor, from 1, and how many it had brought before.
+struct Touch {
+  std::uint32_t block = 0, before = 0;
 };
 
 class Block;
@@ -33,9 +39,9 @@ struct Launch {
   std::mt19937_64 random;
   std::uint64_t limit = 0;  // instructions of a warp between two barriers
   bool shuffled = false;    // lanes, warps and blocks in random order instead of ascending
-  std::uint64_t executed = 0;
   std::size_t last_range = 0;
-  std::vector<std::vector<bool>> touched;  // sectors of each range, once one was touched
+  std::uint64_t first_cache = 0;            // sectors of it that a block has
+  std::vector<std::vector<Touch>> touched;  // by sectors of a range
 };
 
 class Warp {
@@ -54,7 +60,7 @@ public:
   int pc[kWarpSize] = {};
   bool at_barrier = false;
   int barrier = 0;  // its instruction
-  std::uint64_t executed = 0;
+  Timeline timeline;
   std::vector<std::uint64_t> registers;  // [register][lane]
   std::vector<std::uint8_t> local;
 
@@ -79,6 +85,7 @@ public:
   void start(Launch& launch, std::uint64_t number);
   bool release_barrier();  // true if the block has ended
 
+  std::uint32_t number = 0, brought = 0;  // of the launch, from 1; sectors
   unsigned index[3] = {};
   std::vector<Warp> warps;
   std::vector<std::uint8_t> shared;

@@ -64,21 +64,31 @@ void count_global(Warp& warp, const Instruction& in, Mask active, const Addresse
   });
   if (!ascending) std::sort(sorted, sorted + lanes);
   const Range& range = launch.ranges[launch.last_range];
-  std::uint64_t last_sector = ~std::uint64_t{0}, distinct = 0;
+  std::uint64_t last_sector = ~std::uint64_t{0}, distinct = 0, sectors = 0;
+  // Where the slowest lane is answered: by the block's own multiprocessor if it still has the sector. What it has
+  // brought first, it gives up first.
+  Level level = in.relaxed ? Level::kSecond : Level::kFirst;
   for (int i = 0; i < lanes; ++i) {
     if (i > 0 && sorted[i] == sorted[i - 1]) continue;
     ++distinct;
     const std::uint64_t sector = sorted[i] / 32;  // an aligned access of up to 32 bytes lies in one
     if (sector == last_sector) continue;
     last_sector = sector;
-    ++counts.sectors;
+    ++sectors;
     if (sorted[i] < range.begin || sorted[i] >= range.end) continue;  // a request over several tensors: rare
-    std::vector<bool>& seen = launch.touched[launch.last_range];
+    std::vector<Touch>& seen = launch.touched[launch.last_range];
     if (seen.empty()) seen.resize(range.end / 32 - range.begin / 32 + 1);
-    auto mark = seen[sector - range.begin / 32];
-    launch.counts.touched += !mark;
-    mark = true;
+    Block& block = *warp.block;
+    Touch& last = seen[sector - range.begin / 32];
+    const bool kept = last.block == block.number && block.brought - last.before <= launch.first_cache;
+    launch.counts.touched += last.block == 0;
+    launch.counts.fetched += !kept || in.relaxed || in.kind != Kind::kLoadGlobal;
+    if (kept) continue;
+    level = std::max(level, last.block == 0 ? Level::kMemory : Level::kSecond);
+    last = {block.number, block.brought++};
   }
+  counts.sectors += sectors;
+  warp.timeline.answered(level, (sectors + 3) / 4);
   counts.used += distinct * bytes;
   if (in.kind == Kind::kAtomicGlobal) counts.meetings += static_cast<std::uint64_t>(lanes) - distinct;
 }
@@ -89,6 +99,7 @@ void count_shared(Warp& warp, const Instruction& in, Mask active, const Addresse
   Launch& launch = *warp.launch;
   InstructionCounts& counts = launch.counts.instructions[&in - launch.kernel.code.data()];
   const int words = std::max(1, static_cast<int>(bytes / 4)), together = kWarpSize / words;
+  std::uint64_t waves = 0;
   for (int first = 0; first < kWarpSize; first += together) {
     std::uint64_t wanted[kWarpSize];
     int number = 0;
@@ -102,8 +113,10 @@ void count_shared(Warp& warp, const Instruction& in, Mask active, const Addresse
         most = std::max(most, ++bank[word % 32]);
       }
     }
-    counts.waves += most;
+    waves += most;
   }
+  counts.waves += waves;
+  warp.timeline.answered(Level::kShared, waves);
   if (in.kind == Kind::kAtomicShared || in.kind == Kind::kAtomicGlobal) {  // the latter by a generic address
     Addresses sorted;
     int lanes = 0;

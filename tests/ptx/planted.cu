@@ -66,6 +66,18 @@ __global__ void label_gradient(float* data, int n, bool bug) {
   if (sum < 0) data[thread()] = sum;
 }
 
+// Sixteen words, each found by the one before; without the bug all are asked for at once.
+__global__ void chased_pointer(float* data, int n, bool bug) {
+  int at = 0;
+  float sum = 0;
+#pragma unroll
+  for (int r = 0; r < 16; ++r) {
+    at = bug ? static_cast<int>(data[at]) : r;
+    sum += data[at];
+  }
+  if (sum < 0) data[thread()] = sum;
+}
+
 __global__ void missing_barrier(float* data, int n, bool bug) {
   __shared__ float tile[kThreads];
   tile[threadIdx.x] = data[thread()];
@@ -114,7 +126,7 @@ void run(Tensor& data, std::string name, bool bug) {
       KERNEL(hot_atomic),       KERNEL(quadratic_loop),       KERNEL(label_gradient),
       KERNEL(missing_barrier),  KERNEL(uninitialised_shared), KERNEL(misaligned_vector),
       KERNEL(past_the_tensor),  KERNEL(divergent_barrier),    KERNEL(shuffle_from_a_lane_that_left),
-      KERNEL(endless_loop),
+      KERNEL(endless_loop),     KERNEL(chased_pointer),
   };
   const int n = static_cast<int>(data.numel());
   launch(name.c_str(), kernels.at(name), n / kThreads, kThreads, 0, current_stream(data),

@@ -32,7 +32,7 @@ def counts(rows: int, per_row: int, **change: Any) -> Counts:
     """One kernel that reads `per_row` words for each of its rows."""
     loads = line("a.cuh:7", "load global", rows * per_row, sectors=4 * rows * per_row, used=128 * rows * per_row)
     lines = (loads, line("a.cuh:9", "float32", rows * per_row), line("a.cuh:9", "move", 5 * rows))
-    kernel = Kernel("look", 1, rows, 8 * rows, 4 * rows, per_row, 8 * per_row, lines)
+    kernel = Kernel("look", 1, rows, 8 * rows, 4 * rows, 4 * rows, 500 * per_row, 500 * per_row * rows, lines)
     launch = {"kind": "launch", "name": "look", "grid_x": rows, "grid_y": 1, "grid_z": 1, "threads": 256}
     return replace(Counts(2, 4096, (launch,), {"look": kernel}), **change)
 
@@ -88,6 +88,16 @@ def test_what_is_no_sum_grows_by_its_exponents() -> None:
     assert growth.power_law(shapes, values, {"Q": 10**6, "N": 10**6}) == pytest.approx(7e6, rel=0.03)
 
 
+def test_the_longest_block_grows_with_what_it_loops_over() -> None:
+    """A thousand clocks that do not depend on the width, ten for each column, and a little more among more blocks."""
+    shapes = growth.shapes_to_count({"B": 32, "d": 64})
+    clocks = [(1000.0 + 10 * s["d"]) * (1.1 if s["B"] > 32 else 1) for s in shapes]
+    blocks = [float(s["B"]) for s in shapes]
+    wide = growth.longest(shapes, clocks, blocks, {"B": 32, "d": 2048})
+    assert wide == pytest.approx(1000 + 10 * 2048, rel=0.01)
+    assert wide < growth.longest(shapes, clocks, blocks, {"B": 4096, "d": 2048}) < 1.5 * wide
+
+
 def test_every_cuda_operator_has_a_budget() -> None:
     """A new operator needs a workload in benchmarks/profile/workloads, and its budget (docs/kernels.md)."""
     sources = "".join(path.read_text() for path in (ROOT / "csrc" / "cuda").glob("*.cu"))
@@ -106,6 +116,13 @@ def test_time_is_that_of_the_scarcest_resource() -> None:
     expected = 1e9 * 32 / gpu.float64 / gpu.multiprocessors / gpu.clock
     assert model.kernel_seconds(slow, gpu) == (pytest.approx(expected + model.LAUNCH), "float64")
     assert model.kernel_seconds(replace(slow, blocks=1), gpu)[0] == pytest.approx(132 * expected + model.LAUNCH)
+    waits = replace(need, occupied=1e9)
+    assert model.kernel_seconds(waits, gpu) == (
+        pytest.approx(1e9 / gpu.multiprocessors / gpu.clock + model.LAUNCH),
+        "latency",
+    )
+    chained = replace(need, longest_block=1e9)
+    assert model.kernel_seconds(chained, gpu) == (pytest.approx(1e9 / gpu.clock + model.LAUNCH), "one block")
     assert model.product_seconds(650e12, 0, "float16", gpu) == pytest.approx(1)
 
 

@@ -17,7 +17,15 @@ from benchmarks.profile.report import line_text, wasted
 pytestmark = pytest.mark.skipif(not NVCC, reason=NO_NVCC)
 
 SOURCE = Path(__file__).parent / "planted.cu"
-COSTLY = ["uncoalesced_load", "bank_conflict", "divergent_branch", "hot_atomic", "quadratic_loop", "label_gradient"]
+COSTLY = [
+    "uncoalesced_load",
+    "bank_conflict",
+    "divergent_branch",
+    "hot_atomic",
+    "quadratic_loop",
+    "label_gradient",
+    "chased_pointer",
+]
 WRONG = {
     "missing_barrier": "race on shared memory|shared memory that its block has not written",
     "uninitialised_shared": "reads shared memory that its block has not written",
@@ -135,6 +143,12 @@ def test_quadratic_loop_is_reported_by_its_exponent(results: Any) -> None:
     assert grows(False) == pytest.approx(1, abs=0.05)
     assert grows(True) == pytest.approx(2, abs=0.05)
     the_line(kernel(results, "quadratic_loop", True), "quadratic_loop", lambda line: line.warps)
+
+
+def test_loads_that_wait_for_each_other_take_longer(results: Any) -> None:
+    at_once, chased = (kernel(results, "chased_pointer", bug) for bug in (False, True))
+    assert 480 < at_once.longest_block < 700  # one answer of the memory, and sixteen additions
+    assert chased.longest_block > 480 + 15 * 40  # and fifteen of the first cache
 
 
 def test_a_term_of_b_squared_d_is_above_its_budget_by_its_exponent(results: Any) -> None:

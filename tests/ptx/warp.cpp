@@ -68,14 +68,14 @@ void Warp::run_group(Mask group, int at, int stop, std::uint64_t& budget) {
       continue;
     }
     --budget;
-    ++executed;
     if (active != 0 || in.control == Control::kBranch) {
       ++counts[at].warps;
       counts[at].lanes += std::popcount(active);
     }
+    if (active != 0 && in.execute) in.execute(*this, in, active);
+    timeline.issue(in);
     switch (in.control) {
       case Control::kNone:
-        if (active != 0 && in.execute) in.execute(*this, in, active);
         ++at;
         break;
       case Control::kBranch:
@@ -117,11 +117,11 @@ bool Warp::arrive(const Instruction& in, int at, Mask group) {
       same &= static_cast<Mask>(named[lane]) == first;
     });
     if (same && (first & alive) == group) {
-      ++executed;
       InstructionCounts& counts = launch->counts.instructions[at];
       ++counts.warps;
       counts.lanes += std::popcount(group);
       if (in.execute) in.execute(*this, in, group);
+      timeline.issue(in);
       return true;
     }
   }
@@ -142,11 +142,11 @@ void Warp::complete_collectives(const Instruction& in, int at) {
     for_lanes(here, [&](int lane) { same |= (named[lane] & alive) == wanted ? Mask{1} << lane : 0; });
     rest &= ~same;
     if (same != wanted) continue;
-    ++executed;
     InstructionCounts& counts = launch->counts.instructions[at];
     ++counts.warps;
     counts.lanes += std::popcount(same);
     if (in.execute) in.execute(*this, in, same);
+    timeline.issue(in);
     waiting &= ~same;
     set_pc(same, at + 1);
   }

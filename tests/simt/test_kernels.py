@@ -97,6 +97,16 @@ def test_jaccard_of_rows_beyond_the_hash_table(simt: Any, n: int, hubs: int, beg
         assert_same(simt.jaccard_graph(*arguments), torch.ops.ise_fast.jaccard_graph(*arguments))
 
 
+def test_distance_of_a_row_beyond_the_hash_table(simt: Any) -> None:
+    """The first row shares a feature with each of the others, which share nothing with each other."""
+    n = 1100  # above kDistanceSlots
+    others = torch.arange(1, n)
+    indptr = torch.cat([torch.tensor([0]), n - 1 + torch.arange(n)])
+    weights = torch.cat([torch.linspace(0.5, 1.5, n - 1) / n, torch.full((n - 1,), 0.3)])
+    v = indptr, torch.cat([others, others]).int(), weights
+    assert simt.jaccard_distance(*v).equal(torch.ops.ise_fast.jaccard_distance(*v))
+
+
 def test_jaccard_of_more_rows_beyond_the_table_than_blocks(simt: Any) -> None:
     """Ten groups of rows that share one feature each, and twenty rows that belong to two or three of them."""
     weights = torch.zeros(200, 200)
@@ -221,7 +231,10 @@ def test_support_samples(simt: Any, unit_rows: Rows, rows: int, clusters: int, d
 
 
 @pytest.mark.parametrize("mode", ["hard", "momentum"])
-@pytest.mark.parametrize(("rows", "clusters", "d", "k"), [(1, 1, 1, 0), (9, 4, 33, 2), (6, 9, 70, 1), (0, 3, 4, 0)])
+@pytest.mark.parametrize(
+    ("rows", "clusters", "d", "k"),
+    [(1, 1, 1, 0), (9, 4, 33, 2), (6, 9, 70, 1), (0, 3, 4, 0), (75, 2, 300, 1)],  # the last: labels over several warps
+)
 def test_update_memory(simt: Any, unit_rows: Rows, mode: str, rows: int, clusters: int, d: int, k: int) -> None:
     features, labels, centroids = head_batch(unit_rows, rows, clusters, d)
     supports = unit_rows(rows * k, d, seed=3).unflatten(0, (rows, k)) if k else None
@@ -233,6 +246,14 @@ def test_update_memory(simt: Any, unit_rows: Rows, mode: str, rows: int, cluster
     simt.refresh_gram_(grams[0], ours, labels)
     simt.refresh_gram_(grams[1], ours, None)
     torch.testing.assert_close(grams[0], grams[1], rtol=0, atol=5e-7)
+
+
+def test_update_memory_of_rows_beyond_shared_memory(simt: Any, unit_rows: Rows) -> None:
+    features, labels, centroids = head_batch(unit_rows, 3, 2, 6200)
+    ours, expected = centroids.clone(), centroids.clone()
+    simt.update_memory_(ours, features, labels, None, 0.3, "momentum")
+    torch.ops.ise_fast.update_memory_(expected, features, labels, None, 0.3, "momentum")
+    assert_same([ours], [expected])
 
 
 @pytest.mark.parametrize(
