@@ -23,7 +23,6 @@ SLOW_IN_LOOPS: dict[tuple[str, str], str] = {
     ): "the same for all threads of a row: to be hoisted",
     ("csrc/cuda/contrastive.cuh", "divisor = 1;"): "k of a sample's row: to be 32 bits",
     ("csrc/cuda/label_preserving.cuh", "const double e = exp("): "once a pair of a row and a label",
-    ("csrc/cuda/memory.cu", "(p - count) / k"): "a support's sample, found by every thread: to be hoisted",
     ("csrc/cuda/soft_nce.cu", "rest += exp("): "once a row and kept slot",
     ("csrc/cuda/online_softmax.cuh", "return exp((static_cast<double>(product)"): "once a row and kept slot",
     ("csrc/cuda/online_softmax.cuh", "log1p(others(s, e) / e)"): "once a row and kept slot",
