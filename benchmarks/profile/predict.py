@@ -73,9 +73,8 @@ def predict(measured: Measured, target: Shape, gpu: Gpu) -> Prediction:
     if dry:  # launches and blocks as they are, not as they grow; a large size may do without a kernel
         needs = {name: _with_launches(need, name, dry) for name, need in needs.items()}
         needs = {name: need for name, need in needs.items() if need.launches}
-    most = workload.bytes(target) + (
-        dry.peak_bytes if dry else math.inf
-    )  # what exists is read from memory once a launch
+    # What exists is read from memory once a launch.
+    most = workload.bytes(target) + (dry.peak_bytes if dry else math.inf)
     needs = {
         name: replace(need, memory_bytes=min(need.memory_bytes, need.launches * most)) for name, need in needs.items()
     }
