@@ -17,7 +17,7 @@ def counts(loads: int) -> Counts:
     """One kernel that reads so many sectors of 32 bytes and does nothing else."""
     nothing = {"lanes": 32 * loads, "waves": 0, "divided": 0, "meetings": 0, "bytes": 4}
     line = Line("a.cuh:7", "load global", loads, sectors=4 * loads, used=128 * loads, **nothing)
-    kernel = Kernel("look", 1, loads, 8 * loads, 4 * loads, 1, 8, (line,))
+    kernel = Kernel("look", 1, loads, 8 * loads, 4 * loads, 4 * loads, 1, 1, (line,))
     launch = {"kind": "launch", "name": "look", "grid_x": loads, "grid_y": 1, "grid_z": 1, "threads": 256}
     return Counts(2, 4096, (launch,), {"look": kernel})
 
@@ -36,7 +36,9 @@ def test_products_grow_by_their_operations() -> None:
     """Small ones are bounded by bytes, and an operator's other terms hold no N^2 d."""
     shapes = growth.shapes_to_count(WORKLOADS["knn"].small, WORKLOADS["knn"].terms)
     call = {"kind": "product", "name": "float16", "bytes": 2}
-    calls = [{**call, "m": shape["Q"], "n": shape["N"], "k": shape["d"]} for shape in shapes]
+    pitches = [{"pitch_a": shape["d"], "pitch_b": shape["d"], "pitch_out": shape["N"]} for shape in shapes]
+    sizes = [{"m": shape["Q"], "n": shape["N"], "k": shape["d"]} for shape in shapes]
+    calls = [{**call, **size, **pitch} for size, pitch in zip(sizes, pitches, strict=True)]
     runs = [Counts(2, 4096, (product,), {}) for product in calls]
     rows, width = 10**7, 2048
     found = predict(Measured("knn", tuple(shapes), tuple(runs), {}), {"Q": rows, "N": rows, "d": width}, GPUS["H100"])
