@@ -25,7 +25,7 @@ __device__ double exact_distances(const FilterRows<T>& query, const FilterRows<T
   const int lane = threadIdx.x % kWarpSize;
   const T* partner[kPartners];
 #pragma unroll
-  for (int t = 0; t < kPartners; ++t) partner[t] = t < count ? base.original + row(t) * base.d : nullptr;
+  for (int t = 0; t < kPartners; ++t) partner[t] = base.original + row(t < count ? t : 0) * base.d;
   double sum[kPartners];
   if (metric == Metric::kCosine) {
     sum_partners<InnerProduct>(query.original + i * base.d, partner, base.d, sum);

@@ -16,8 +16,8 @@ struct SquaredDistance {
   static __device__ double term(double a, double b) { return (a - b) * (a - b); }
 };
 
-// sum[t] of Pair::term(mine[c], partner[t][c]) over the columns c, for every lane of the warp that calls it. Partners
-// that are null have no sum.
+// sum[t] of Pair::term(mine[c], partner[t][c]) over the columns c, for every lane of the warp that calls it. No partner
+// is null: where there are fewer, one comes twice, since loads behind branches would wait one after the other.
 template <class Pair, class T>
 __device__ void sum_partners(const T* mine, const T* const (&partner)[kPartners], int64_t d, double (&sum)[kPartners]) {
 #pragma unroll
@@ -26,13 +26,11 @@ __device__ void sum_partners(const T* mine, const T* const (&partner)[kPartners]
     const double own = mine[c];
 #pragma unroll
     for (int t = 0; t < kPartners; ++t) {
-      if (partner[t] != nullptr) sum[t] += Pair::term(own, static_cast<double>(partner[t][c]));
+      sum[t] += Pair::term(own, static_cast<double>(partner[t][c]));
     }
   }
 #pragma unroll
-  for (int t = 0; t < kPartners; ++t) {
-    if (partner[t] != nullptr) sum[t] = warp_sum(sum[t]);  // the same for all lanes
-  }
+  for (int t = 0; t < kPartners; ++t) sum[t] = warp_sum(sum[t]);
 }
 
 }  // namespace

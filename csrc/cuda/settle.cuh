@@ -41,12 +41,9 @@ struct Settling {
   // Exact distances of candidates [from, to). A barrier closes it.
   __device__ void compare(const FilterRows<float>& query, const FilterRows<float>& base, Metric metric, int from,
                           int to) const {
-    const int lane = threadIdx.x % kWarpSize;
-    for (int c = from + threadIdx.x / kWarpSize * kPartners; c < to; c += kFilterWarps * kPartners) {
-      const int count = static_cast<int>(Min{}(to - c, kPartners));
-      const double distance =
-          exact_distances(query, base, metric, i, count, [&](int t) { return key_index(keys[c + t]); });
-      if (lane < count) exact[c + lane] = distance;
+    for (int c = from + threadIdx.x / kWarpSize; c < to; c += kFilterWarps) {
+      const double distance = exact_distance(query, base, metric, i, key_index(keys[c]));
+      if (threadIdx.x % kWarpSize == 0) exact[c] = distance;
     }
     __syncthreads();
   }
@@ -83,9 +80,8 @@ struct Settling {
 //
 // The k first candidates have exact scores of at most that of the k-th plus a margin, so no row of the answer has an
 // approximate one above that plus another margin: as a rule this leaves few of the candidates, and no doubt.
-__global__ void __launch_bounds__(kFilterThreads, kFilterBlocks)
-    settle(const uint64_t* keys, FilterRows<float> query, FilterRows<float> base, FilterUnits units, float* distances,
-           int64_t* indices, Failures failures, Queries queries, int kept, int64_t k) {
+__global__ void settle(const uint64_t* keys, FilterRows<float> query, FilterRows<float> base, FilterUnits units,
+                       float* distances, int64_t* indices, Failures failures, Queries queries, int kept, int64_t k) {
   DYNAMIC_SHARED(double, exact);  // [kept]
   const int64_t i = queries[blockIdx.x];
   const Settling row{keys + static_cast<int64_t>(blockIdx.x) * kept, kept, exact, i, k};
@@ -97,9 +93,9 @@ __global__ void __launch_bounds__(kFilterThreads, kFilterBlocks)
 
 // Candidates by lower bounds of their scores, which say nothing of the k-th from above: so the most promising are
 // compared first, and the k-th of those is what a bound must not exceed.
-__global__ void __launch_bounds__(kFilterThreads, kFilterBlocks)
-    settle_bounds(const uint64_t* keys, FilterRows<float> query, FilterRows<float> base, FilterUnits units,
-                  float* distances, int64_t* indices, Failures failures, Queries queries, int kept, int64_t k) {
+__global__ void settle_bounds(const uint64_t* keys, FilterRows<float> query, FilterRows<float> base, FilterUnits units,
+                              float* distances, int64_t* indices, Failures failures, Queries queries, int kept,
+                              int64_t k) {
   DYNAMIC_SHARED(double, exact);  // [kept]
   __shared__ double limit;
   const int64_t i = queries[blockIdx.x];
