@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     device = torch.device("cuda")
     gc.freeze()  # what was imported need not be searched before every timed run
     record: dict[str, Any] = {"machine": machine.describe(device), "ceilings": machine.ceilings(device), "rows": []}
-    for name, shape in runs(options.operators or list(WORKLOADS), options.until):
+    for name, shape in runs(options.operators or list(WORKLOADS), options.least, options.until):
         begin = time.perf_counter()
         try:
             row = clock(name, shape)
@@ -57,10 +57,11 @@ def median(row: dict[str, Any]) -> float:
     return float(statistics.median(row["seconds"]))
 
 
-def runs(operators: list[str], until: int) -> list[tuple[str, Shape]]:
-    """Operators at their published shapes, those of fewest rows first: a time limit cuts off the longest."""
+def runs(operators: list[str], least: int, until: int) -> list[tuple[str, Shape]]:
+    """Operators at their published shapes of `least` to `until` rows, fewest first: time limits cut off the longest."""
     every = [(name, shape) for name in operators for shape in WORKLOADS[name].published]
-    return sorted(((name, shape) for name, shape in every if largest(shape) <= until), key=lambda run: largest(run[1]))
+    asked = ((name, shape) for name, shape in every if least <= largest(shape) <= until)
+    return sorted(asked, key=lambda run: largest(run[1]))
 
 
 def largest(shape: Shape) -> int:
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("file", type=Path, help="JSON that is written after every shape")
     parser.add_argument("operators", nargs="*", metavar="OPERATOR", help=", ".join(WORKLOADS))
+    parser.add_argument("--least", type=int, default=0, help="leave out shapes with fewer rows than this")
     parser.add_argument("--until", type=int, default=2**62, help="leave out shapes with more rows than this")
     return parser
 
