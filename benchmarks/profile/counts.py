@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,11 @@ class Counts:
 
     @property
     def flops(self) -> int:
-        return sum(2 * call["m"] * call["n"] * call["k"] for call in self.calls("product"))
+        return sum(map(product_flops, self.calls("product")))
+
+
+def product_flops(call: Mapping[str, int]) -> int:
+    return 2 * call["m"] * call["n"] * call["k"] * call.get("count", 1)
 
 
 def parse(found: dict[str, Any]) -> Counts:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.profile.counts import FREE, GLOBAL, SHARED, Counts, Kernel
+from benchmarks.profile.counts import FREE, GLOBAL, SHARED, Counts, Kernel, product_flops
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ def unaligned(call: Mapping[str, int]) -> list[str]:
 
 def product_bytes(call: Mapping[str, int]) -> int:
     """Bytes of both factors and the float32 result, each once."""
-    return call["bytes"] * call["k"] * (call["m"] + call["n"]) + 4 * call["m"] * call["n"]
+    once = call["bytes"] * call["k"] * (call["m"] + call["n"]) + 4 * call["m"] * call["n"]
+    return once * call.get("count", 1)
 
 
 def other_seconds(counts: Counts, gpu: Gpu) -> dict[str, float]:
@@ -169,10 +170,7 @@ def other_seconds(counts: Counts, gpu: Gpu) -> dict[str, float]:
         "CUB": CUB_CALL * len(counts.calls("cub")) + sorts / gpu.memory,
         "fills": LAUNCH * len(counts.calls("fill")) + filled / gpu.memory,
         "products": sum(
-            LAUNCH
-            + product_seconds(
-                2.0 * call["m"] * call["n"] * call["k"], product_bytes(call), call["name"], gpu, not unaligned(call)
-            )
+            LAUNCH + product_seconds(product_flops(call), product_bytes(call), call["name"], gpu, not unaligned(call))
             for call in counts.calls("product")
         ),
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.profile import growth, model
-from benchmarks.profile.counts import Counts, Shape, count
+from benchmarks.profile.counts import Counts, Shape, count, product_flops
 from benchmarks.profile.model import Gpu, Resources
 from benchmarks.profile.workloads import WORKLOADS
 
@@ -123,7 +123,7 @@ def _kind(call: Mapping[str, Any]) -> tuple[str, bool]:
 def _extrapolated_products(measured: Measured, target: Shape, kind: tuple[str, bool], gpu: Gpu) -> float:
     """FLOPs and bytes each by their own growth: small products are bounded by bytes, large ones are not."""
     runs = [[call for call in run.calls("product") if _kind(call) == kind] for run in measured.runs]
-    operations = [sum(2.0 * c["m"] * c["n"] * c["k"] for c in calls) for calls in runs]
+    operations = [float(sum(map(product_flops, calls))) for calls in runs]
     flops = growth.power_law(measured.shapes, operations, target)  # no sum of an operator's terms: all dimensions
     moved = _grown(measured, target, [float(sum(map(model.product_bytes, calls))) for calls in runs])
     calls = _grown(measured, target, [float(len(calls)) for calls in runs])

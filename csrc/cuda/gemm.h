@@ -26,6 +26,10 @@ const char* cublasGetStatusString(int status);
 int cublasGemmEx(void* handle, int a_transposed, int b_transposed, int m, int n, int k, const void* alpha,
                  const void* a, int a_type, int a_pitch, const void* b, int b_type, int b_pitch, const void* beta,
                  void* c, int c_type, int c_pitch, int compute_type, int algorithm);
+int cublasGemmStridedBatchedEx(void* handle, int a_transposed, int b_transposed, int m, int n, int k, const void* alpha,
+                               const void* a, int a_type, int a_pitch, long long a_step, const void* b, int b_type,
+                               int b_pitch, long long b_step, const void* beta, void* c, int c_type, int c_pitch,
+                               long long c_step, int count, int compute_type, int algorithm);
 }
 
 #else
@@ -69,12 +73,18 @@ struct Operand {
 
 enum class Then { kStore, kAdd };
 
+// Equal products in one call: from one to the next, a, b and out are so many numbers further.
+struct Repeat {
+  int count = 1;
+  int64_t a = 0, b = 0, out = 0;
+};
+
 // out [m, n] f32 = a [m, d] b [d, n], accumulated in f32; kAdd: out += a b. a and b are both f16, both bf16 or both
 // f32, each contiguous by rows or by columns (torch::stable::transpose makes b from rows); out may be a slice of a
 // larger tensor, or have padded rows. The bits of a result may differ between GPUs and libraries, not between two
-// calls.
+// calls. Of repeated products the first is given.
 inline void matmul(torch::stable::Tensor& out, const torch::stable::Tensor& a, const torch::stable::Tensor& b,
-                   Then then = Then::kStore) {
+                   Then then = Then::kStore, const Repeat& repeat = {}) {
   const int64_t m = out.size(0), n = out.size(1), d = a.size(1);
   if (m == 0 || n == 0) return;
   const blas::Operand left(a), right(b), result(out);
@@ -94,11 +104,20 @@ inline void matmul(torch::stable::Tensor& out, const torch::stable::Tensor& a, c
   // PyTorch sets this to what the user asked for whenever it takes the handle, so nothing has to be put back.
   check_status(cublasSetMathMode(handle, blas::kDefaultMath), "cublasSetMathMode");
   const float one = 1, kept = then == Then::kAdd ? 1 : 0;
-  check_status(cublasGemmEx(handle, right.transposed, left.transposed, static_cast<int>(n), static_cast<int>(m),
-                            static_cast<int>(d), &one, right.data, right.type, right.pitch, left.data, left.type,
-                            left.pitch, &kept, out.mutable_data_ptr(), blas::kFloat, result.pitch, blas::kCompute32F,
-                            blas::kDefaultAlgorithm),
-               "cublasGemmEx");
+  const int rows = static_cast<int>(m), columns = static_cast<int>(n), depth = static_cast<int>(d);
+  void* const to = out.mutable_data_ptr();
+  if (repeat.count == 1) {
+    check_status(cublasGemmEx(handle, right.transposed, left.transposed, columns, rows, depth, &one, right.data,
+                              right.type, right.pitch, left.data, left.type, left.pitch, &kept, to, blas::kFloat,
+                              result.pitch, blas::kCompute32F, blas::kDefaultAlgorithm),
+                 "cublasGemmEx");
+    return;
+  }
+  check_status(cublasGemmStridedBatchedEx(handle, right.transposed, left.transposed, columns, rows, depth, &one,
+                                          right.data, right.type, right.pitch, repeat.b, left.data, left.type,
+                                          left.pitch, repeat.a, &kept, to, blas::kFloat, result.pitch, repeat.out,
+                                          repeat.count, blas::kCompute32F, blas::kDefaultAlgorithm),
+               "cublasGemmStridedBatchedEx");
 }
 
 // The library multiplies on tensor cores of this generation only where every row of every operand and of the result

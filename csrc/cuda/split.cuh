@@ -4,8 +4,13 @@
 // numbers that together keep 22 bits: x = high + low. Then
 //   a.b = a_high.b_high + a_low.b_high + a_high.b_low,
 // three products by the library, added up in float32. What is left out and what was rounded is below
-// 3 x 2^-22 ||a|| ||b||; the rest of the error is that of any float32 sum. On an H100 three such products take a
-// quarter of the time of one in float32, and no setting of the user reaches them.
+// 3 x 2^-22 ||a|| ||b||. On an H100 three such products take a quarter of the time of one in float32, and no setting of
+// the user reaches them.
+//
+// Tensor cores cut off what does not fit beside the sum so far, always towards zero: a sum of 2,048 positive terms came
+// out 213 x 2^-24 of itself too small on an H100, one of 256 terms 21 x 2^-24. So they add up kDepth terms of the large
+// product at most; the sums of these pieces are added in float32, rounded to nearest. The two small products are 2^-11
+// of the large one, and what is cut off of them is nothing.
 //
 // Where a product only tells which pairs need an exact look, a_high.b_high is enough: high is wrong by at most 2^-11
 // of a row's length, so the product by 2^-10 ||a|| ||b||, which is no more than what the sum of 2,048 products may err.
@@ -24,6 +29,8 @@
 
 namespace ise_fast {
 namespace {
+
+constexpr int64_t kDepth = 256;
 
 // How rows go into a product: as they are, in float32; for a filter; with the accuracy of float32.
 enum class Parts { kNone, kHigh, kBoth };
@@ -54,12 +61,15 @@ __global__ void split_rows(const float* x, const float* column_unit, __half* hig
   if (threadIdx.x == 0 && filled > 0) unit[blockIdx.x] = 1 / by;
 }
 
-// What the products of scaled rows stand for; a thread a number. column_unit may be null, out the products.
+// What the sums of the products of scaled rows stand for; a thread a number. products: [pieces, rows, pitch], of which
+// the first may be `out` itself. column_unit may be null.
 __global__ void apply_units(const float* products, const float* row_unit, const float* column_unit, float* out,
-                            int64_t columns, int64_t pitch) {
+                            int64_t rows, int64_t columns, int64_t pitch, int pieces) {
   const auto [i, c] = cell_of_thread(columns);
   if (c >= columns) return;
-  const float product = products[i * pitch + c] * row_unit[i];
+  float sum = products[i * pitch + c];
+  for (int p = 1; p < pieces; ++p) sum += products[(p * rows + i) * pitch + c];
+  const float product = sum * row_unit[i];
   out[i * columns + c] = column_unit ? product * column_unit[c] : product;
 }
 
@@ -71,11 +81,13 @@ struct Factor {
   Parts parts() const { return !high ? Parts::kNone : low ? Parts::kBoth : Parts::kHigh; }
 
   // |product - exact one| <= this x ||a|| ||b|| for a factor of the same parts as this one, as product_error: tensor
-  // cores truncate, nobody documents how, so what is known is taken twice (pair_filter.cuh).
+  // cores truncate, nobody documents how, so what is known is taken twice (pair_filter.cuh). The pieces of d terms are
+  // added in float32, and the small products truncate as much of what is 2^-10.
   double error() const {
     const int64_t d = rows.size(1);
     if (!high) return product_error(d);
-    return ((low ? 0 : 0x1p-10) + static_cast<double>(4 * d + 32) * 0x1p-24) * 1.01;
+    if (!low) return (0x1p-10 + static_cast<double>(4 * d + 32) * 0x1p-24) * 1.01;
+    return static_cast<double>(4 * std::min(d, kDepth) + 2 * (d / kDepth) + 32) * 0x1p-24 * 1.01;
   }
 
   // Rows from `begin` on. A right factor of multiply_transposed begins at a whole sector, and so ends with one.
@@ -121,19 +133,46 @@ inline Factor factor_of(const Tensor& rows, Parts parts, const Factor* columns =
   return out;
 }
 
-// b_high has whole sectors of columns, and so has the product: where `out` has not, it is made beside it.
+// sums [pieces, m, n] f32, whose sum is a [m, d] b [d, n]: each kDepth of the d terms go to the next piece, and round
+// again. `pieces` is at most d / kDepth, or 1.
+inline void multiply_by_pieces(Tensor& sums, const Tensor& a, const Tensor& b) {
+  using torch::stable::narrow;
+  const int64_t d = a.size(1), pieces = sums.size(0), whole = d / kDepth;
+  Tensor across = a, down = b, first = torch::stable::select(sums, 0, 0);
+  const auto terms = [&](int64_t from, int64_t count) {
+    return std::pair{narrow(across, 1, from, count), narrow(down, 0, from, count)};
+  };
+  for (int64_t p = 0; p < whole; p += pieces) {
+    const auto [left, right] = terms(p * kDepth, kDepth);
+    const int count = static_cast<int>(std::min(pieces, whole - p));
+    matmul(first, left, right, p == 0 ? Then::kStore : Then::kAdd,
+           {count, kDepth * a.stride(1), kDepth * b.stride(0), sums.stride(0)});
+  }
+  if (d % kDepth == 0) return;
+  const auto [left, right] = terms(whole * kDepth, d % kDepth);
+  matmul(first, left, right, whole == 0 ? Then::kStore : Then::kAdd);
+}
+
+// b_high has whole sectors of columns, and so has the product: where `out` has not, it is made beside it, and so are
+// pieces of it where there are several, which take 64 MB at most.
 inline void multiply_parts(Tensor& out, const Factor& a, const Tensor& b_high, const std::optional<Tensor>& b_low,
                            const float* column_unit) {
   const int64_t rows = out.size(0), columns = out.size(1), pitch = whole_sectors(columns);
-  Tensor products = pitch == columns ? out : device_empty(out, {rows, pitch});
-  matmul(products, *a.high, b_high);
+  const int64_t room = (int64_t{1} << 24) / (rows * pitch), whole = b_low ? b_high.size(0) / kDepth : 1;
+  const int64_t pieces = std::max<int64_t>(std::min(room, whole), 1);
+  const bool apart = pieces > 1 || pitch != columns;
+  Tensor sums = apart ? device_empty(out, {pieces, rows, pitch}) : torch::stable::view(out, {1, rows, columns});
+  Tensor first = torch::stable::select(sums, 0, 0);
   if (b_low) {
-    matmul(products, *a.low, b_high, Then::kAdd);
-    matmul(products, *a.high, *b_low, Then::kAdd);
+    multiply_by_pieces(sums, *a.high, b_high);
+    matmul(first, *a.low, b_high, Then::kAdd);
+    matmul(first, *a.high, *b_low, Then::kAdd);
+  } else {
+    matmul(first, *a.high, b_high);
   }
-  LAUNCH(apply_units, cell_blocks(rows, columns), kHeadThreads, 0, current_stream(out),
-         products.const_data_ptr<float>(), a.unit->const_data_ptr<float>(), column_unit, out.mutable_data_ptr<float>(),
-         columns, pitch);
+  LAUNCH(apply_units, cell_blocks(rows, columns), kHeadThreads, 0, current_stream(out), sums.const_data_ptr<float>(),
+         a.unit->const_data_ptr<float>(), column_unit, out.mutable_data_ptr<float>(), rows, columns, pitch,
+         static_cast<int>(pieces));
 }
 
 // out [m, n], contiguous, = a [m, d] b^T [d, n].

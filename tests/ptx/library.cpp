@@ -52,7 +52,8 @@ void add(const Matrix& out, const std::vector<float>& from) {
   }
 }
 
-void multiply(const Matrix& out, const Matrix& left, const Matrix& right, ScalarType type, bool adds) {
+// One call of the library.
+void count_products(const Matrix& out, const Matrix& left, const Matrix& right, ScalarType type, int count) {
   const auto pitch = [](const Matrix& matrix) { return std::max(matrix.down, matrix.across); };
   const bool is_float = type == ScalarType::Float;
   ptx::counts().events.push_back({"product",
@@ -63,7 +64,11 @@ void multiply(const Matrix& out, const Matrix& left, const Matrix& right, Scalar
                                    {"bytes", is_float ? 4 : 2},
                                    {"pitch_a", pitch(left)},
                                    {"pitch_b", pitch(right)},
-                                   {"pitch_out", out.down}}});
+                                   {"pitch_out", out.down},
+                                   {"count", count}}});
+}
+
+void multiply(const Matrix& out, const Matrix& left, const Matrix& right, ScalarType type, bool adds) {
   if (!ptx::settings().executes) return;
   pause_allocations(true);  // what the library of a CPU takes is not what one of a GPU takes
   {
@@ -122,21 +127,31 @@ const char* cublasGetStatusString(int) {
   return "an error that the interpreter's library does not have";
 }
 // Column by column: the transposes, C^T = op(B)^T op(A)^T, are what lies row by row.
-int cublasGemmEx(void*, int a_transposed, int b_transposed, int m, int n, int k, const void*, const void* a, int a_type,
-                 int a_pitch, const void* b, int b_type, int b_pitch, const void* beta, void* c, int, int c_pitch, int,
-                 int) {
+int cublasGemmStridedBatchedEx(void*, int a_transposed, int b_transposed, int m, int n, int k, const void*,
+                               const void* a, int a_type, int a_pitch, long long a_step, const void* b, int b_type,
+                               int b_pitch, long long b_step, const void* beta, void* c, int, int c_pitch,
+                               long long c_step, int count, int, int) {
   constexpr int kFloat = 0, kHalf = 2, kNotSupported = 15;
   if (a_type != b_type) return kNotSupported;
   const auto matrix = [](const void* data, int rows, int columns, std::int64_t pitch, bool by_rows) {
     return Matrix{data, rows, columns, by_rows ? pitch : 1, by_rows ? 1 : pitch};
   };
-  multiply(matrix(c, n, m, c_pitch, true), matrix(b, n, k, b_pitch, !b_transposed),
-           matrix(a, k, m, a_pitch, !a_transposed),
-           a_type == kFloat  ? ScalarType::Float
-           : a_type == kHalf ? ScalarType::Half
-                             : ScalarType::BFloat16,
-           *static_cast<const float*>(beta) == 1);
+  const auto type = a_type == kFloat ? ScalarType::Float : a_type == kHalf ? ScalarType::Half : ScalarType::BFloat16;
+  const int size = a_type == kFloat ? 4 : 2;
+  for (int i = 0; i < count; ++i) {
+    const Matrix out = matrix(static_cast<float*>(c) + i * c_step, n, m, c_pitch, true),
+                 left = matrix(static_cast<const char*>(b) + i * b_step * size, n, k, b_pitch, !b_transposed),
+                 right = matrix(static_cast<const char*>(a) + i * a_step * size, k, m, a_pitch, !a_transposed);
+    if (i == 0) count_products(out, left, right, type, count);
+    multiply(out, left, right, type, *static_cast<const float*>(beta) == 1);
+  }
   return 0;
+}
+int cublasGemmEx(void* handle, int a_transposed, int b_transposed, int m, int n, int k, const void* alpha,
+                 const void* a, int a_type, int a_pitch, const void* b, int b_type, int b_pitch, const void* beta,
+                 void* c, int c_type, int c_pitch, int compute_type, int algorithm) {
+  return cublasGemmStridedBatchedEx(handle, a_transposed, b_transposed, m, n, k, alpha, a, a_type, a_pitch, 0, b,
+                                    b_type, b_pitch, 0, beta, c, c_type, c_pitch, 0, 1, compute_type, algorithm);
 }
 
 // csrc/cuda/device.h asks how much scratch to plan.

@@ -63,13 +63,15 @@ void truncate(Numbers& numbers) {
   for (float& value : numbers.value) value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) & ~0x1fffu);
 }
 
-// A sum of products as tensor cores form it: four products and the sum so far are shifted to the largest exponent,
-// bits below float32's last one and the guard bits fall off, and so do those of the result.
+// A sum of products as tensor cores form it: some products and the sum so far are shifted to the largest exponent,
+// bits below float32's last one and the guard bits fall off, and so do those of the result. A V100 takes four products
+// at once and has no guard bits; sixteen and two gave the mean errors of an H100 (0.74, 20.7, 101.7 and 213.5 x 2^-24
+// for 16, 256, 1,024 and 2,048 positive terms) to a hundredth.
 float truncated_sum(const Numbers& a, const Numbers& b, int i, int j, int guard_bits) {
-  constexpr int kAtOnce = 4;
+  const int at_once = guard_bits == 0 ? 4 : 16;
   double sum = 0;
-  for (int start = 0; start < a.columns; start += kAtOnce) {
-    const int end = std::min(start + kAtOnce, a.columns);
+  for (int start = 0; start < a.columns; start += at_once) {
+    const int end = std::min(start + at_once, a.columns);
     int largest = sum == 0 ? -1000 : std::ilogb(sum);
     for (int k = start; k < end; ++k) {
       if (a.at(i, k) == 0 || b.at(k, j) == 0) continue;
@@ -158,6 +160,22 @@ int cublasGemmEx(void* handle, int a_transposed, int b_transposed, int m, int n,
     out = multiply(left, right);
   }
   store(out, static_cast<float*>(c), c_pitch, kept == 1);
+  return kSuccess;
+}
+
+int cublasGemmStridedBatchedEx(void* handle, int a_transposed, int b_transposed, int m, int n, int k, const void* alpha,
+                               const void* a, int a_type, int a_pitch, long long a_step, const void* b, int b_type,
+                               int b_pitch, long long b_step, const void* beta, void* c, int c_type, int c_pitch,
+                               long long c_step, int count, int compute_type, int algorithm) {
+  const auto further = [](const void* data, int type, long long numbers) {
+    return static_cast<const char*>(data) + numbers * (type == kFloat ? 4 : 2);
+  };
+  for (int i = 0; i < count; ++i) {
+    const int status = cublasGemmEx(handle, a_transposed, b_transposed, m, n, k, alpha, further(a, a_type, i * a_step),
+                                    a_type, a_pitch, further(b, b_type, i * b_step), b_type, b_pitch, beta,
+                                    static_cast<float*>(c) + i * c_step, c_type, c_pitch, compute_type, algorithm);
+    if (status != kSuccess) return status;
+  }
   return kSuccess;
 }
 

@@ -91,6 +91,26 @@ def test_losses_are_accurate_on_truncating_tensor_cores(
             torch.testing.assert_close(ours, right, rtol=0, atol=error * (float(right.abs().max()) + 0.1), msg=name)
 
 
+@pytest.mark.parametrize(("clusters", "d"), [(9, 2048), (2100, 16)], ids=["similarities", "gradient"])
+def test_losses_are_accurate_however_deep_the_products_are(
+    simt: Any, set_products: Products, clusters: int, d: int
+) -> None:
+    """Sums of terms of one sign, which lose the most to truncation: 1.3e-5 of a sum of 2,048 terms on an H100."""
+    draw = torch.Generator().manual_seed(0)
+    features, centroids = (torch.rand(n, d, generator=draw) / (d / 3) ** 0.5 for n in (7, clusters))
+    centroids[1::2] -= centroids.mean()  # these sums lose little
+    labels, t = torch.arange(7), 0.2
+    set_products(guard_bits=2)
+    loss, gradient = simt.cluster_nce_loss(features, labels, centroids, t, True)
+    leaf = features.double().requires_grad_()
+    logits = torch.nn.functional.normalize(leaf, dim=1) @ centroids.double().T / t
+    truth = torch.nn.functional.cross_entropy(logits, labels)
+    truth.backward()
+    assert abs(loss - truth) < 3e-6
+    assert leaf.grad is not None
+    assert (gradient - leaf.grad).abs().max() < 2e-6
+
+
 def test_losses_and_gram_are_accurate_under_tensor_float_32(simt: Any, unit_rows: Rows, set_products: Products) -> None:
     features, labels, centroids = crowded_head(unit_rows, 7, 9, 65)
     set_products(tensor_float_32=True)
