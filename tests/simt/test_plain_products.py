@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,13 @@ def test_what_csrc_does_not_ask_for_is_refused(path: Path) -> None:
     torch.testing.assert_close(c.memory, before, rtol=0, atol=0, equal_nan=True)
 
 
+def test_every_product_that_csrc_calls_is_here() -> None:
+    declared = re.findall(r"\bint (cublas\w+)\(", (SIMT.parents[1] / "csrc" / "cuda" / "gemm.h").read_text())
+    assert {"cublasSetMathMode", "cublasGemmEx"} <= set(declared)
+    ours = (SIMT / "plain_products.cu").read_text()
+    assert [name for name in declared if name != "cublasSetMathMode" and f" {name}(" not in ours] == []
+
+
 # As libise_fast_cuda.so: it finds cuBLAS's products through a library that it depends on. form() is 3 x 3, or -1.
 CUBLAS = "int cublasGemmEx() { return 0; }"
 CALLER = """
@@ -141,11 +149,12 @@ def caller(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_with_plugin(folder: Path, test: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """pytest -p plain_products on the text of a test function."""
+    inherited = {name: value for name, value in os.environ.items() if name != "ISE_FAST_PLAIN_PRODUCTS"}
     (folder / "test_it.py").write_text(f"import ctypes\n\ndef test_it():\n    {test}\n")
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "plain_products", "test_it.py"],
         cwd=folder,
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(SIMT.parent), **environment},
+        env={**inherited, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(SIMT.parent), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
