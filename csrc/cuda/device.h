@@ -14,8 +14,10 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace ise_fast {
 
@@ -78,17 +80,27 @@ inline int64_t at_once(int64_t numbers) {
 }
 #endif
 
+// Memory of the host that the device writes to while the host goes on: a page for each thread, never returned.
+constexpr std::size_t kPinnedBytes = 4096;
+inline void*& pinned_page() {
+  thread_local void* page = nullptr;
+  if (page == nullptr) check_cuda(cudaHostAlloc(&page, kPinnedBytes, cudaHostAllocPortable), "cudaHostAlloc");
+  return page;
+}
+
 // A number that the host needs, such as the size of an output. Waits for the stream, and hears Ctrl-C meanwhile: what
 // was launched still runs to its end, in memory that nobody gets before.
 template <class T>
 T read_back(const T* device_pointer, cudaStream_t stream) {
+  static_assert(sizeof(T) <= kPinnedBytes);
+  void*& kept = pinned_page();
+  void* const page = std::exchange(kept, nullptr);  // were this interrupted, the number would arrive at some later time
+  check_cuda(cudaMemcpyAsync(page, device_pointer, sizeof(T), cudaMemcpyDeviceToHost, stream));
   cudaError_t status = cudaSuccess;
   while ((status = cudaStreamQuery(stream)) == cudaErrorNotReady) poll_interrupt();
   check_cuda(status);
-  T value;
-  check_cuda(cudaMemcpyAsync(&value, device_pointer, sizeof value, cudaMemcpyDeviceToHost, stream));
-  check_cuda(cudaStreamSynchronize(stream));
-  return value;
+  kept = page;
+  return *static_cast<const T*>(page);
 }
 
 inline void fill_bytes(void* device_pointer, int byte, size_t bytes, cudaStream_t stream) {

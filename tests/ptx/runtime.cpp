@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -205,6 +206,10 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
   counts().events.push_back({"fill", "", {{"bytes", static_cast<std::int64_t>(bytes)}}});
   std::memset(to, value, bytes);
   return cudaSuccess;
+}
+cudaError_t cudaHostAlloc(void** to, std::size_t bytes, unsigned) {
+  *to = std::malloc(bytes);
+  return *to == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t) {
   return cudaSuccess;
