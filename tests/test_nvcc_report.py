@@ -38,7 +38,11 @@ HOT = [
 
 #: registers of a thread: with 64, four blocks of 256 threads fit on a multiprocessor. More only with a reason.
 MOST_REGISTERS = 64
-MORE_REGISTERS = {"mix_distances": 96}  # 32 float64 sums a thread; two blocks, and bound by float64 arithmetic
+MORE_REGISTERS = {
+    "mix_distances": 96,  # 32 float64 sums a thread; two blocks, and bound by float64 arithmetic
+    "refresh_rows": 124,  # 48 sums and 40 numbers on their way; two blocks, and one is wanted
+    "update_clusters": 96,  # 32 numbers on their way; a block a label, and few labels
+}
 
 BUILD = Path(__file__).parents[1] / "build" / str(sys.implementation.cache_tag) / "CMakeFiles" / "ise_fast_cuda.dir"
 LOGS = sorted(BUILD.rglob("*.o.log"))

@@ -1,5 +1,6 @@
 // Kernels that several operators of the ISE head use: exact nearest centroids from approximate similarities, and
-// support samples. A row is 256 threads (nearest) or a warp (supports).
+// support samples, of a row a block. Threads ask for many numbers before they use the first: a block that waits for one
+// number after the other does little else.
 //
 // Nobody can look at a label on the host without waiting for the device. A label without a centroid makes its results
 // NaN; no kernel reads or writes out of bounds for it.
@@ -46,7 +47,65 @@ struct Degree {
 
 // The whole inner product, in every lane of a warp; bits as math/dot.h.
 __device__ double warp_dot(const float* a, const float* b, int64_t d) {
-  return warp_sum(dot_lane(a, b, d, threadIdx.x % kWarpSize));
+  constexpr int kAhead = 16;  // numbers of each row that a lane asks for at once
+  double sum = 0;
+  int64_t c = threadIdx.x % kWarpSize;
+  for (; c + (kAhead - 1) * kWarpSize < d; c += kAhead * kWarpSize) {
+    float x[kAhead], y[kAhead];
+#pragma unroll
+    for (int q = 0; q < kAhead; ++q) {
+      x[q] = a[c + q * kWarpSize];
+      y[q] = b[c + q * kWarpSize];
+    }
+#pragma unroll
+    for (int q = 0; q < kAhead; ++q) sum = fma(static_cast<double>(x[q]), static_cast<double>(y[q]), sum);
+  }
+  for (; c < d; c += kWarpSize) sum = fma(static_cast<double>(a[c]), static_cast<double>(b[c]), sum);
+  return warp_sum(sum);
+}
+
+// put(j, get(j)) for the numbers j < count, each by a thread of the block, which asks for several before it puts the
+// first.
+template <int kInFlight = 8, class Get, class Put>
+__device__ void for_all(int64_t count, Get get, Put put) {
+  const int64_t threads = blockDim.x, mine = threadIdx.x;
+  if (count <= threads) {
+    if (mine < count) put(mine, get(mine));
+    return;
+  }
+  for (int64_t begin = mine; begin < count; begin += threads * kInFlight) {
+    decltype(get(begin)) number[kInFlight];
+#pragma unroll
+    for (int q = 0; q < kInFlight; ++q) {
+      const int64_t j = begin + q * threads;
+      number[q] = get(j < count ? j : begin);  // no branch, behind which loads would wait for each other
+    }
+#pragma unroll
+    for (int q = 0; q < kInFlight; ++q) {
+      const int64_t j = begin + q * threads;
+      if (j < count) put(j, number[q]);
+    }
+  }
+}
+
+// Some numbers below kMostListed, in no order; in shared memory.
+constexpr int kMostListed = 2048;
+struct List {
+  int number[kMostListed];
+  int count;
+};
+
+// The j < count <= kMostListed with wanted(get(j), j), into the list. Returns how many, to all threads of the block.
+// The caller needs a barrier after the last use of the list and before the next call.
+template <class Get, class Wanted>
+__device__ int list_wanted(List& list, int64_t count, Get get, Wanted wanted) {
+  if (threadIdx.x == 0) list.count = 0;
+  __syncthreads();
+  for_all(count, get, [&](int64_t j, auto number) {
+    if (wanted(number, j)) list.number[atomicAdd(&list.count, 1)] = static_cast<int>(j);
+  });
+  __syncthreads();
+  return list.count;
 }
 
 // The bits of |x|, ordered like integers; NaN is above everything.
@@ -82,7 +141,7 @@ template <class KeyOf>
 __device__ uint64_t bound_of_kth(int64_t count, int64_t k, uint64_t* scratch, KeyOf key_of) {
   if (k > kHeadThreads) return kWorstKey;
   uint64_t mine = kWorstKey, last = 0;
-  for (int64_t j = threadIdx.x; j < count; j += kHeadThreads) mine = Min{}(mine, key_of(j));
+  for_all(count, key_of, [&](int64_t, uint64_t key) { mine = Min{}(mine, key); });
   for (int64_t r = 0; r < k; ++r) {
     last = block_reduce(r == 0 || mine > last ? mine : kWorstKey, Min{}, kWorstKey, scratch);
   }
@@ -98,17 +157,22 @@ __global__ void nearest_of_rows(const float* z, const float* features, const flo
                                 const unsigned* longest, float* similarity, int64_t* nearest, int64_t from,
                                 int64_t columns, int64_t clusters, int64_t d, int64_t k, double unit_error) {
   __shared__ uint64_t scratch[kHeadWarps];
+  __shared__ double square_scratch[kHeadWarps];
   __shared__ NearestKeys::Storage storage;
+  __shared__ List candidates;
   const int64_t i = blockIdx.x, own = labels[i] - from;
-  const int lane = threadIdx.x % kWarpSize;
+  const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
   const bool valid = labels[i] >= 0 && labels[i] < clusters;
   const float* const feature = features + i * d;
   const float* const row = z + i * columns;
 
+  double square = 0;
+  for_all(d, [&](int64_t c) { return feature[c]; }, [&](int64_t, double x) { square += x * x; });
+  square = block_sum(square, square_scratch);
   const uint64_t bound = bound_of_kth(columns, k, scratch, [&](int64_t j) {
     return j == own ? kWorstKey : descending_key(row[j], static_cast<uint32_t>(j));
   });
-  const double error = unit_error * sqrt(warp_dot(feature, feature, d)) * length_of_bits(*longest);
+  const double error = unit_error * sqrt(square) * length_of_bits(*longest);
   const double threshold = bound == kWorstKey ? -INFINITY : descending_value(bound) - 2 * error;
   const bool known_before = from == 0 || similarity[i * k] == similarity[i * k];
   const bool finite = known_before && error < INFINITY && threshold < INFINITY;  // for all threads the same
@@ -125,21 +189,27 @@ __global__ void nearest_of_rows(const float* z, const float* features, const flo
       keys[q] = found ? descending_key(similarity[i * k + r], index) : kWorstKey;
     }
     if (from > 0) best.offer(keys);
-    for (int64_t begin = 0; finite && begin < columns; begin += kHeadThreads * kOffers) {
-      for (int q = 0; q < kOffers; ++q) {
-        const int64_t j = begin + q * kHeadThreads + threadIdx.x;
-        keys[q] = kWorstKey;
-        unsigned candidates = __ballot_sync(kWholeWarp, j < columns && j != own && !(row[j] < threshold));
-        while (candidates) {
-          const int there = __ffs(static_cast<int>(candidates)) - 1;
-          const int64_t c = from + j - lane + there;
-          const float exact = static_cast<float>(warp_dot(feature, centroids + c * d, d));
-          const uint64_t key = descending_key(exact, static_cast<uint32_t>(c));
-          if (lane == there && (done == 0 || key > last)) keys[q] = key;
-          candidates &= candidates - 1;
+    for (int64_t begin = 0; finite && begin < columns; begin += kMostListed) {
+      const int found = list_wanted(
+          candidates, columns - begin < kMostListed ? columns - begin : kMostListed,
+          [&](int64_t j) { return row[begin + j]; },
+          [&](float product, int64_t j) { return begin + j != own && !(product < threshold); });
+      // A warp computes a candidate, and the lane that offers it keeps it.
+      for (int first = 0; first < found; first += kHeadThreads * kOffers) {
+        for (int q = 0; q < kOffers; ++q) {
+          keys[q] = kWorstKey;
+          for (int turn = 0; turn < kWarpSize; ++turn) {
+            const int place = first + (q * kWarpSize + turn) * kHeadWarps + warp;
+            if (place >= found) break;
+            const int64_t c = from + begin + candidates.number[place];
+            const float exact = static_cast<float>(warp_dot(feature, centroids + c * d, d));
+            const uint64_t key = descending_key(exact, static_cast<uint32_t>(c));
+            if (lane == turn && (done == 0 || key > last)) keys[q] = key;
+          }
         }
+        best.offer(keys);
       }
-      best.offer(keys);
+      __syncthreads();  // nobody may empty the list before everybody has read it
     }
     best.finish();
     for (int64_t r = threadIdx.x; r < wanted_now; r += kHeadThreads) {
@@ -154,25 +224,32 @@ __global__ void nearest_of_rows(const float* z, const float* features, const flo
   }
 }
 
-// s_j = u_j / ||u_j||, u_j = f + degree (m_j - o); a warp a support.
+// s_j = u_j / ||u_j||, u_j = f + degree (m_j - o); a block a support. Its length is a sum in the order of one warp, as
+// on the CPU.
 __global__ void support_rows(const float* features, const float* centroids, const int64_t* labels,
                              const int64_t* nearest, float* supports, float* norms, int64_t rows, int64_t clusters,
                              int64_t d, int64_t k, Degree lambda) {
-  const int64_t s = static_cast<int64_t>(blockIdx.x) * kHeadWarps + threadIdx.x / kWarpSize;
-  if (s >= rows * k) return;
-  const int lane = threadIdx.x % kWarpSize;
-  const int64_t own = labels[s / k], other = nearest[s];
-  const bool valid = own >= 0 && own < clusters && other >= 0 && other < clusters;
-  const float *f = features + s / k * d, *m = centroids + (valid ? other : 0) * d,
-              *o = centroids + (valid ? own : 0) * d;
+  __shared__ float norm;
   const float degree = lambda();
-  const auto u = [&](int64_t c) { return f[c] + degree * (m[c] - o[c]); };
-  double square = 0;
-  for (int64_t c = lane; c < d; c += kWarpSize) square += static_cast<double>(u(c)) * static_cast<double>(u(c));
-  const double length = sqrt(warp_sum(square));
-  const float norm = valid ? static_cast<float>(length > kShortestNorm ? length : kShortestNorm) : NAN;
-  for (int64_t c = lane; c < d; c += kWarpSize) supports[s * d + c] = u(c) / norm;
-  if (lane == 0) norms[s] = norm;
+  for (int64_t s = blockIdx.x; s < rows * k; s += gridDim.x) {
+    const int64_t own = labels[s / k], other = nearest[s];
+    const bool valid = own >= 0 && own < clusters && other >= 0 && other < clusters;
+    const float *f = features + s / k * d, *m = centroids + (valid ? other : 0) * d,
+                *o = centroids + (valid ? own : 0) * d;
+    float* const u = supports + s * d;
+    const auto put = [&](int64_t c, float number) { u[c] = number; };
+    for_all(d, [&](int64_t c) { return f[c] + degree * (m[c] - o[c]); }, put);
+    __syncthreads();
+    if (threadIdx.x < kWarpSize) {
+      const double length = sqrt(warp_dot(u, u, d));
+      if (threadIdx.x == 0) {
+        norm = valid ? static_cast<float>(length > kShortestNorm ? length : kShortestNorm) : NAN;
+        norms[s] = norm;
+      }
+    }
+    __syncthreads();
+    for_all(d, [&](int64_t c) { return u[c] / norm; }, put);
+  }
 }
 
 }  // namespace

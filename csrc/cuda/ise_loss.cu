@@ -117,7 +117,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   auto* const link = words_of<int>(link_words);
   const BatchLabels batch = {link, link + rows, link + 2 * rows, link + 3 * rows, link + 4 * rows};
   const auto preserve_labels = [&](const float* all_products) {
-    LAUNCH(link_labels, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, label, batch, rows);
+    LAUNCH(link_labels, blocks_for(rows, kHeadWarps), kHeadThreads, 0, stream, label, batch, rows);
     LAUNCH(number_labels, 1, kHeadThreads, 0, stream, batch, rows);
     const Factor others = all_products ? features : factor_of(torch::stable::view(supports, {rows * k, d}), parts);
     const Tensor met = device_empty(f, {users, others.rows.size(0)});
@@ -177,7 +177,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
       LAUNCH(nearest_of_rows, static_cast<unsigned>(count), kHeadThreads, 0, stream, in.products, in.features, centroid,
              in.labels, longest, nullptr, words_of<int64_t>(nearest) + begin * k, 0, clusters, clusters, d, k,
              centroids.error());
-      LAUNCH(support_rows, blocks_for(count * k, kHeadWarps), kHeadThreads, 0, stream, in.features, centroid, in.labels,
+      LAUNCH(support_rows, static_cast<unsigned>(count * k), kHeadThreads, 0, stream, in.features, centroid, in.labels,
              in.nearest, supports.mutable_data_ptr<float>() + begin * k * d,
              norms.mutable_data_ptr<float>() + begin * k, count, clusters, d, k, in.degree);
       if (preserves && block == rows) preserve_labels(in.products);

@@ -16,15 +16,24 @@ struct BatchLabels {
   int* count;           // how many labels
 };
 
-// leader and next; a thread a row.
+// leader and next; a warp a row, which looks at as many labels at once as it has lanes.
 __global__ void link_labels(const int64_t* labels, BatchLabels batch, int64_t rows) {
-  const int64_t r = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x;
+  const int64_t r = static_cast<int64_t>(blockIdx.x) * kHeadWarps + threadIdx.x / kWarpSize;
   if (r >= rows) return;
-  int64_t first = 0, after = r + 1;
-  while (labels[first] != labels[r]) ++first;
-  while (after < rows && labels[after] != labels[r]) ++after;
-  batch.leader[r] = static_cast<int>(first);
-  batch.next[r] = after < rows ? static_cast<int>(after) : -1;
+  const int lane = threadIdx.x % kWarpSize;
+  const int64_t label = labels[r];
+  // The first row from `begin` on that has the label, or -1.
+  const auto find = [&](int64_t begin) {
+    for (; begin < rows; begin += kWarpSize) {
+      const unsigned same = __ballot_sync(kWholeWarp, begin + lane < rows && labels[begin + lane] == label);
+      if (same) return static_cast<int>(begin) + __ffs(static_cast<int>(same)) - 1;
+    }
+    return -1;
+  };
+  const int leader = find(0), next = find(r + 1);
+  if (lane != 0) return;
+  batch.leader[r] = leader;
+  batch.next[r] = next;
 }
 
 // number, first and count; one block.

@@ -34,7 +34,7 @@ std::tuple<Tensor, Tensor> support_samples(const Tensor& features, const Tensor&
   Tensor supports = device_empty(f, {rows, k, d});
   Tensor norms = device_empty(f, {rows, k});
   if (rows * k == 0) return {supports, norms};
-  LAUNCH(support_rows, blocks_for(rows * k, kHeadWarps), kHeadThreads, 0, current_stream(f), f.const_data_ptr<float>(),
+  LAUNCH(support_rows, static_cast<unsigned>(rows * k), kHeadThreads, 0, current_stream(f), f.const_data_ptr<float>(),
          c.const_data_ptr<float>(), y.const_data_ptr<int64_t>(), m.const_data_ptr<int64_t>(),
          supports.mutable_data_ptr<float>(), norms.mutable_data_ptr<float>(), rows, clusters, d, k,
          Degree{static_cast<float>(degree), nullptr});

@@ -28,7 +28,10 @@ def assert_same(ours: Any, expected: Any) -> None:
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize(("rows", "clusters", "d", "k"), [(1, 2, 1, 1), (5, 33, 31, 3), (7, 9, 65, 8), (0, 4, 8, 2)])
+@pytest.mark.parametrize(
+    ("rows", "clusters", "d", "k"),
+    [(1, 2, 1, 1), (5, 33, 31, 3), (7, 9, 65, 8), (0, 4, 8, 2), (1, 2100, 3, 2), (1, 300, 2, 280), (2, 9, 2100, 2)],
+)
 def test_nearest_centroids(simt: Any, unit_rows: Rows, rows: int, clusters: int, d: int, k: int) -> None:
     features, centroids = unit_rows(rows, d), unit_rows(clusters, d, seed=1)
     centroids[clusters // 2] = centroids[0]  # a tie
@@ -217,7 +220,7 @@ def head_batch(unit_rows: Rows, rows: int, clusters: int, d: int) -> tuple[Tenso
     return torch.nn.functional.normalize(centroids[labels] + 0.5 * unit_rows(rows, d), dim=1), labels, centroids
 
 
-@pytest.mark.parametrize(("rows", "clusters", "d", "k"), [(1, 2, 1, 1), (5, 7, 33, 3), (0, 4, 8, 2)])
+@pytest.mark.parametrize(("rows", "clusters", "d", "k"), [(1, 2, 1, 1), (5, 7, 33, 3), (0, 4, 8, 2), (2, 3, 2100, 1)])
 def test_support_samples(simt: Any, unit_rows: Rows, rows: int, clusters: int, d: int, k: int) -> None:
     features, labels, centroids = head_batch(unit_rows, rows, clusters, d)
     cpu = torch.ops.ise_fast
@@ -246,6 +249,30 @@ def test_update_memory(simt: Any, unit_rows: Rows, mode: str, rows: int, cluster
     simt.refresh_gram_(grams[0], ours, labels)
     simt.refresh_gram_(grams[1], ours, None)
     torch.testing.assert_close(grams[0], grams[1], rtol=0, atol=5e-7)
+
+
+def test_update_memory_by_more_rows_than_are_listed_at_once(simt: Any, unit_rows: Rows) -> None:
+    features, labels, centroids = head_batch(unit_rows, 6, 3, 2)
+    supports = unit_rows(6 * 350, 2, seed=3).unflatten(0, (6, 350))
+    supports[-1, -1] = -centroids[labels[-1]]  # the least similar of all comes last
+    ours, expected = centroids.clone(), centroids.clone()
+    simt.update_memory_(ours, features, labels, supports, 0.3, "hard")
+    torch.ops.ise_fast.update_memory_(expected, features, labels, supports, 0.3, "hard")
+    assert_same([ours], [expected])
+
+
+@pytest.mark.parametrize("d", [1, 33, 300])
+def test_refresh_gram_of_many_labels(simt: Any, unit_rows: Rows, d: int) -> None:
+    """More changed clusters than a block multiplies at once, and groups of them than blocks that share a tile."""
+    centroids = unit_rows(75, d)
+    labels = torch.arange(70) * 4 % 75
+    gram = torch.full((75, 75), -7.0)
+    simt.refresh_gram_(gram, centroids, labels)
+    changed = torch.zeros(75, dtype=torch.bool)
+    changed[labels] = True
+    exact = centroids.double() @ centroids.double().T
+    assert (gram - torch.where(changed[:, None] | changed, exact, -7.0)).abs().max() < 2e-7
+    assert torch.equal(gram, gram.T)
 
 
 def test_update_memory_of_rows_beyond_shared_memory(simt: Any, unit_rows: Rows) -> None:
@@ -288,6 +315,16 @@ def test_ise_loss_without_the_label_preserving_term(simt: Any, unit_rows: Rows) 
     one = torch.ones(())
     backward = (one, 2 * one, 3 * one, features, *ours[4:], 0.0)
     assert_same([simt.ise_loss_backward(*backward)], [torch.ops.ise_fast.ise_loss_backward(*backward)])
+
+
+def test_label_preserving_term_of_labels_over_several_warps(simt: Any, unit_rows: Rows) -> None:
+    """Rows of one label, of more than one and of many, further apart than a warp looks at once."""
+    features, centroids = unit_rows(40, 2), unit_rows(35, 2, seed=1)
+    labels = torch.cat([torch.arange(34), torch.tensor([3, 34, 3, 0, 33, 33])])
+    arguments = (features, labels, centroids, 0.25, 1, 0.05, 0.6, 0.5, None, True)
+    ours, expected = simt.ise_loss(*arguments), torch.ops.ise_fast.ise_loss(*arguments)
+    torch.testing.assert_close(ours[2], expected[2], rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours[5], expected[5], rtol=0, atol=4e-6)
 
 
 @pytest.mark.parametrize(("rows", "clusters", "d"), [(1, 1, 1), (7, 5, 33)])
