@@ -41,7 +41,7 @@ MOST_REGISTERS = 64
 MORE_REGISTERS = {
     "mix_distances": 96,  # 32 float64 sums a thread; two blocks, and bound by float64 arithmetic
     "refresh_rows": 124,  # 48 sums and 40 numbers on their way; two blocks, and one is wanted
-    "update_clusters": 96,  # 32 numbers on their way; a block a label, and few labels
+    "update_clusters": 72,  # 32 numbers on their way; a block a label, and few labels
 }
 
 BUILD = Path(__file__).parents[1] / "build" / str(sys.implementation.cache_tag) / "CMakeFiles" / "ise_fast_cuda.dir"

@@ -64,11 +64,10 @@ __device__ double warp_dot(const float* a, const float* b, int64_t d) {
   return warp_sum(sum);
 }
 
-// put(j, get(j)) for the numbers j < count, each by a thread of the block, which asks for several before it puts the
-// first.
+// put(j, get(j)) for the numbers j < count, each by one of so many threads, of which this is number `mine`. It asks for
+// several before it puts the first.
 template <int kInFlight = 8, class Get, class Put>
-__device__ void for_all(int64_t count, Get get, Put put) {
-  const int64_t threads = blockDim.x, mine = threadIdx.x;
+__device__ void share_among(int64_t mine, int64_t threads, int64_t count, Get get, Put put) {
   if (count <= threads) {
     if (mine < count) put(mine, get(mine));
     return;
@@ -86,6 +85,12 @@ __device__ void for_all(int64_t count, Get get, Put put) {
       if (j < count) put(j, number[q]);
     }
   }
+}
+
+// The same by all threads of the block.
+template <int kInFlight = 8, class Get, class Put>
+__device__ void for_all(int64_t count, Get get, Put put) {
+  share_among<kInFlight>(threadIdx.x, blockDim.x, count, get, put);
 }
 
 // Some numbers below kMostListed, in no order; in shared memory.

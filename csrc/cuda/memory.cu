@@ -72,7 +72,9 @@ __device__ void move(float* centroid, const Members& members, int64_t p, bool on
       if (threadIdx.x == kWarpSize) following = next;
       if (staged && next < members.all()) {
         const float* const from = members.row(next);
-        for (int64_t c = threadIdx.x - kWarpSize; c < d; c += kUpdateThreads - kWarpSize) staged[d + c] = from[c];
+        share_among(
+            threadIdx.x - kWarpSize, kUpdateThreads - kWarpSize, d, [&](int64_t c) { return from[c]; },
+            [&](int64_t c, float number) { staged[d + c] = number; });
       }
     }
     __syncthreads();
