@@ -149,7 +149,7 @@ __global__ void any_open(const Inquiry* searches, int* open, int64_t count) {
 
 // Positives of an image: how many (offsets null), or their columns and values; a block an image.
 __global__ void write_positives(Cycle in, int64_t* size, const int64_t* offset, int32_t* indices, float* values) {
-  __shared__ unsigned shared[256];
+  __shared__ unsigned shared[kBins];
   const int64_t i = blockIdx.x, row = in.rows[i];
   const Inquiry search = in.searches[i];
   const uint64_t* const keys = in.keys + i * in.n;

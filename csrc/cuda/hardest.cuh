@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "online_softmax.cuh"
+#include "pair_sums.cuh"
 #include "select.cuh"
 
 namespace ise_fast {
@@ -12,34 +13,60 @@ namespace {
 // By one block: which of the columns j < count with allowed(j) are the `wanted` most similar to the feature, by (exact
 // similarity falling, index rising); put(j, place, similarity) for each, places in ascending order of j. Returns how
 // many, at most `wanted`. z: approximate products, |z - exact| <= error; keys: scratch like z. See csrc/cpu/largest.h.
-// shared: 256 numbers.
+// shared: kBins numbers.
+//
+// The wanted-th best approximate product is no worse than the wanted-th of what is best for each thread: with this only
+// a short list of the row is left, and the rest looks at the list.
 template <class Allowed, class Put>
 __device__ int64_t hardest_of_row(const float* z, const float* feature, const float* table, uint64_t* keys,
                                   int64_t count, int64_t d, int64_t wanted, double error, unsigned* shared,
                                   Allowed allowed, Put put) {
-  const uint64_t last = kth_key(count, wanted, shared, [&](int64_t j) {
+  constexpr int64_t kFew = kHeadThreads * 3 / 4;  // the list grows when more threads' best are wanted
+  const auto key_of = [&](int64_t j) {
     return allowed(j) ? descending_key(z[j], static_cast<uint32_t>(j)) : kWorstKey;
-  });
-  const bool few = last == kWorstKey;
-  const double threshold = few ? 0.0 : descending_value(last) - 2 * error;
-  const auto candidate = [&](int64_t j) { return allowed(j) && (few || !(z[j] < threshold)); };
-  for (int64_t chunk = threadIdx.x / kWarpSize * kWarpSize; chunk < count; chunk += kHeadThreads) {
-    const int64_t j = chunk + threadIdx.x % kWarpSize;
-    const bool mine = j < count && candidate(j);
-    if (j < count && !mine) keys[j] = kWorstKey;
-    unsigned votes = __ballot_sync(kWholeWarp, mine);
-    while (votes) {
-      const int64_t c = chunk + __ffs(static_cast<int>(votes)) - 1;
-      const float exact = static_cast<float>(warp_dot(feature, table + c * d, d));
-      if (threadIdx.x % kWarpSize == 0) keys[c] = descending_key(exact, static_cast<uint32_t>(c));
-      votes &= votes - 1;
+  };
+  const auto listed_key = [&](int64_t p) { return keys[p]; };
+  const auto threshold = [&](uint64_t key) {
+    return key == kWorstKey ? -static_cast<double>(INFINITY) : descending_value(key) - 2 * error;
+  };
+  uint64_t best = kWorstKey;
+  for (int64_t j = threadIdx.x; wanted <= kFew && j < count; j += kHeadThreads) best = Min{}(best, key_of(j));
+  const double low = threshold(wanted <= kFew ? kth_key(kHeadThreads, wanted, shared, [&](int64_t) { return best; })
+                                              : kth_key(count, wanted, shared, key_of));
+  const int64_t listed = compact(
+      count, shared, [&](int64_t j) { return allowed(j) && !(z[j] < low); },
+      [&](int64_t j, int64_t place) { keys[place] = descending_key(z[j], static_cast<uint32_t>(j)); });
+  const double lowest = threshold(kth_key(listed, wanted, shared, listed_key));
+
+  const int lane = threadIdx.x % kWarpSize;
+  for (int64_t chunk = 0; chunk < listed; chunk += kHeadThreads) {
+    const int64_t p = chunk + lane * kHeadWarps + threadIdx.x / kWarpSize;  // the warps take about as many
+    const uint64_t key = p < listed ? keys[p] : kWorstKey;
+    const bool candidate = p < listed && !(descending_value(key) < lowest);
+    double exact = 0;
+    for (unsigned votes = __ballot_sync(kWholeWarp, candidate); votes;) {
+      const float* partner[kPartners];
+      int of[kPartners];
+#pragma unroll
+      for (int t = 0; t < kPartners; ++t) {
+        of[t] = votes ? __ffs(static_cast<int>(votes)) - 1 : of[0];  // where there are fewer, the first again
+        votes &= votes - 1;
+        partner[t] = table + __shfl_sync(kWholeWarp, key_index(key), of[t]) * d;
+      }
+      double sum[kPartners];
+      sum_partners<InnerProduct>(feature, partner, d, sum);
+#pragma unroll
+      for (int t = 0; t < kPartners; ++t) exact = lane == of[t] ? sum[t] : exact;
+    }
+    if (p < listed) {
+      keys[p] = candidate ? descending_key(static_cast<float>(exact), key_index(key)) : kWorstKey;
     }
   }
   __syncthreads();
-  const uint64_t worst = kth_key(count, wanted, shared, [&](int64_t j) { return keys[j]; });
+  const uint64_t worst = kth_key(listed, wanted, shared, listed_key);
   return compact(
-      count, shared, [&](int64_t j) { return keys[j] <= worst && keys[j] != kWorstKey; },
-      [&](int64_t j, int64_t place) { put(j, place, descending_value(keys[j])); });
+      listed, shared, [&](int64_t p) { return keys[p] <= worst && keys[p] != kWorstKey; },
+      [&](int64_t p, int64_t place) { put(key_index(keys[p]), place, descending_value(keys[p])); });
 }
 
 // The bits of the length of a table's longest row (length_of_bits), rounded up: one number.

@@ -26,7 +26,10 @@ struct Lists {
     }
     return false;
   }
-  __device__ int32_t size(int64_t i) const { return sizes[i]; }
+  // A set lies in slots, some of which may be empty.
+  __device__ int32_t slots(int64_t i) const { return sizes[i]; }
+  __device__ bool has(int64_t, int32_t) const { return true; }
+  __device__ int32_t item(int64_t i, int32_t s) const { return items[i * stride + s]; }
   template <class Visit>
   __device__ void each(int64_t i, const Visit& visit) const {
     for (int32_t s = 0, count = sizes[i]; s < count; ++s) visit(items[i * stride + s]);
@@ -87,17 +90,34 @@ __global__ void choose_half_sets(Lists full, Half half, int64_t rows, int64_t k1
   atomicAdd(count + i, 1ull + (joined[t] ? size : 0));
 }
 
-// The entries of rows [begin, end), in any order within a row; cursor[i] starts at the row's place in `key`.
+// The entries of rows [begin, end), by a warp each: a member of R(i) and the half set that joins it, one after the
+// other.
 template <class Half>
 __global__ void write_star(Lists full, Half half, int64_t begin, int64_t end, int64_t k1, const uint8_t* joined,
-                           int column_bits, unsigned long long* cursor, uint64_t* key) {
-  const int64_t t = begin * k1 + thread_index(), i = t / k1, r = t % k1;
-  if (i >= end || r >= full.sizes[i]) return;
-  const int32_t c = full.items[i * full.stride + r], size = joined[t] ? half.size(c) : 0;
-  uint64_t* out = key + atomicAdd(cursor + i, 1ull + size);
+                           int column_bits, const int64_t* offset, uint64_t* key) {
+  const int lane = threadIdx.x % kWarpSize;
+  const int64_t i = begin + static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
+  if (i >= end) return;
   const auto row = static_cast<uint64_t>(i - begin) << column_bits;
-  *out = row | c;
-  if (size > 0) half.each(c, [&](int32_t member) { *++out = row | member; });
+  const int32_t members = full.sizes[i];
+  uint64_t* out = key + (offset[i] - offset[begin]);
+  for (int32_t start = 0; start < members; start += kWarpSize) {
+    const int32_t r = start + lane;
+    const bool mine = r < members;
+    const int32_t c = mine ? full.items[i * full.stride + r] : 0;
+    const int32_t size = mine && joined[i * k1 + r] ? half.slots(c) : 0;
+    for (int32_t t = 0; t < kWarpSize && start + t < members; ++t) {
+      const int32_t member = __shfl_sync(kWholeWarp, c, t), slots = __shfl_sync(kWholeWarp, size, t);
+      if (lane == 0) *out = row | member;
+      ++out;
+      for (int32_t from = 0; from < slots; from += kWarpSize) {
+        const bool wanted = from + lane < slots && half.has(member, from + lane);
+        const unsigned votes = __ballot_sync(kWholeWarp, wanted);
+        if (wanted) out[__popc(votes & ((1u << lane) - 1))] = row | half.item(member, from + lane);
+        out += __popc(votes);
+      }
+    }
+  }
 }
 
 // `table` [rows, k1] in 32 bits, each entry checked to be a row. Waits for the stream.
@@ -143,11 +163,6 @@ __global__ void write_expansion(const int32_t* nn, int64_t begin, int64_t end, i
   }
 }
 
-__global__ void start_cursors(const int64_t* offset, int64_t begin, int64_t end, unsigned long long* cursor) {
-  const int64_t i = begin + thread_index();
-  if (i < end) cursor[i] = offset[i] - offset[begin];
-}
-
 // R*(i) of the rows that `full` is of, values not yet set; columns are less than `columns`.
 template <class Half>
 CsrTensors joined_sets(const Lists& full, const Half& half, int64_t rows, int64_t columns, int64_t k1,
@@ -163,9 +178,8 @@ CsrTensors joined_sets(const Lists& full, const Half& half, int64_t rows, int64_
 
   return in_ranges(offset.data(), rows, like, stream, [&](int64_t begin, int64_t end, int64_t n) {
     const Scratch<uint64_t> key(n, like);
-    LAUNCH(start_cursors, blocks_for(end - begin), kCsrThreads, 0, stream, offset.data(), begin, end, count.data());
-    LAUNCH(write_star<Half>, blocks_for((end - begin) * k1), kCsrThreads, 0, stream, full, half, begin, end, k1,
-           joined.data(), column_bits, count.data(), key.data());
+    LAUNCH(write_star<Half>, blocks_for(end - begin, kCsrWarps), kCsrThreads, 0, stream, full, half, begin, end, k1,
+           joined.data(), column_bits, offset.data(), key.data());
     return sort_and_compress(key, nullptr, n, end - begin, column_bits, 1.0f, like, stream);
   });
 }

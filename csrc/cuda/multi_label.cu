@@ -33,7 +33,7 @@ __device__ bool good_positives(const MultiLabel& in, int64_t i, int* scratch) {
 
 __global__ void find_hard(MultiLabel in, float* products, const unsigned* longest, uint64_t* keys, int64_t first_row,
                           double unit_error) {
-  __shared__ unsigned shared[256];
+  __shared__ unsigned shared[kBins];
   __shared__ int flags[kHeadWarps];
   __shared__ double scratch[kHeadWarps];
   const int64_t i = first_row + blockIdx.x;

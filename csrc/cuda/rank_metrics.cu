@@ -3,7 +3,7 @@
 //
 // A block takes one query at a time: it sorts the distances of the few matches, then counts, for each of them, the
 // entries of other identities up to it. All counts are integers; the float64 sums over the matches of a query and over
-// the queries run in the CPU operator's order, each by one warp.
+// the queries run in the CPU operator's order, by one warp and by one lane each.
 #include <optional>
 #include <tuple>
 
@@ -174,29 +174,38 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Means over the queries that have a match, added in their order; one warp.
-__global__ void average_queries(const double* ap, const double* inp, int64_t queries, double* mean_ap, double* mean_inp,
-                                int64_t* valid, float* single_ap) {
-  const int lane = threadIdx.x;
-  double ap_sum = 0.0, inp_sum = 0.0;
+// Means over the queries that have a match, added in their order; one block. All threads bring the numbers, two lanes
+// add them: each sum is one chain of additions.
+constexpr int kAveraged = 2048;  // queries that are in shared memory at once
+
+__global__ void __launch_bounds__(kThreads)
+    average_queries(const double* ap, const double* inp, int64_t queries, double* mean_ap, double* mean_inp,
+                    int64_t* valid, float* single_ap) {
+  __shared__ double terms[2][kAveraged];
+  __shared__ int64_t scratch[kWarps];
+  double sum = 0.0;  // of AP in thread 0, of INP in thread 1
   int64_t counted = 0;
-  for (int64_t first = 0; first < queries; first += kWarpSize) {
-    const int64_t q = first + lane;
-    const double mine = q < queries ? ap[q] : NAN;
-    const bool has_match = mine == mine;
-    const double term = has_match ? mine : 0.0, inp_term = has_match ? inp[q] : 0.0;
-    if (q < queries) single_ap[q] = static_cast<float>(mine);
-    counted += has_match;
-    for (int l = 0; l < kWarpSize; ++l) {
-      ap_sum += __shfl_sync(kWholeWarp, term, l);
-      inp_sum += __shfl_sync(kWholeWarp, inp_term, l);
+  for (int64_t first = 0; first < queries; first += kAveraged) {
+    const auto count = static_cast<int>(Min{}(queries - first, static_cast<int64_t>(kAveraged)));
+    for (int p = threadIdx.x; p < count; p += kThreads) {
+      const double mine = ap[first + p];
+      const bool has_match = mine == mine;
+      terms[0][p] = has_match ? mine : 0.0;
+      terms[1][p] = has_match ? inp[first + p] : 0.0;
+      single_ap[first + p] = static_cast<float>(mine);
+      counted += has_match;
     }
+    __syncthreads();
+    if (threadIdx.x < 2) {
+      const double* const mine = terms[threadIdx.x];
+#pragma unroll 16
+      for (int p = 0; p < count; ++p) sum += mine[p];
+    }
+    __syncthreads();  // nobody may overwrite the terms before they are added
   }
-  counted = warp_sum(counted);
-  if (lane != 0) return;
-  *mean_ap = ap_sum / static_cast<double>(counted);
-  *mean_inp = inp_sum / static_cast<double>(counted);
-  *valid = counted;
+  counted = block_sum(counted, scratch);
+  if (threadIdx.x < 2) *(threadIdx.x == 0 ? mean_ap : mean_inp) = sum / static_cast<double>(counted);
+  if (threadIdx.x == 0) *valid = counted;
 }
 
 // found_before[r]: queries whose first match has a rank of r or better.
@@ -242,7 +251,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> evaluate(const Tensor& d, const Ident
   Tensor mean_inp = device_empty(d, {}, ScalarType::Double);
   Tensor single_ap = device_empty(d, {queries}, ScalarType::Float);
   const Scratch<int64_t> valid(1, d), found_before(max_rank + 1, d);
-  LAUNCH(average_queries, 1, kWarpSize, 0, stream, ap.data(), inp.data(), queries, mean_ap.mutable_data_ptr<double>(),
+  LAUNCH(average_queries, 1, kThreads, 0, stream, ap.data(), inp.data(), queries, mean_ap.mutable_data_ptr<double>(),
          mean_inp.mutable_data_ptr<double>(), valid.data(), single_ap.mutable_data_ptr<float>());
   exclusive_sum(reinterpret_cast<const int64_t*>(first_at.data()), found_before.data(), max_rank + 1, d, stream);
   LAUNCH(write_cmc, blocks_for(max_rank), kCsrThreads, 0, stream, found_before.data(), valid.data(), max_rank,

@@ -100,15 +100,12 @@ struct HalfBits {
   int64_t k1, width, bytes;
 
   __device__ bool has(int64_t i, int64_t r) const { return bits[i * bytes + r / 8] >> r % 8 & 1; }
-  __device__ int32_t size(int64_t i) const {
-    int32_t count = 0;
-    for (int64_t r = 0; r < width; ++r) count += has(i, r);
-    return count;
-  }
+  __device__ int32_t slots(int64_t) const { return static_cast<int32_t>(width); }
+  __device__ int32_t item(int64_t i, int64_t r) const { return nn[i * k1 + r]; }
   template <class Visit>
   __device__ void each(int64_t i, const Visit& visit) const {
     for (int64_t r = 0; r < width; ++r) {
-      if (has(i, r)) visit(nn[i * k1 + r]);
+      if (has(i, r)) visit(item(i, r));
     }
   }
 };

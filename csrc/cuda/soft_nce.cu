@@ -60,7 +60,7 @@ __global__ void fill_slots(SoftmaxBatch in, SoftTargets from) {
 // Fills the slots after the first `place` with the hardest negatives of each sample; a block a sample.
 __global__ void find_hardest(SoftmaxBatch in, float* products, const unsigned* longest, uint64_t* keys,
                              int64_t first_row, int64_t place, int64_t negatives, double unit_error) {
-  __shared__ unsigned shared[256];
+  __shared__ unsigned shared[kBins];
   __shared__ double scratch[kHeadWarps];
   const int64_t i = first_row + blockIdx.x;
   float* const z = products + static_cast<int64_t>(blockIdx.x) * in.all;
@@ -71,16 +71,16 @@ __global__ void find_hardest(SoftmaxBatch in, float* products, const unsigned* l
   double bad = 0;
   for (int64_t j = threadIdx.x; j < in.all; j += kHeadThreads) {
     if (!is_finite(z[j])) bad = 1;
-    if (j < sums.begin || j >= sums.end) z[j] = -INFINITY;  // says "not here" from now on
   }
   bad = block_reduce(bad, Max{}, 0.0, scratch);  // its barriers also order z
   for (int64_t s = threadIdx.x; s < place; s += kHeadThreads) {
-    if (slots[s].kind != kEmpty) z[slots[s].column] = -INFINITY;
+    if (slots[s].kind != kEmpty) z[slots[s].column] = -INFINITY;  // says "not here" from now on
   }
   __syncthreads();
   const double error = unit_error * sqrt(warp_dot(feature, feature, in.d)) * length_of_bits(*longest);
   const int64_t found = hardest_of_row(
-      z, feature, in.table, key, in.all, in.d, negatives, error, shared, [&](int64_t j) { return z[j] != -INFINITY; },
+      z, feature, in.table, key, in.all, in.d, negatives, error, shared,
+      [&](int64_t j) { return j >= sums.begin && j < sums.end && z[j] != -INFINITY; },
       [&](int64_t j, int64_t p, float similarity) { slots[place + p] = {j, 0, similarity, kHard}; });
   for (int64_t p = found + threadIdx.x; p < negatives; p += kHeadThreads) slots[place + p] = {0, 0, 0, kEmpty};
   for (int64_t s = threadIdx.x / kWarpSize; s < place; s += kHeadWarps) {
