@@ -14,6 +14,7 @@ HOT = [
     "softmax_sums",
     "fill_weights",
     "choose_supports",
+    "feature_gradient",
     "preserving_gradient",
     "refresh_rows",
     "project",
