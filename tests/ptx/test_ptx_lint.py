@@ -23,6 +23,12 @@ SLOW_IN_LOOPS: dict[tuple[str, str], str] = {
     ): "the same for all threads of a row: to be hoisted",
     ("csrc/cuda/contrastive.cuh", "divisor = 1;"): "k of a sample's row: to be 32 bits",
     ("csrc/cuda/label_preserving.cuh", "const double e = exp("): "once a pair of a row and a label",
+    ("csrc/cuda/head.cuh", "labels[s / k]"): "once a support, of which a block has one",
+    (
+        "csrc/cuda/head.cuh",
+        "put(mine, get(mine))",
+    ): "nvcc counts the turns of a loop, once a row of update_clusters; in 32 bits unless these are too few",
+    ("csrc/cuda/head.cuh", "number[q] = get("): "the same",
     ("csrc/cuda/soft_nce.cu", "rest += exp("): "once a row and kept slot",
     ("csrc/cuda/online_softmax.cuh", "return exp((static_cast<double>(product)"): "once a row and kept slot",
     ("csrc/cuda/online_softmax.cuh", "log1p(others(s, e) / e)"): "once a row and kept slot",
