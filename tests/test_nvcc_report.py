@@ -14,7 +14,6 @@ HOT = [
     "softmax_sums",
     "fill_weights",
     "choose_supports",
-    "feature_gradient",
     "preserving_gradient",
     "refresh_rows",
     "project",

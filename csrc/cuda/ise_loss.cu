@@ -113,16 +113,12 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
 
   // The label-preserving term, a part of the features after the other. products: null once they are gone, then the
   // supports' own products are made.
-  Tensor link_words = words(kBatchLists * rows / 2 + 1), choice_words = words((3 * rows * users + 1) / 2);
+  Tensor link_words = words(2 * rows + 1), choice_words = words((3 * rows * users + 1) / 2);
   auto* const link = words_of<int>(link_words);
-  const BatchLabels batch = {
-      link, link + rows, link + 2 * rows, link + 3 * rows, link + 4 * rows, link + 5 * rows, link + kBatchLists * rows};
+  const BatchLabels batch = {link, link + rows, link + 2 * rows, link + 3 * rows, link + 4 * rows};
   const auto preserve_labels = [&](const float* all_products) {
     LAUNCH(link_labels, blocks_for(rows, kHeadWarps), kHeadThreads, 0, stream, label, batch, rows);
     LAUNCH(number_labels, 1, kHeadThreads, 0, stream, batch, rows);
-    if (options.needs_gradient) {
-      LAUNCH(order_rows, blocks_for(rows, kHeadWarps), kHeadThreads, 0, stream, batch, rows);
-    }
     const Factor others = all_products ? features : factor_of(torch::stable::view(supports, {rows * k, d}), parts);
     const Tensor met = device_empty(f, {users, others.rows.size(0)});
     (all_products ? similarity.square : similarity.direct) = met.const_data_ptr<float>();
@@ -137,8 +133,6 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
       LAUNCH(choose_supports, static_cast<unsigned>(count), kHeadThreads, 0, stream, similarity, batch,
              options.lp_temperature, choices, words_of<double>(lp_row_losses));
       if (!options.needs_gradient) continue;
-      add_feature_gradient(choices, batch, supports.const_data_ptr<float>(), lp_gradient.mutable_data_ptr<float>(),
-                           rows, d, k, stream);
       LAUNCH(preserving_gradient, cell_blocks(rows, d), kHeadThreads, 0, stream, choices, batch, feature,
              supports.const_data_ptr<float>(), norms.const_data_ptr<float>(), lp_gradient.mutable_data_ptr<float>(),
              rows, d, k);

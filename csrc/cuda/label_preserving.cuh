@@ -13,10 +13,8 @@ namespace {
 struct BatchLabels {
   int *leader, *next;   // [rows] first row with the label of row r; the next one, or -1
   int *number, *first;  // [rows] number of the label that row r leads; first row of label g
-  int *order, *group;  // [rows] rows of one label side by side, labels in order: the row at a place, its label's number
-  int* count;          // how many labels
+  int* count;           // how many labels
 };
-constexpr int64_t kBatchLists = 6;  // of the above, with a number a row
 
 // leader and next; a warp a row, which looks at as many labels at once as it has lanes.
 __global__ void link_labels(const int64_t* labels, BatchLabels batch, int64_t rows) {
@@ -48,23 +46,6 @@ __global__ void number_labels(BatchLabels batch, int64_t rows) {
         batch.first[g] = static_cast<int>(r);
       });
   if (threadIdx.x == 0) *batch.count = static_cast<int>(found);
-}
-
-// order and group; a warp a row, whose place is how many rows come before it by (label, row).
-__global__ void order_rows(BatchLabels batch, int64_t rows) {
-  const int64_t r = static_cast<int64_t>(blockIdx.x) * kHeadWarps + threadIdx.x / kWarpSize;
-  if (r >= rows) return;
-  const int lane = threadIdx.x % kWarpSize, mine = batch.leader[r];
-  int before = 0;
-  for (int64_t q = lane; q < rows; q += kWarpSize) {
-    const int other = batch.leader[q];
-    before += other < mine || (other == mine && q < r);
-  }
-  before = warp_sum(before);
-  if (lane == 0) {
-    batch.order[before] = static_cast<int>(r);
-    batch.group[before] = batch.number[mine];
-  }
 }
 
 // The similarities f_i . s of the features of a part: given, or from the products at hand,
@@ -138,108 +119,9 @@ __global__ void choose_supports(Similarities similarity, BatchLabels batch, doub
 }
 
 // With g_is the derivative with respect to f_i . s:
-//   df_i += sum over s of g_is s,    df_own += sum over i of g_is (f_i - (f_i . s) s) / n_s,
-// terms in ascending order of labels and of features: what the part of the batch in `choices` has to do with a row.
-// Parts come in ascending order and add to each other.
-//
-// The first sum: a row has one term a label, of all supports of the label. A block brings tiles of supports, in order
-// of their labels, into shared memory for many rows at once; a lane finds out whether one support of the tile is the
-// choice of a row, and adds up four columns.
-constexpr int kTileRows = kWarpSize, kTileLanes = 4, kTileColumns = kTileLanes * kWarpSize;
-constexpr int kTileThreads = kTileRows * kWarpSize;  // a warp brings one row of a tile
-constexpr int kRows = 2;                             // that a warp adds up at most
-
-// `each`: rows of a warp. What is beyond the end is the last one again, without a term and not written.
-__global__ void __launch_bounds__(kTileThreads)
-    feature_gradient(Choices choices, BatchLabels batch, const float* supports, float* gradient, int rows, int width,
-                     int k, int each) {
-  __shared__ float tiles[2][kTileRows][kTileColumns];
-  const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize, all = rows * k;
-  const int users = static_cast<int>(choices.users), across = (width + kTileColumns - 1) / kTileColumns,
-            block = static_cast<int>(blockIdx.x);
-  const int from = block % across * kTileColumns + lane, first = (block / across * kTileRows + warp) * each;
-  const int64_t d = width;
-  int column[kTileLanes], user[kRows];
-  float sum[kRows][kTileLanes];
-#pragma unroll
-  for (int q = 0; q < kTileLanes; ++q) column[q] = Min{}(from + q * kWarpSize, width - 1);
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    user[r] = Min{}(first + r, users - 1);
-#pragma unroll
-    for (int q = 0; q < kTileLanes; ++q) {
-      const bool started = choices.begin > 0 && r < each && first + r < users;
-      sum[r][q] = started ? gradient[(choices.begin + user[r]) * d + column[q]] : 0.0f;
-    }
-  }
-
-  // On its way while the present tile is added: a row of the next one, and what may be terms.
-  float next[kTileLanes], weight[kRows];
-  int support, label, chosen[kRows];
-  const auto find = [&](int begin) {
-    const int p = Min{}(begin + lane, all - 1), place = p / k;
-    support = batch.order[place] * k + p % k;
-    label = batch.group[place];
-  };
-  const auto fetch = [&] {
-    const float* const numbers = supports + __shfl_sync(kWholeWarp, support, warp) * d;
-#pragma unroll
-    for (int q = 0; q < kTileLanes; ++q) next[q] = numbers[column[q]];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int at = label * users + user[r];
-      chosen[r] = choices.support[at];
-      weight[r] = choices.weight[at];
-    }
-  };
-  find(0);
-  fetch();
-  for (int begin = 0; begin < all; begin += kTileRows) {
-    auto& tile = tiles[begin / kTileRows % 2];  // one barrier a tile: the one before it may still be read
-#pragma unroll
-    for (int q = 0; q < kTileLanes; ++q) tile[warp][lane + q * kWarpSize] = next[q];
-    unsigned votes[kRows];
-    float factor[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      votes[r] = __ballot_sync(kWholeWarp, r < each && begin + lane < all && chosen[r] == support);
-      factor[r] = weight[r];
-    }
-    __syncthreads();
-    find(begin + kTileRows);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      for (; votes[r]; votes[r] &= votes[r] - 1) {
-        const int t = __ffs(static_cast<int>(votes[r])) - 1;
-        const float of_term = __shfl_sync(kWholeWarp, factor[r], t);
-#pragma unroll
-        for (int q = 0; q < kTileLanes; ++q) sum[r][q] += of_term * tile[t][lane + q * kWarpSize];
-      }
-      if (r == 0) fetch();  // what was to be found has come meanwhile
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-    for (int q = 0; q < kTileLanes; ++q) {
-      if (r < each && first + r < users && from + q * kWarpSize < width) {
-        gradient[(choices.begin + user[r]) * d + column[q]] = sum[r][q];
-      }
-    }
-  }
-}
-
-// A block of few rows brings tiles for little, so it takes as many as leave a block for each multiprocessor.
-inline void add_feature_gradient(const Choices& choices, const BatchLabels& batch, const float* supports,
-                                 float* gradient, int64_t rows, int64_t d, int64_t k, cudaStream_t stream) {
-  const auto blocks = [&](int each) {
-    return blocks_for(choices.users, kTileRows * each) * blocks_for(d, kTileColumns);
-  };
-  const int each = blocks(kRows) < static_cast<unsigned>(multiprocessors()) ? 1 : kRows;
-  LAUNCH(feature_gradient, blocks(each), kTileThreads, 0, stream, choices, batch, supports, gradient, rows, d, k, each);
-}
-
-// The second sum, of row i of the batch, a thread a number of its gradient.
+//   df_i += sum over s of g_is s,    df_own += sum over i of g_is (f_i - (f_i . s) s) / n_s.
+// Row i of the batch, a thread a number of its gradient, terms in ascending order: what the part of the batch in
+// `choices` has to do with it. Parts come in ascending order and add to each other.
 //
 // A label has one choice of each feature, and few of them are supports of row i: the block collects these first, so
 // that the work grows with B x labels, not with B x B.
@@ -249,10 +131,22 @@ __global__ void preserving_gradient(Choices choices, BatchLabels batch, const fl
   __shared__ int chosen[kHeadThreads], user[kHeadThreads];
   __shared__ float factor[kHeadThreads], similar[kHeadThreads];
   const Cell cell = cell_of_thread(d);
-  const int64_t i = cell.row, c = cell.column < d ? cell.column : 0;
-  const bool started =
-      cell.column < d && (choices.begin > 0 || i < choices.users);  // by parts before, or the first sum
-  float sum = started ? gradient[i * d + c] : 0.0f;
+  const int64_t i = cell.row, c = cell.column < d ? cell.column : 0, mine = i - choices.begin;
+  float sum = choices.begin > 0 ? gradient[i * d + c] : 0.0f;
+  if (0 <= mine && mine < choices.users) {
+    const int count = *batch.count;
+    for (int start = 0; start < count; start += kHeadThreads) {
+      const int g = start + static_cast<int>(threadIdx.x),
+                end = count - start < kHeadThreads ? count - start : kHeadThreads;
+      if (g < count) {
+        chosen[threadIdx.x] = choices.support[g * choices.users + mine];
+        factor[threadIdx.x] = choices.weight[g * choices.users + mine];
+      }
+      __syncthreads();
+      for (int t = 0; t < end; ++t) sum += factor[t] * supports[chosen[t] * d + c];
+      __syncthreads();
+    }
+  }
   const int64_t own = batch.number[batch.leader[i]] * choices.users;
   for (int64_t start = 0; start < choices.users; start += kHeadThreads) {
     const int64_t tested = choices.users - start < kHeadThreads ? choices.users - start : kHeadThreads;
@@ -269,7 +163,7 @@ __global__ void preserving_gradient(Choices choices, BatchLabels batch, const fl
           factor[place] = choices.weight[own + u] / norms[chosen[place]];
           similar[place] = choices.similarity[own + u];
         });
-    for (int t = 0; t < static_cast<int>(found); ++t) {
+    for (int t = 0; t < found; ++t) {
       const float towards = features[user[t] * d + c] - similar[t] * supports[chosen[t] * d + c];
       sum += factor[t] * towards;
     }
