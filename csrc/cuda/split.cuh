@@ -30,7 +30,7 @@
 namespace ise_fast {
 namespace {
 
-constexpr int64_t kDepth = 256;
+constexpr int64_t kDepth = 512;
 
 // How rows go into a product: as they are, in float32; for a filter; with the accuracy of float32.
 enum class Parts { kNone, kHigh, kBoth };
@@ -154,11 +154,11 @@ inline void multiply_by_pieces(Tensor& sums, const Tensor& a, const Tensor& b) {
 }
 
 // b_high has whole sectors of columns, and so has the product: where `out` has not, it is made beside it, and so are
-// pieces of it where there are several, which take 64 MB at most.
+// pieces of it, which take 16 MB at most: what is far below the second cache is added there, not in memory.
 inline void multiply_parts(Tensor& out, const Factor& a, const Tensor& b_high, const std::optional<Tensor>& b_low,
                            const float* column_unit) {
   const int64_t rows = out.size(0), columns = out.size(1), pitch = whole_sectors(columns);
-  const int64_t room = (int64_t{1} << 24) / (rows * pitch), whole = b_low ? b_high.size(0) / kDepth : 1;
+  const int64_t room = (int64_t{1} << 22) / (rows * pitch), whole = b_low ? b_high.size(0) / kDepth : 1;
   const int64_t pieces = std::max<int64_t>(std::min(room, whole), 1);
   const bool apart = pieces > 1 || pitch != columns;
   Tensor sums = apart ? device_empty(out, {pieces, rows, pitch}) : torch::stable::view(out, {1, rows, columns});

@@ -128,9 +128,9 @@ inline void wide_contrastive(const Samples& in, const Tensor& f, const Tensor& c
   };
   run_pass({in.features, nullptr, in.labels, states, rows, in.clusters, d, k}, f, c, feature_sums, tau, search);
   if (k > 0) {
-    LAUNCH(support_rows, blocks_for(rows * k, kHeadWarps), kHeadThreads, 0, stream, in.features, in.centroids,
-           in.labels, nearest, supports.mutable_data_ptr<float>(), norms.mutable_data_ptr<float>(), rows, in.clusters,
-           d, k, in.degree);
+    LAUNCH(support_rows, static_cast<unsigned>(rows * k), kHeadThreads, 0, stream, in.features, in.centroids, in.labels,
+           nearest, supports.mutable_data_ptr<float>(), norms.mutable_data_ptr<float>(), rows, in.clusters, d, k,
+           in.degree);
     const PassRows pass = {in.supports, in.norms, in.labels, states, rows * k, in.clusters, d, k};
     run_pass(pass, torch::stable::view(supports, {rows * k, d}), c, support_sums, tau,
              [](const float*, int64_t, int64_t, double) {});

@@ -106,7 +106,7 @@ def test_losses_are_accurate_however_deep_the_products_are(
     logits = torch.nn.functional.normalize(leaf, dim=1) @ centroids.double().T / t
     truth = torch.nn.functional.cross_entropy(logits, labels)
     truth.backward()
-    assert abs(loss - truth) < 3e-6
+    assert abs(loss - truth) < 6e-6
     assert leaf.grad is not None
     assert (gradient - leaf.grad).abs().max() < 2e-6
 
