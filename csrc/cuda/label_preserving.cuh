@@ -132,7 +132,7 @@ __global__ void preserving_gradient(Choices choices, BatchLabels batch, const fl
   __shared__ float factor[kHeadThreads], similar[kHeadThreads];
   const Cell cell = cell_of_thread(d);
   const int64_t i = cell.row, c = cell.column < d ? cell.column : 0, mine = i - choices.begin;
-  float sum = choices.begin > 0 ? gradient[i * d + c] : 0.0f;
+  float sum = choices.begin > 0 && cell.column < d ? gradient[i * d + c] : 0.0f;
   if (0 <= mine && mine < choices.users) {
     const int count = *batch.count;
     for (int start = 0; start < count; start += kHeadThreads) {

@@ -306,6 +306,14 @@ def test_ise_loss(
     assert_same([simt.ise_loss_backward(*backward)], [torch.ops.ise_fast.ise_loss_backward(*backward)])
 
 
+def test_ise_loss_of_columns_that_do_not_fill_a_block(simt: Any, unit_rows: Rows) -> None:
+    """131 columns: the last threads of a block have none. 140 supports of 9 labels, more than a block has rows."""
+    features, labels, centroids = head_batch(unit_rows, 70, 9, 131)
+    arguments = (features, labels, centroids, 0.25, 2, 0.05, 0.6, 0.5, None, True)
+    ours, expected = simt.ise_loss(*arguments), torch.ops.ise_fast.ise_loss(*arguments)
+    torch.testing.assert_close(ours[5], expected[5], rtol=0, atol=4e-6 * (float(expected[5].abs().max()) + 0.1))
+
+
 def test_ise_loss_without_the_label_preserving_term(simt: Any, unit_rows: Rows) -> None:
     features, labels, centroids = head_batch(unit_rows, 6, 7, 33)
     full, ours = (simt.ise_loss(features, labels, centroids, 0.25, 2, 0.05, 0.6, w, None, True) for w in (0.5, 0.0))
@@ -404,6 +412,8 @@ def test_refresh_groups(simt: Any, unit_rows: Rows, rows: int, groups: int, d: i
         (6, 40, 33, 3, 0.05, 3, None, True),
         (5, 300, 8, 2, 0.01, 0, 0.3, False),
         (5, 270, 8, 2, 0.01, 400, 0.3, False),
+        (2, 600, 8, 2, 0.01, 190, 0.3, False),
+        (2, 600, 8, 2, 0.01, 210, 0.3, True),
     ],
 )
 def test_soft_nce_loss(
