@@ -48,8 +48,21 @@ def stop_two(arguments: list[str], folder: Path, checkpoint: str, signum: signal
     assert len(everybody) == 3
     for process in everybody if signum == signal.SIGKILL else [run.pid]:
         os.kill(process, signum)
-    _, err = run.communicate()
+    while not all(has_ended(process) for process in everybody[1:]):
+        time.sleep(0.05)
+    try:
+        _, err = run.communicate(timeout=60)
+    except subprocess.TimeoutExpired:  # torchrun waits for a lock of its own, which it held when the signal came
+        run.kill()
+        _, err = run.communicate()
     return run.returncode, err
+
+
+def has_ended(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def workers_of(process: int) -> list[int]:
