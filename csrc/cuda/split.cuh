@@ -87,7 +87,7 @@ struct Factor {
     const int64_t d = rows.size(1);
     if (!high) return product_error(d);
     if (!low) return (0x1p-10 + static_cast<double>(4 * d + 32) * 0x1p-24) * 1.01;
-    return static_cast<double>(4 * std::min(d, kDepth) + 2 * (d / kDepth) + 32) * 0x1p-24 * 1.01;
+    return static_cast<double>(4 * std::min(d, kDepth) + d / kDepth + d / 256 + 32) * 0x1p-24 * 1.01;
   }
 
   // Rows from `begin` on. A right factor of multiply_transposed begins at a whole sector, and so ends with one.
