@@ -28,12 +28,34 @@ inline void check_working_dtype(const Tensor& tensor, const char* name) {
   if (tensor.is_cuda() || tensor.scalar_type() != ScalarType::Double) check_dtype(tensor, name, ScalarType::Float);
 }
 
-// Features with centroids and labels: [B, d] and [K, d], both float32 or, on a CPU, both float64.
-inline void check_head(const Tensor& features, const Tensor& centroids, const Tensor& labels) {
+// float16 or bfloat16, which the losses take too: mixed precision.
+inline bool is_short(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Half || tensor.scalar_type() == ScalarType::BFloat16;
+}
+
+// What is computed and returned of such numbers is float32.
+inline ScalarType working_dtype(const Tensor& tensor) {
+  return is_short(tensor) ? ScalarType::Float : tensor.scalar_type();
+}
+
+// float32, float16, bfloat16 or, on a CPU, float64 where that is allowed.
+inline void check_mixed_dtype(const Tensor& tensor, const char* name, bool allow_double = true) {
+  const ScalarType type = working_dtype(tensor);
+  check(type == ScalarType::Float || (type == ScalarType::Double && allow_double && !tensor.is_cuda()), name,
+        ": expected float32, float16 or bfloat16, got ", dtype_name(type));
+}
+
+// Features with centroids and labels: [B, d] and [K, d], both float32 or, on a CPU, both float64; with `mixed`, each of
+// both may be float16 or bfloat16 in the place of float32.
+inline void check_head(const Tensor& features, const Tensor& centroids, const Tensor& labels, bool mixed = false) {
   check_dim(features, "features", 2);
-  check_working_dtype(features, "features");
+  mixed ? check_mixed_dtype(features, "features") : check_working_dtype(features, "features");
   check_dim(centroids, "centroids", 2);
-  check_dtype(centroids, "centroids", features.scalar_type());
+  if (mixed && working_dtype(features) == ScalarType::Float) {
+    check_mixed_dtype(centroids, "centroids", false);
+  } else {
+    check_dtype(centroids, "centroids", features.scalar_type());
+  }
   check(features.size(1) > 0, "features: expected at least one column, got shape ", shape_of(features));
   check_size(centroids, "centroids", 1, features.size(1));
   check_labels(labels, features.size(0));
@@ -42,8 +64,9 @@ inline void check_head(const Tensor& features, const Tensor& centroids, const Te
 }
 
 // Arguments of nearest_centroids: what both back ends can tell from shapes alone.
-inline void check_nearest_centroids(const Tensor& features, const Tensor& centroids, const Tensor& labels, int64_t k) {
-  check_head(features, centroids, labels);
+inline void check_nearest_centroids(const Tensor& features, const Tensor& centroids, const Tensor& labels, int64_t k,
+                                    bool mixed = false) {
+  check_head(features, centroids, labels, mixed);
   check(k >= 1 && k < centroids.size(0), "k: expected 1 to ", centroids.size(0) - 1,
         " (number of centroids, own one excluded), got ", k);
 }
@@ -79,14 +102,14 @@ inline void check_support_samples_backward(const Tensor& grad, const Tensor& fea
 
 inline void check_cluster_nce_loss(const Tensor& features, const Tensor& labels, const Tensor& centroids,
                                    double temperature) {
-  check_head(features, centroids, labels);
+  check_head(features, centroids, labels, true);
   check(features.size(0) > 0, "features: expected at least one row, got shape ", shape_of(features));
   check_positive(temperature, "temperature");
 }
 
 inline void check_gram(const Tensor& gram, const Tensor& centroids) {
   check_dim(gram, "gram", 2);
-  check_dtype(gram, "gram", centroids.scalar_type());
+  check_dtype(gram, "gram", working_dtype(centroids));
   check_size(gram, "gram", 0, centroids.size(0));
   check_size(gram, "gram", 1, centroids.size(0));
   check_same_device(gram, "gram", centroids, "centroids");
@@ -95,7 +118,7 @@ inline void check_gram(const Tensor& gram, const Tensor& centroids) {
 inline void check_ise_loss(const Tensor& features, const Tensor& labels, const Tensor& centroids, double degree,
                            int64_t k, double temperature, double lp_temperature, double lp_weight,
                            const std::optional<Tensor>& gram, const std::optional<Tensor>& degree_tensor) {
-  check_nearest_centroids(features, centroids, labels, k);
+  check_nearest_centroids(features, centroids, labels, k, true);
   check_cluster_nce_loss(features, labels, centroids, temperature);
   check_unit_interval(degree, "degree");
   check_positive(lp_temperature, "lp_temperature");
@@ -122,17 +145,17 @@ void check_temperatures(double longest_centroid, double temperature, double long
         "lp_temperature: expected at least ", std::max(longest_feature, 1.0) / kMostDouble, ", got ", lp_temperature);
 }
 
-// The gradient of a loss: a scalar of the features' dtype on their device.
+// The gradient of a loss: a scalar of the losses' dtype on the features' device.
 inline void check_loss_gradient(const Tensor& grad, const char* name, const Tensor& features) {
   check_dim(grad, name, 0);
-  check_dtype(grad, name, features.scalar_type());
+  check_dtype(grad, name, working_dtype(features));
   check_same_device(grad, name, features, "features");
 }
 
 // What a forward pass kept for the backward one: of the shape of the features.
 inline void check_kept_gradient(const Tensor& gradient, const char* name, const Tensor& features) {
   check_dim(gradient, name, 2);
-  check_dtype(gradient, name, features.scalar_type());
+  check_dtype(gradient, name, working_dtype(features));
   check_size(gradient, name, 0, features.size(0));
   check_size(gradient, name, 1, features.size(1));
   check_same_device(gradient, name, features, "features");
@@ -143,13 +166,13 @@ inline void check_ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_
                                     const Tensor& grad_label_preserving, const Tensor& features,
                                     const Tensor& contrastive_gradient, const Tensor& lp_gradient) {
   check_dim(features, "features", 2);
-  check_working_dtype(features, "features");
+  check_mixed_dtype(features, "features");
   check_loss_gradient(grad_loss, "grad_loss", features);
   check_loss_gradient(grad_contrastive, "grad_contrastive", features);
   check_loss_gradient(grad_label_preserving, "grad_label_preserving", features);
   check_kept_gradient(contrastive_gradient, "contrastive_gradient", features);
   if (lp_gradient.dim() == 2 && lp_gradient.size(0) == 0) {  // the label-preserving term was left out
-    check_dtype(lp_gradient, "lp_gradient", features.scalar_type());
+    check_dtype(lp_gradient, "lp_gradient", working_dtype(features));
     check_same_device(lp_gradient, "lp_gradient", features, "features");
     return;
   }
@@ -158,7 +181,7 @@ inline void check_ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_
 
 inline void check_cluster_nce_loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient) {
   check_dim(features, "features", 2);
-  check_working_dtype(features, "features");
+  check_mixed_dtype(features, "features");
   check_loss_gradient(grad, "grad", features);
   check_kept_gradient(gradient, "gradient", features);
 }

@@ -162,8 +162,10 @@ Losses ise_loss(const Tensor& features, const Tensor& labels, const Tensor& cent
   }
   const auto run = [&]<class T>(T) {
     const std::optional<Tensor> g = gram ? std::optional(row_major(*gram)) : std::nullopt;
-    return losses<T>(Head<T>(features, centroids, labels), degree, k, temperature, lp_temperature, lp_weight,
-                     g ? g->const_data_ptr<T>() : nullptr, needs_gradient);
+    const Head<T> head(in_dtype(features, working_dtype(features)), in_dtype(centroids, working_dtype(features)),
+                       labels);
+    return losses<T>(head, degree, k, temperature, lp_temperature, lp_weight, g ? g->const_data_ptr<T>() : nullptr,
+                     needs_gradient);
   };
   return features.scalar_type() == ScalarType::Double ? run(double{}) : run(float{});
 }
@@ -196,15 +198,19 @@ Tensor ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive
                           lp_gradient);
   const double loss = scalar_value(grad_loss);
   const double a = loss + scalar_value(grad_contrastive), b = lp_weight * loss + scalar_value(grad_label_preserving);
-  return features.scalar_type() == ScalarType::Double ? scaled_sum<double>(contrastive_gradient, a, lp_gradient, b)
-                                                      : scaled_sum<float>(contrastive_gradient, a, lp_gradient, b);
+  return in_dtype(features.scalar_type() == ScalarType::Double
+                      ? scaled_sum<double>(contrastive_gradient, a, lp_gradient, b)
+                      : scaled_sum<float>(contrastive_gradient, a, lp_gradient, b),
+                  features.scalar_type());
 }
 
 std::tuple<Tensor, Tensor> cluster_nce_loss(const Tensor& features, const Tensor& labels, const Tensor& centroids,
                                             double temperature, bool needs_gradient) {
   check_cluster_nce_loss(features, labels, centroids, temperature);
   const auto run = [&]<class T>(T) {
-    return losses<T>(Head<T>(features, centroids, labels), 0.0, 0, temperature, 1.0, 0.0, nullptr, needs_gradient);
+    const Head<T> head(in_dtype(features, working_dtype(features)), in_dtype(centroids, working_dtype(features)),
+                       labels);
+    return losses<T>(head, 0.0, 0, temperature, 1.0, 0.0, nullptr, needs_gradient);
   };
   const Losses all = features.scalar_type() == ScalarType::Double ? run(double{}) : run(float{});
   return {std::get<0>(all), std::get<4>(all)};
@@ -213,8 +219,10 @@ std::tuple<Tensor, Tensor> cluster_nce_loss(const Tensor& features, const Tensor
 Tensor cluster_nce_loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient) {
   check_cluster_nce_loss_backward(grad, features, gradient);
   const Tensor none = new_tensor(gradient, {0, gradient.size(1)});
-  return features.scalar_type() == ScalarType::Double ? scaled_sum<double>(gradient, scalar_value(grad), none, 0)
-                                                      : scaled_sum<float>(gradient, scalar_value(grad), none, 0);
+  return in_dtype(features.scalar_type() == ScalarType::Double
+                      ? scaled_sum<double>(gradient, scalar_value(grad), none, 0)
+                      : scaled_sum<float>(gradient, scalar_value(grad), none, 0),
+                  features.scalar_type());
 }
 
 }  // namespace

@@ -49,6 +49,14 @@ inline torch::stable::Tensor row_major(const torch::stable::Tensor& tensor) {
   return torch::stable::contiguous(tensor);
 }
 
+// The same numbers, rounded to another dtype: the tensor itself if it is of that one.
+inline torch::stable::Tensor in_dtype(const torch::stable::Tensor& tensor, torch::headeronly::ScalarType type) {
+  if (tensor.scalar_type() == type) return tensor;
+  torch::stable::Tensor out = torch::stable::new_empty(tensor, tensor.sizes(), type);
+  torch::stable::copy_(out, tensor);
+  return out;
+}
+
 // The same at an address that is a multiple of 64, as torch's own allocations are: the last bit of a product by the
 // library may depend on where its factors begin.
 inline torch::stable::Tensor factor(const torch::stable::Tensor& tensor) {

@@ -156,11 +156,12 @@ __device__ uint64_t bound_of_kth(int64_t count, int64_t k, uint64_t* scratch, Ke
 // The k nearest centroids of one row a block, from its approximate products z with the centroids from .. from +
 // columns: what may belong to the answer is computed exactly (see csrc/cpu/nearest.h for the certificate). With `from`
 // above 0, similarity and nearest hold the answer among those before, and k is at most kNearestAtOnce; else similarity
-// may be null. With NaN or infinity in the feature or in a centroid nothing is certain, and everything would be
-// computed: the answer is then 0 with similarity NaN.
+// may be null. `shortest`: Factor::shortest_length. With NaN or infinity in the feature or in a centroid nothing is
+// certain, and everything would be computed: the answer is then 0 with similarity NaN.
 __global__ void nearest_of_rows(const float* z, const float* features, const float* centroids, const int64_t* labels,
                                 const unsigned* longest, float* similarity, int64_t* nearest, int64_t from,
-                                int64_t columns, int64_t clusters, int64_t d, int64_t k, double unit_error) {
+                                int64_t columns, int64_t clusters, int64_t d, int64_t k, double unit_error,
+                                double shortest) {
   __shared__ uint64_t scratch[kHeadWarps];
   __shared__ double square_scratch[kHeadWarps];
   __shared__ NearestKeys::Storage storage;
@@ -177,7 +178,7 @@ __global__ void nearest_of_rows(const float* z, const float* features, const flo
   const uint64_t bound = bound_of_kth(columns, k, scratch, [&](int64_t j) {
     return j == own ? kWorstKey : descending_key(row[j], static_cast<uint32_t>(j));
   });
-  const double error = unit_error * sqrt(square) * length_of_bits(*longest);
+  const double error = unit_error * sqrt(square) * Max{}(static_cast<double>(length_of_bits(*longest)), shortest);
   const double threshold = bound == kWorstKey ? -INFINITY : descending_value(bound) - 2 * error;
   const bool known_before = from == 0 || similarity[i * k] == similarity[i * k];
   const bool finite = known_before && error < INFINITY && threshold < INFINITY;  // for all threads the same

@@ -2,6 +2,9 @@
 // known up to a factor when the forward pass ends, and the backward operator scales it.
 //
 // Nothing here waits for the device, and scratch depends on shapes alone: a step can be captured in a CUDA graph.
+//
+// Features of float16 or bfloat16: the products are made of numbers of their type, centroids, supports and weights
+// rounded to it; all else, and what is returned, is float32. The nearest centroids are exact among what was given.
 #include <algorithm>
 #include <optional>
 #include <tuple>
@@ -9,6 +12,7 @@
 #include "../check_head.h"
 #include "contrastive.cuh"
 #include "label_preserving.cuh"
+#include "scaled_gradient.cuh"
 #include "split.cuh"
 #include "wide_loss.cuh"
 
@@ -35,16 +39,6 @@ __global__ void reduce_losses(const double* contrastive, const double* preservin
   }
 }
 
-__global__ void scaled_sum(const float* a, const float* b, const float* loss, const float* a_grad, const float* b_grad,
-                           double b_weight, float* out, int64_t count) {
-  const int64_t j = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x;
-  if (j >= count) return;
-  const float a_scale = static_cast<float>(static_cast<double>(*loss) + (a_grad ? *a_grad : 0.0f));
-  float sum = a_scale * a[j];
-  if (b) sum += static_cast<float>(b_weight * *loss + *b_grad) * b[j];
-  out[j] = sum;
-}
-
 template <class T>
 T* words_of(Tensor& words) {
   return reinterpret_cast<T*>(words.mutable_data_ptr<int64_t>());
@@ -62,13 +56,20 @@ struct Options {
   double temperature, lp_temperature, lp_weight;
   int64_t k;  // 0: the contrastive term of the features alone
   bool needs_gradient;
+  Parts parts;  // how rows go into products
 };
+
+Parts parts_for(const Tensor& features) {
+  return features.scalar_type() == ScalarType::Half       ? Parts::kHalf
+         : features.scalar_type() == ScalarType::BFloat16 ? Parts::kBFloat16
+                                                          : Parts::kBoth;
+}
 
 Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::optional<Tensor>& gram,
               const Options& options) {
   const int64_t rows = f.size(0), d = f.size(1), clusters = c.size(0), k = options.k;
   const cudaStream_t stream = current_stream(f);
-  const Parts parts = can_split(c) ? Parts::kBoth : Parts::kNone;
+  const Parts parts = can_split(c) ? options.parts : Parts::kNone;
   const bool wide = parts == Parts::kNone && !gram && k <= kNearestAtOnce;
   const Factor features = factor_of(f, parts), centroids = factor_of(c, parts);
   const auto words = [&](int64_t count) { return device_empty(y, {std::max<int64_t>(count, 1)}); };
@@ -153,8 +154,8 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
                          d,
                          k,
                          options.degree};
-    wide_contrastive(all, f, c, supports, norms, words_of<int64_t>(nearest), longest, options.temperature, scale,
-                     states, words_of<double>(row_losses), contrastive_gradient);
+    wide_contrastive(all, f, c, options.parts, supports, norms, words_of<int64_t>(nearest), longest,
+                     options.temperature, scale, states, words_of<double>(row_losses), contrastive_gradient);
   }
   for (int64_t begin = 0; begin < rows && !wide; begin += block) {
     const int64_t count = std::min(block, rows - begin);
@@ -176,7 +177,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
     if (k > 0) {
       LAUNCH(nearest_of_rows, static_cast<unsigned>(count), kHeadThreads, 0, stream, in.products, in.features, centroid,
              in.labels, longest, nullptr, words_of<int64_t>(nearest) + begin * k, 0, clusters, clusters, d, k,
-             centroids.error());
+             centroids.error(), centroids.shortest_length());
       LAUNCH(support_rows, static_cast<unsigned>(count * k), kHeadThreads, 0, stream, in.features, centroid, in.labels,
              in.nearest, supports.mutable_data_ptr<float>() + begin * k * d,
              norms.mutable_data_ptr<float>() + begin * k, count, clusters, d, k, in.degree);
@@ -212,7 +213,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
              options.temperature, scale, states, products.mutable_data_ptr<float>());
     }
     Tensor gradient = rows_of(contrastive_gradient, begin, count);
-    multiply(gradient, factor_of(z, parts, &centroids), centroids);
+    multiply(gradient, factor_of(z, weight_parts(parts), &centroids), centroids);
     LAUNCH(project, cell_blocks(count, d), kHeadThreads, 0, stream, in, scale, states,
            contrastive_gradient.mutable_data_ptr<float>() + begin * d);
   }
@@ -229,16 +230,17 @@ Losses ise_loss(const Tensor& features, const Tensor& labels, const Tensor& cent
                 double temperature, double lp_temperature, double lp_weight, const std::optional<Tensor>& gram,
                 bool needs_gradient, const std::optional<Tensor>& degree_tensor) {
   check_ise_loss(features, labels, centroids, degree, k, temperature, lp_temperature, lp_weight, gram, degree_tensor);
-  check_matrix(features, "features");
+  check_mixed_dtype(features, "features", false);
   const DeviceScope device(features);
   const std::optional<Tensor> g = gram ? std::optional(device_contiguous(*gram)) : std::nullopt;
-  return losses(device_contiguous(features), device_contiguous(labels), device_contiguous(centroids), g,
+  return losses(in_float32(features), device_contiguous(labels), in_float32(centroids), g,
                 {{static_cast<float>(degree), degree_tensor ? degree_tensor->const_data_ptr<double>() : nullptr},
                  temperature,
                  lp_temperature,
                  lp_weight,
                  k,
-                 needs_gradient});
+                 needs_gradient,
+                 parts_for(features)});
 }
 
 Tensor ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive, const Tensor& grad_label_preserving,
@@ -247,33 +249,26 @@ Tensor ise_loss_backward(const Tensor& grad_loss, const Tensor& grad_contrastive
   check_ise_loss_backward(grad_loss, grad_contrastive, grad_label_preserving, features, contrastive_gradient,
                           lp_gradient);
   const DeviceScope device(features);
-  Tensor out = device_empty(contrastive_gradient, contrastive_gradient.sizes());
-  LAUNCH(scaled_sum, blocks_for(out.numel(), kHeadThreads), kHeadThreads, 0, current_stream(features),
-         contrastive_gradient.const_data_ptr<float>(),
-         lp_gradient.size(0) ? lp_gradient.const_data_ptr<float>() : nullptr, grad_loss.const_data_ptr<float>(),
-         grad_contrastive.const_data_ptr<float>(), grad_label_preserving.const_data_ptr<float>(), lp_weight,
-         out.mutable_data_ptr<float>(), out.numel());
-  return out;
+  return scaled_gradient(features, contrastive_gradient,
+                         lp_gradient.size(0) ? lp_gradient.const_data_ptr<float>() : nullptr,
+                         {grad_loss.const_data_ptr<float>(), grad_contrastive.const_data_ptr<float>(),
+                          grad_label_preserving.const_data_ptr<float>(), lp_weight});
 }
 
 std::tuple<Tensor, Tensor> cluster_nce_loss(const Tensor& features, const Tensor& labels, const Tensor& centroids,
                                             double temperature, bool needs_gradient) {
   check_cluster_nce_loss(features, labels, centroids, temperature);
-  check_matrix(features, "features");
+  check_mixed_dtype(features, "features", false);
   const DeviceScope device(features);
-  const Losses all = losses(device_contiguous(features), device_contiguous(labels), device_contiguous(centroids),
-                            std::nullopt, {{0, nullptr}, temperature, 1, 0, 0, needs_gradient});
+  const Losses all = losses(in_float32(features), device_contiguous(labels), in_float32(centroids), std::nullopt,
+                            {{0, nullptr}, temperature, 1, 0, 0, needs_gradient, parts_for(features)});
   return {std::get<0>(all), std::get<4>(all)};
 }
 
 Tensor cluster_nce_loss_backward(const Tensor& grad, const Tensor& features, const Tensor& gradient) {
   check_cluster_nce_loss_backward(grad, features, gradient);
   const DeviceScope device(features);
-  Tensor out = device_empty(gradient, gradient.sizes());
-  LAUNCH(scaled_sum, blocks_for(out.numel(), kHeadThreads), kHeadThreads, 0, current_stream(features),
-         gradient.const_data_ptr<float>(), nullptr, grad.const_data_ptr<float>(), nullptr, nullptr, 0.0,
-         out.mutable_data_ptr<float>(), out.numel());
-  return out;
+  return scaled_gradient(features, gradient, nullptr, {grad.const_data_ptr<float>(), nullptr, nullptr, 0});
 }
 
 }  // namespace

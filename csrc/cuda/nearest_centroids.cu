@@ -37,7 +37,7 @@ std::tuple<Tensor, Tensor> nearest_centroids(const Tensor& features, const Tenso
     LAUNCH(nearest_of_rows, static_cast<unsigned>(count), kHeadThreads, 0, stream, z.const_data_ptr<float>(),
            f_block.rows.const_data_ptr<float>(), c.const_data_ptr<float>(), y.const_data_ptr<int64_t>() + begin,
            longest_bits, similarity.mutable_data_ptr<float>() + begin * k,
-           indices.mutable_data_ptr<int64_t>() + begin * k, 0, clusters, clusters, d, k, centroids_factor.error());
+           indices.mutable_data_ptr<int64_t>() + begin * k, 0, clusters, clusters, d, k, centroids_factor.error(), 0.0);
   }
   return {similarity, indices};
 }

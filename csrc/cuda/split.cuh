@@ -15,9 +15,13 @@
 // Where a product only tells which pairs need an exact look, a_high.b_high is enough: high is wrong by at most 2^-11
 // of a row's length, so the product by 2^-10 ||a|| ||b||, which is no more than what the sum of 2,048 products may err.
 //
+// Where the features of a loss are float16 or bfloat16 (mixed precision), all factors are rounded to their type, once,
+// and a product is one product: what rounding costs, 2^-11 or 2^-8 of each number, is more than what sums lose.
+//
 // The parts have whole sectors of rows and of columns (gemm.h): zeros fill them up.
 #pragma once
 
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include <algorithm>
@@ -32,8 +36,40 @@ namespace {
 
 constexpr int64_t kDepth = 512;
 
-// How rows go into a product: as they are, in float32; for a filter; with the accuracy of float32.
-enum class Parts { kNone, kHigh, kBoth };
+// How rows go into a product: as they are, in float32; rounded to a short type, within its range; scaled and rounded to
+// float16, for a filter; with the accuracy of float32.
+enum class Parts { kNone, kHalf, kBFloat16, kHigh, kBoth };
+
+// Of factors in mixed precision.
+inline bool is_rounded(Parts parts) {
+  return parts == Parts::kHalf || parts == Parts::kBFloat16;
+}
+
+// How weights meet rows of such parts: they may be far below what float16 holds.
+inline Parts weight_parts(Parts parts) {
+  return parts == Parts::kHalf ? Parts::kHigh : parts;
+}
+
+// A thread a number.
+template <class T>
+__global__ void widen(const T* x, float* out, int64_t count) {
+  const int64_t j = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x;
+  if (j < count) out[j] = static_cast<float>(x[j]);
+}
+
+// The same numbers in float32, one after the other.
+inline Tensor in_float32(const Tensor& tensor) {
+  const Tensor x = device_contiguous(tensor);
+  if (x.scalar_type() == ScalarType::Float) return x;
+  Tensor out = device_empty(x, x.sizes(), ScalarType::Float);
+  if (x.numel() == 0) return out;
+  const auto run = [&]<class T>(T) {
+    LAUNCH(widen<T>, blocks_for(x.numel(), kHeadThreads), kHeadThreads, 0, current_stream(x),
+           static_cast<const T*>(x.const_data_ptr()), out.mutable_data_ptr<float>(), x.numel());
+  };
+  x.scalar_type() == ScalarType::Half ? run(__half{}) : run(__nv_bfloat16{});
+  return out;
+}
 
 // A block a row, and one for each row of zeros after the last: x (with a factor for each column, or null) = unit x
 // (high + low). low may be null. Powers of two, so nothing is rounded but the parts.
@@ -61,6 +97,17 @@ __global__ void split_rows(const float* x, const float* column_unit, __half* hig
   if (threadIdx.x == 0 && filled > 0) unit[blockIdx.x] = 1 / by;
 }
 
+// The same blocks: x rounded to a short type as it is.
+template <class T>
+__global__ void shorten_rows(const float* x, T* out, int64_t rows, int64_t columns, int64_t pitch) {
+  const int width = static_cast<int>(pitch), filled = blockIdx.x < rows ? static_cast<int>(columns) : 0;
+  const float* const from = x + blockIdx.x * columns;
+  T* const to = out + blockIdx.x * pitch;
+  for (int c = static_cast<int>(threadIdx.x); c < width; c += kHeadThreads) {
+    to[c] = static_cast<T>(c < filled ? from[c] : 0.0f);
+  }
+}
+
 // What the sums of the products of scaled rows stand for; a thread a number. products: [pieces, rows, pitch], of which
 // the first may be `out` itself. column_unit may be null.
 __global__ void apply_units(const float* products, const float* row_unit, const float* column_unit, float* out,
@@ -73,21 +120,38 @@ __global__ void apply_units(const float* products, const float* row_unit, const 
   out[i * columns + c] = column_unit ? product * column_unit[c] : product;
 }
 
+// Rows of `pitch` numbers to rows of `columns`; a thread a number.
+__global__ void drop_padding(const float* padded, float* out, int64_t columns, int64_t pitch) {
+  const auto [i, c] = cell_of_thread(columns);
+  if (c < columns) out[i * columns + c] = padded[i * pitch + c];
+}
+
 // Rows that are multiplied. high and low: [whole sectors of rows, whole sectors of columns].
 struct Factor {
   Tensor rows;
   std::optional<Tensor> high, low, unit;
 
-  Parts parts() const { return !high ? Parts::kNone : low ? Parts::kBoth : Parts::kHigh; }
+  Parts parts() const {
+    if (!high) return Parts::kNone;
+    if (high->scalar_type() == ScalarType::BFloat16) return Parts::kBFloat16;
+    return !unit ? Parts::kHalf : low ? Parts::kBoth : Parts::kHigh;
+  }
 
   // |product - exact one| <= this x ||a|| ||b|| for a factor of the same parts as this one, as product_error: tensor
   // cores truncate, nobody documents how, so what is known is taken twice (pair_filter.cuh). The pieces of d terms are
-  // added in float32, and the small products truncate as much of what is 2^-10.
+  // added in float32, and the small products truncate as much of what is 2^-10. In mixed precision the features are of
+  // the short type already, and one factor is rounded; see shortest_length() for what is below the range of float16.
   double error() const {
     const int64_t d = rows.size(1);
     if (!high) return product_error(d);
-    if (!low) return (0x1p-10 + static_cast<double>(4 * d + 32) * 0x1p-24) * 1.01;
+    const double rounding = parts() == Parts::kBFloat16 ? 0x1p-8 : 0x1p-10;
+    if (!low) return (rounding + static_cast<double>(4 * d + 32) * 0x1p-24) * 1.01;
     return static_cast<double>(4 * std::min(d, kDepth) + d / kDepth + d / 256 + 32) * 0x1p-24 * 1.01;
+  }
+
+  // What error() takes a shorter row b to be as long as: numbers of float16 are wrong by up to 2^-25.
+  double shortest_length() const {
+    return parts() == Parts::kHalf ? std::sqrt(static_cast<double>(rows.size(1))) * 0x1p-14 : 0.0;
   }
 
   // Rows from `begin` on. A right factor of multiply_transposed begins at a whole sector, and so ends with one.
@@ -119,15 +183,29 @@ inline Parts filter_parts(const Tensor& table) {
   return table.numel() <= at_once(device_bytes() / 32) ? Parts::kHigh : Parts::kNone;
 }
 
+inline const float* units_of(const Factor& factor) {
+  return factor.unit ? factor.unit->const_data_ptr<float>() : nullptr;
+}
+
 // `columns`: the factor that this one's columns meet in `multiply`; its units are taken in here.
 inline Factor factor_of(const Tensor& rows, Parts parts, const Factor* columns = nullptr) {
   if (parts == Parts::kNone || rows.numel() == 0) return {rows, {}, {}, {}};
   const int64_t n = rows.size(0), d = rows.size(1), height = whole_sectors(n), pitch = whole_sectors(d);
-  Factor out{rows, device_empty(rows, {height, pitch}, ScalarType::Half), {}, {}};
-  if (parts == Parts::kBoth) out.low = device_empty(rows, {height, pitch}, ScalarType::Half);
+  const ScalarType type = parts == Parts::kBFloat16 ? ScalarType::BFloat16 : ScalarType::Half;
+  Factor out{rows, device_empty(rows, {height, pitch}, type), {}, {}};
+  const float* const from = rows.const_data_ptr<float>();
+  if (is_rounded(parts)) {
+    const auto run = [&]<class T>(T) {
+      LAUNCH(shorten_rows<T>, static_cast<unsigned>(height), kHeadThreads, 0, current_stream(rows), from,
+             static_cast<T*>(out.high->mutable_data_ptr()), n, d, pitch);
+    };
+    parts == Parts::kHalf ? run(__half{}) : run(__nv_bfloat16{});
+    return out;
+  }
+  if (parts == Parts::kBoth) out.low = device_empty(rows, {height, pitch}, type);
   out.unit = device_empty(rows, {n}, ScalarType::Float);
-  LAUNCH(split_rows, static_cast<unsigned>(height), kHeadThreads, 0, current_stream(rows), rows.const_data_ptr<float>(),
-         columns ? columns->unit->const_data_ptr<float>() : nullptr, static_cast<__half*>(out.high->mutable_data_ptr()),
+  LAUNCH(split_rows, static_cast<unsigned>(height), kHeadThreads, 0, current_stream(rows), from,
+         columns ? units_of(*columns) : nullptr, static_cast<__half*>(out.high->mutable_data_ptr()),
          out.low ? static_cast<__half*>(out.low->mutable_data_ptr()) : nullptr, out.unit->mutable_data_ptr<float>(), n,
          d, pitch);
   return out;
@@ -170,6 +248,12 @@ inline void multiply_parts(Tensor& out, const Factor& a, const Tensor& b_high, c
   } else {
     matmul(first, *a.high, b_high);
   }
+  if (!a.unit && !apart) return;
+  if (!a.unit) {
+    LAUNCH(drop_padding, cell_blocks(rows, columns), kHeadThreads, 0, current_stream(out), sums.const_data_ptr<float>(),
+           out.mutable_data_ptr<float>(), columns, pitch);
+    return;
+  }
   LAUNCH(apply_units, cell_blocks(rows, columns), kHeadThreads, 0, current_stream(out), sums.const_data_ptr<float>(),
          a.unit->const_data_ptr<float>(), column_unit, out.mutable_data_ptr<float>(), rows, columns, pitch,
          static_cast<int>(pieces));
@@ -181,7 +265,7 @@ inline void multiply_transposed(Tensor& out, const Factor& a, const Factor& b) {
   if (out.numel() == 0) return;
   if (!a.high || !b.high) return matmul(out, a.rows, turned(b.rows));
   const std::optional<Tensor> low = b.low ? std::optional(turned(*b.low)) : std::nullopt;
-  multiply_parts(out, a, turned(*b.high), low, b.unit->const_data_ptr<float>());
+  multiply_parts(out, a, turned(*b.high), low, units_of(b));
 }
 
 // out [m, d], contiguous, = a [m, n] b [n, d]; a was split for the columns of b.

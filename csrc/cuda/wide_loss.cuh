@@ -90,50 +90,52 @@ inline int64_t wide_tile(int64_t rows, int64_t clusters, int64_t d) {
 }
 
 // All tiles, for the rows of a pass: states, and the weighed sums of centroids unless `sums` is empty.
-// each(products, tile, columns, error) sees the products first.
+// each(products, tile, columns, centroids) sees the products first.
 template <class Each>
-void run_pass(const PassRows& in, const Tensor& rows, const Tensor& c, Tensor& sums, double tau, const Each& each) {
+void run_pass(const PassRows& in, const Tensor& rows, const Tensor& c, Parts parts, Tensor& sums, double tau,
+              const Each& each) {
   const cudaStream_t stream = current_stream(c);
   LAUNCH(own_cosines, blocks_for(in.count, kHeadWarps), kHeadThreads, 0, stream, in, c.const_data_ptr<float>());
   const int64_t width = wide_tile(in.count, in.clusters, in.d);
-  const Factor left = factor_of(rows, Parts::kBoth);
+  const Factor left = factor_of(rows, parts);
   Tensor tile = device_empty(c, {in.count, width}), part = device_empty(c, {sums.size(0), in.d}), every = c;
   for (int64_t from = 0; from < in.clusters; from += width) {
     const int64_t columns = std::min(width, in.clusters - from);
     if (columns < width) tile = device_empty(c, {in.count, columns});
-    const Factor right = factor_of(torch::stable::narrow(every, 0, from, columns), Parts::kBoth);
+    const Factor right = factor_of(torch::stable::narrow(every, 0, from, columns), parts);
     multiply_transposed(tile, left, right);
-    each(tile.const_data_ptr<float>(), from, columns, right.error());
+    each(tile.const_data_ptr<float>(), from, columns, right);
     LAUNCH(take_tile, static_cast<unsigned>(in.count), kHeadThreads, 0, stream, in, tile.mutable_data_ptr<float>(),
            from, columns, tau);
     if (sums.size(0) == 0) continue;
-    multiply(part, factor_of(tile, Parts::kBoth, &right), right);
+    multiply(part, factor_of(tile, weight_parts(parts), &right), right);
     LAUNCH(add_weighed, cell_blocks(in.count, in.d), kHeadThreads, 0, stream, in, part.const_data_ptr<float>(),
            sums.mutable_data_ptr<float>(), from == 0);
   }
 }
 
 // The term of all samples: nearest centroids and supports (in.k > 0), losses, and the gradient unless it is empty.
-inline void wide_contrastive(const Samples& in, const Tensor& f, const Tensor& c, Tensor& supports, Tensor& norms,
-                             int64_t* nearest, const unsigned* longest, double tau, double scale, RowState* states,
-                             double* losses, Tensor& gradient) {
+inline void wide_contrastive(const Samples& in, const Tensor& f, const Tensor& c, Parts parts, Tensor& supports,
+                             Tensor& norms, int64_t* nearest, const unsigned* longest, double tau, double scale,
+                             RowState* states, double* losses, Tensor& gradient) {
   const cudaStream_t stream = current_stream(f);
   const int64_t rows = in.count, d = in.d, k = in.k, summed = gradient.size(0) > 0 ? rows : 0;
   Tensor feature_sums = device_empty(f, {summed, d}), support_sums = device_empty(f, {summed * k, d});
   Tensor similarity = device_empty(f, {rows, k});
-  const auto search = [&](const float* z, int64_t from, int64_t columns, double error) {
+  const auto search = [&](const float* z, int64_t from, int64_t columns, const Factor& right) {
     if (k == 0) return;
     LAUNCH(nearest_of_rows, static_cast<unsigned>(rows), kHeadThreads, 0, stream, z, in.features, in.centroids,
-           in.labels, longest, similarity.mutable_data_ptr<float>(), nearest, from, columns, in.clusters, d, k, error);
+           in.labels, longest, similarity.mutable_data_ptr<float>(), nearest, from, columns, in.clusters, d, k,
+           right.error(), right.shortest_length());
   };
-  run_pass({in.features, nullptr, in.labels, states, rows, in.clusters, d, k}, f, c, feature_sums, tau, search);
+  run_pass({in.features, nullptr, in.labels, states, rows, in.clusters, d, k}, f, c, parts, feature_sums, tau, search);
   if (k > 0) {
     LAUNCH(support_rows, static_cast<unsigned>(rows * k), kHeadThreads, 0, stream, in.features, in.centroids, in.labels,
            nearest, supports.mutable_data_ptr<float>(), norms.mutable_data_ptr<float>(), rows, in.clusters, d, k,
            in.degree);
     const PassRows pass = {in.supports, in.norms, in.labels, states, rows * k, in.clusters, d, k};
-    run_pass(pass, torch::stable::view(supports, {rows * k, d}), c, support_sums, tau,
-             [](const float*, int64_t, int64_t, double) {});
+    run_pass(pass, torch::stable::view(supports, {rows * k, d}), c, parts, support_sums, tau,
+             [](const float*, int64_t, int64_t, const Factor&) {});
   }
   LAUNCH(sample_losses, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, states, losses, rows, k);
   if (summed == 0) return;

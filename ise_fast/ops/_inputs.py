@@ -10,8 +10,8 @@ from torch import Tensor
 from ise_fast._checks import FLOATING, check_dense
 
 
-def in_working_precision(name: str, x: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32, float32 and (CPU) float64 as they are; differentiable.
+def floating(name: str, x: Tensor) -> Tensor:
+    """The tensor, of any floating dtype.
 
     Raises:
         TypeError: if it is no floating tensor.
@@ -19,7 +19,21 @@ def in_working_precision(name: str, x: Tensor) -> Tensor:
     check_dense(name, x)
     if x.dtype not in FLOATING:
         raise TypeError(f"{name}: expected a floating dtype, got {str(x.dtype).removeprefix('torch.')}")
-    return x if x.dtype == torch.float64 else x.float()
+    return x
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """What is computed of such numbers: float64 of float64, else float32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def in_working_precision(name: str, x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, float32 and (CPU) float64 as they are; differentiable.
+
+    Raises:
+        TypeError: if it is no floating tensor.
+    """
+    return floating(name, x).to(working_dtype(x))
 
 
 def refuse_second_derivative(operator: str) -> NoReturn:

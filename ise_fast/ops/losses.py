@@ -10,7 +10,7 @@ from torch import Tensor
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import check_all_dense, check_dense, check_int, check_number, check_tensor
 from ise_fast.ops._fake import register_fake
-from ise_fast.ops._inputs import in_working_precision, refuse_second_derivative
+from ise_fast.ops._inputs import floating, refuse_second_derivative, working_dtype
 from ise_fast.types import ISELossOutput
 
 
@@ -41,10 +41,17 @@ def ise_loss(
     losses are differentiable in `features`; second derivatives are refused. A batch of one label, one row or two
     centroids is fine.
 
+    Mixed precision follows the features: where they are float16 or bfloat16, each matrix product on CUDA is one of
+    numbers of that type, with centroids, supports and weights rounded to it (so centroids must lie in its range). Sums,
+    exponentials, losses and supports are float32, and each feature's nearest centroids are those of the numbers given.
+    A CPU computes all of it in float32. Float32 features keep float32 accuracy, whatever the centroids are and whatever
+    autocast says.
+
     Args:
-        features: [B, d] float32, unit rows, B >= 1 (float16 and bfloat16 are converted; float64 on a CPU).
+        features: [B, d] float32, float16 or bfloat16 (float64 on a CPU), unit rows, B >= 1; the gradient is of the
+            same dtype.
         labels: [B] int64, 0 to K - 1.
-        centroids: [K, d], unit rows; a constant.
+        centroids: [K, d] float32, float16 or bfloat16 (float64 with float64 features), unit rows; a constant.
         degree: interpolation degree lambda in [0, 1]; or a float64 scalar tensor of it, which a captured CUDA graph
             reads anew at every replay (its range is then not checked on CUDA).
         k: supports a feature, 1 to K - 1.
@@ -69,7 +76,7 @@ def ise_loss(
         >>> out = ise_loss(f, torch.tensor([0, 0, 2, 2]), c, degree=0.25)
         >>> out.loss.backward()
     """
-    f, c = in_working_precision("features", features), in_working_precision("centroids", centroids)
+    f, c = floating("features", features), floating("centroids", centroids)
     check_dense("labels", labels)
     check_all_dense(gram=gram)
     given = check_tensor("degree", degree, 0, (torch.float64,)) if isinstance(degree, Tensor) else None
@@ -95,12 +102,12 @@ def ise_loss(
 def cluster_nce_loss(features: Tensor, labels: Tensor, centroids: Tensor, temperature: float = 0.05) -> Tensor:
     """Mean over the batch of cross_entropy(f . C^T / (||f|| temperature), y): the contrastive loss of Cluster Contrast.
 
-    Gradient and memory as in `ise_loss`.
+    Gradient, mixed precision and memory as in `ise_loss`.
 
     Args:
-        features: [B, d] float32, unit rows, B >= 1 (float16 and bfloat16 are converted; float64 on a CPU).
+        features: [B, d] float32, float16 or bfloat16 (float64 on a CPU), unit rows, B >= 1.
         labels: [B] int64, 0 to K - 1.
-        centroids: [K, d], unit rows; a constant.
+        centroids: [K, d] float32, float16 or bfloat16 (float64 with float64 features), unit rows; a constant.
         temperature: tau > 0.
 
     Returns:
@@ -111,7 +118,7 @@ def cluster_nce_loss(features: Tensor, labels: Tensor, centroids: Tensor, temper
 
     Source: Dai et al., Cluster Contrast for Unsupervised Person Re-Identification, 2021.
     """
-    f, c = in_working_precision("features", features), in_working_precision("centroids", centroids)
+    f, c = floating("features", features), floating("centroids", centroids)
     check_dense("labels", labels)
     tau = check_number("temperature", temperature, 0, above=True)
     needs_gradient = f.requires_grad and torch.is_grad_enabled()
@@ -137,7 +144,7 @@ def _(
     gradient = (rows if needs_gradient else 0, d)
     lp_gradient = gradient if lp_weight > 0 else (0, d)
     shapes = ((), (), (), (rows, k, d), gradient, lp_gradient)
-    return tuple(features.new_empty(shape) for shape in shapes)
+    return tuple(features.new_empty(shape, dtype=working_dtype(features)) for shape in shapes)
 
 
 @register_fake("cluster_nce_loss")
@@ -145,7 +152,8 @@ def _(
     features: Tensor, labels: Tensor, centroids: Tensor, temperature: float, needs_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     rows, d = features.shape
-    return features.new_empty(()), features.new_empty((rows if needs_gradient else 0, d))
+    dtype = working_dtype(features)
+    return features.new_empty((), dtype=dtype), features.new_empty((rows if needs_gradient else 0, d), dtype=dtype)
 
 
 @register_fake("ise_loss_backward")
@@ -158,12 +166,12 @@ def _(
     lp_gradient: Tensor,
     lp_weight: float,
 ) -> Tensor:
-    return torch.empty_like(contrastive_gradient)
+    return torch.empty_like(contrastive_gradient, dtype=features.dtype)
 
 
 @register_fake("cluster_nce_loss_backward")
 def _(grad: Tensor, features: Tensor, gradient: Tensor) -> Tensor:
-    return torch.empty_like(gradient)
+    return torch.empty_like(gradient, dtype=features.dtype)
 
 
 # The features go into the backward operators for one reason: it makes a second derivative reach its refusal instead of
@@ -177,7 +185,7 @@ def _ise_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
 
 def _ise_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     features, *gradients = ctx.saved_tensors
-    losses = [features.new_zeros(()) if grad is None else grad for grad in grads[:3]]
+    losses = [gradients[0].new_zeros(()) if grad is None else grad for grad in grads[:3]]
     return torch.ops.ise_fast.ise_loss_backward(*losses, features, *gradients, ctx.lp_weight), *[None] * 10
 
 

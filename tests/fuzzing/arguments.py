@@ -140,11 +140,20 @@ def _supports_backward(rng: random.Random) -> Arguments:
     return {"grad": torch.ones_like(supports), "features": a["features"], "supports": supports, "norm": norm}
 
 
+def _mixed(rng: random.Random, x: Tensor) -> Tensor:
+    """Of a dtype of mixed precision."""
+    return x.to(rng.choice([torch.float32, torch.float16, torch.bfloat16]))
+
+
 def _ise_loss(rng: random.Random) -> Arguments:
     a = _nearest(rng)
-    c = a["centroids"]
+    c = _mixed(rng, a["centroids"])
     numbers = {"degree": 0.3, "temperature": 0.05, "lp_temperature": 0.6, "lp_weight": rng.choice([0.0, 0.1])}
-    kept = {"gram": rng.choice([None, c @ c.T]), "degree_tensor": rng.choice([None, torch.tensor(0.3).double()])}
+    kept = {
+        "gram": rng.choice([None, c.float() @ c.float().T]),
+        "degree_tensor": rng.choice([None, torch.tensor(0.3).double()]),
+    }
+    a = {**a, "features": _mixed(rng, a["features"]), "centroids": c}
     return {**a, **numbers, **kept, "k": min(a["k"], 3), "needs_gradient": True}
 
 
@@ -152,11 +161,12 @@ def _ise_backward(rng: random.Random) -> Arguments:
     f, one = _head(rng)[0], torch.ones(())
     grads = {"grad_loss": one, "grad_contrastive": one.clone(), "grad_label_preserving": one.clone()}
     kept = {"contrastive_gradient": f.clone(), "lp_gradient": rng.choice([f.clone(), f[:0].clone()])}
-    return {**grads, "features": f, **kept, "lp_weight": 0.1}
+    return {**grads, "features": _mixed(rng, f), **kept, "lp_weight": 0.1}
 
 
 def _nce(rng: random.Random) -> Arguments:
     f, c, y = _head(rng)
+    f, c = _mixed(rng, f), _mixed(rng, c)
     return {"features": f, "labels": y, "centroids": c, "temperature": 0.05, "needs_gradient": True}
 
 

@@ -175,8 +175,10 @@ def _tame(made: Arguments) -> bool:
     numbers = [x.detach().double().abs().flatten() for x in _tensors(made) if x.is_floating_point()]
     numbers += [torch.tensor([abs(v)], dtype=torch.float64) for v in made.values() if isinstance(v, float)]
     gram = made.get("gram")
-    if gram is not None and not torch.allclose(gram, made["centroids"] @ made["centroids"].mT, atol=1e-3):
-        return False  # of other centroids: the reference makes its own
+    if gram is not None:
+        centroids = made["centroids"].to(gram.dtype)
+        if not torch.allclose(gram, centroids @ centroids.mT, atol=1e-3):
+            return False  # of other centroids: the reference makes its own
     return all(bool(((x == 0) | ((x > 1e-6) & (x < 1e6))).all()) for x in numbers)
 
 

@@ -25,12 +25,15 @@ def batch(shape: Shape, dry: bool, rows: str = "B", columns: str = "K") -> tuple
     return torch.nn.functional.normalize(centroids[labels] + noise, dim=1), labels, centroids
 
 
-def _head_step(with_gram: bool) -> Callable[[Shape, bool], Call]:
-    """Loss with gradient, backward pass, memory update and, with a Gram matrix, the rows of it that changed."""
+def _head_step(with_gram: bool, dtype: torch.dtype = torch.float32) -> Callable[[Shape, bool], Call]:
+    """Loss with gradient, backward pass, memory update and, with a Gram matrix, the rows of it that changed.
+
+    The features are of `dtype`, the memory is float32.
+    """
 
     def prepare(shape: Shape, dry: bool) -> Call:
-        features, labels, centroids = batch(shape, dry)
-        gram = None
+        rows, labels, centroids = batch(shape, dry)
+        features, gram = rows.to(dtype), None
         if with_gram:
             gram = torch.empty(len(centroids), len(centroids)) if dry else centroids @ centroids.T
         one = torch.ones(())
@@ -38,7 +41,7 @@ def _head_step(with_gram: bool) -> Callable[[Shape, bool], Call]:
         def call(ops: Any) -> Any:
             out = ops.ise_loss(features, labels, centroids, 0.25, SUPPORTS, TEMPERATURE, 0.6, 0.1, gram, True)
             gradient = ops.ise_loss_backward(one, one, one, features, *out[4:], 0.1)
-            ops.update_memory_(centroids, features, labels, out[3], 0.1, "hard")
+            ops.update_memory_(centroids, rows, labels, out[3], 0.1, "hard")
             if gram is not None:
                 ops.refresh_gram_(gram, centroids, labels)
             return out, gradient
@@ -118,6 +121,10 @@ WORKLOADS = {
         _head_step(True), {**SMALL, "K": 63}, heads((256, 2_999)), products(2.06), head_bytes, dry=True
     ),
     "ise_head": Workload(_head_step(False), SMALL, _LARGE, products(2.06), head_bytes, dry=True),
+    "ise_head_float16": Workload(_head_step(False, torch.float16), SMALL, _LARGE, products(2.06), head_bytes, dry=True),
+    "ise_head_bfloat16": Workload(
+        _head_step(False, torch.bfloat16), SMALL, _LARGE, products(2.06), head_bytes, dry=True
+    ),
     "ise_head_wide": Workload(
         _head_step(False),
         {"B": 16, "K": 128, "d": 64},
