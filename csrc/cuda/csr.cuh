@@ -85,6 +85,11 @@ namespace csr {
 struct Findings {
   unsigned long long bad_row, bad_entry;  // kNowhere: none
   int64_t first, last;
+
+  // May kernels follow the offsets and columns, though the host has not read this yet?
+  __device__ bool nothing(int64_t nnz) const {
+    return bad_row == kNowhere && bad_entry == kNowhere && first == 0 && last == nnz;
+  }
 };
 
 // A warp a row: is good(p, begin) true of every entry p of the row that begins at `begin`? Offsets that are refused
@@ -161,21 +166,16 @@ struct BadEntry {
   bool first;  // of its row
 };
 
-// The first entry that is not good. Offsets are refused where the CPU operators do it, with the same words. Waits for
-// the stream.
+// Has the matrix looked at; for at least one row. `findings` are all 0xff before.
 template <class Good>
-std::optional<BadEntry> first_bad_entry(const int64_t* indptr, int64_t rows, int64_t nnz, const Good& good,
-                                        const Tensor& like, cudaStream_t stream) {
-  if (rows == 0) {
-    const int64_t only = read_back(indptr, stream);
-    check_csr_ends(only, only, nnz);
-    return std::nullopt;
-  }
-  const Scratch<csr::Findings> findings(1, like);
-  findings.fill(0xff, stream);
-  LAUNCH(csr::check_rows<Good>, blocks_for(rows, kCsrWarps), kCsrThreads, 0, stream, indptr, rows, nnz, good,
-         findings.data());
-  const csr::Findings found = read_back(findings.data(), stream);
+void look_at_rows(const int64_t* indptr, int64_t rows, int64_t nnz, const Good& good, csr::Findings* findings,
+                  cudaStream_t stream) {
+  LAUNCH(csr::check_rows<Good>, blocks_for(rows, kCsrWarps), kCsrThreads, 0, stream, indptr, rows, nnz, good, findings);
+}
+
+// The first entry that is not good. Offsets are refused where the CPU operators do it, with the same words.
+inline std::optional<BadEntry> bad_entry_of(const csr::Findings& found, const int64_t* indptr, int64_t rows,
+                                            int64_t nnz, cudaStream_t stream) {
   if (found.bad_row != kNowhere) {
     const auto i = static_cast<int64_t>(found.bad_row);
     check_csr_offsets(read_back(indptr + i, stream), read_back(indptr + i + 1, stream), i);
@@ -191,16 +191,47 @@ std::optional<BadEntry> first_bad_entry(const int64_t* indptr, int64_t rows, int
   return BadEntry{p, row, read_back(indptr + row, stream) == p};
 }
 
-// Throws where the CPU operators do, with the same words. Waits for the stream.
+// Both. Waits for the stream.
+template <class Good>
+std::optional<BadEntry> first_bad_entry(const int64_t* indptr, int64_t rows, int64_t nnz, const Good& good,
+                                        const Tensor& like, cudaStream_t stream) {
+  if (rows == 0) {
+    const int64_t only = read_back(indptr, stream);
+    check_csr_ends(only, only, nnz);
+    return std::nullopt;
+  }
+  const Scratch<csr::Findings> findings(1, like);
+  findings.fill(0xff, stream);
+  look_at_rows(indptr, rows, nnz, good, findings.data(), stream);
+  return bad_entry_of(read_back(findings.data(), stream), indptr, rows, nnz, stream);
+}
+
 template <class Index, class Value>
-void check_csr(const DeviceCsr<Index, Value>& graph, int64_t columns, int64_t nnz, const Tensor& like,
+csr::GraphEntries<Index, Value> graph_entries(const DeviceCsr<Index, Value>& graph, int64_t columns) {
+  return {graph.indices, graph.values, columns, std::numeric_limits<Value>::max()};
+}
+
+// Throws where the CPU operators do, with the same words.
+template <class Index, class Value>
+void judge_csr(const std::optional<BadEntry>& bad, const DeviceCsr<Index, Value>& graph, int64_t columns,
                cudaStream_t stream) {
-  const csr::GraphEntries<Index, Value> good{graph.indices, graph.values, columns, std::numeric_limits<Value>::max()};
-  const auto bad = first_bad_entry(graph.indptr, graph.rows, nnz, good, like, stream);
   if (!bad) return;
   const int64_t p = bad->entry;
   check_csr_entry(read_back(graph.indices + p, stream), bad->first ? -1 : read_back(graph.indices + p - 1, stream),
                   read_back(graph.values + p, stream), columns, bad->row);
+}
+template <class Index, class Value>
+void judge_csr(const csr::Findings& found, const DeviceCsr<Index, Value>& graph, int64_t columns, int64_t nnz,
+               cudaStream_t stream) {
+  judge_csr(bad_entry_of(found, graph.indptr, graph.rows, nnz, stream), graph, columns, stream);
+}
+
+// Looks and judges. Waits for the stream.
+template <class Index, class Value>
+void check_csr(const DeviceCsr<Index, Value>& graph, int64_t columns, int64_t nnz, const Tensor& like,
+               cudaStream_t stream) {
+  judge_csr(first_bad_entry(graph.indptr, graph.rows, nnz, graph_entries(graph, columns), like, stream), graph, columns,
+            stream);
 }
 
 // Sorted keys to rows 0 .. rows - 1. Equal keys become one entry: the sum of their values in order, divided once; with

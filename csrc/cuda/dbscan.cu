@@ -20,7 +20,10 @@ template <class Index, class Value>
 struct SparseGraph {
   DeviceCsr<Index, Value> csr;
   Value bound;
+  int64_t nnz;
+  const csr::Findings* findings;  // the host reads them when all is done
 
+  __device__ bool usable() const { return findings->nothing(nnz); }
   __device__ int64_t rows() const { return csr.rows; }
   template <class Visit>
   __device__ void neighbours(int64_t i, const Visit& visit) const {
@@ -42,6 +45,7 @@ struct DenseGraph {
   int64_t size;
   Value bound;
 
+  __device__ bool usable() const { return true; }  // whatever the numbers are, nothing follows them
   __device__ int64_t rows() const { return size; }
   template <class Visit>
   __device__ void neighbours(int64_t i, const Visit& visit) const {
@@ -67,15 +71,17 @@ __device__ __forceinline__ int64_t warp_row() {
   return static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
 }
 
+// A graph that will be refused has no cores, so the kernels after this one do not look at it.
 template <class Graph>
 __global__ void find_cores(Graph graph, int64_t min_samples, bool* core, int32_t* parent, int64_t* label) {
   const int64_t i = warp_row();
   if (i >= graph.rows()) return;
+  const bool usable = graph.usable();
   int64_t count = 0;
-  graph.neighbours(i, [&](int64_t) { ++count; });
+  if (usable) graph.neighbours(i, [&](int64_t) { ++count; });
   count = warp_sum(count);
   if (threadIdx.x % kWarpSize != 0) return;
-  core[i] = count + graph.implicit_self(i) >= min_samples;
+  core[i] = usable && count + graph.implicit_self(i) >= min_samples;
   parent[i] = static_cast<int32_t>(i);
   label[i] = kNoCluster;
 }
@@ -118,23 +124,27 @@ __global__ void name_noise(int64_t rows, int64_t* label) {
   if (i < rows && label[i] == kNoCluster) label[i] = -1;
 }
 
-// False if the graph is asymmetric among its cores; then `label` is unfinished.
+// What the host waits for: all 0xff where nothing is wrong. `Check`: what a graph is refused for.
+template <class Check>
+struct Verdict {
+  Check check;
+  int asymmetric;  // 1: yes, and the labels are those of no graph
+
+  bool symmetric() const { return asymmetric != 1; }
+};
+
 template <class Graph>
-bool cluster(const Graph& graph, int64_t rows, int64_t min_samples, bool* core, int64_t* label, const Tensor& like,
-             cudaStream_t stream) {
+void cluster(const Graph& graph, int64_t rows, int64_t min_samples, bool* core, int64_t* label, int* asymmetric,
+             const Tensor& like, cudaStream_t stream) {
   const unsigned warps = blocks_for(rows, kCsrWarps);
   const Scratch<int32_t> parent(rows, like);
-  const Scratch<int> asymmetric(1, like);
   const Scratch<int64_t> number(rows + 1, like);
-  asymmetric.fill(0, stream);
   LAUNCH(find_cores<Graph>, warps, kCsrThreads, 0, stream, graph, min_samples, core, parent.data(), label);
-  LAUNCH(join_cores<Graph>, warps, kCsrThreads, 0, stream, graph, core, parent.data(), asymmetric.data());
-  if (read_back(asymmetric.data(), stream)) return false;
+  LAUNCH(join_cores<Graph>, warps, kCsrThreads, 0, stream, graph, core, parent.data(), asymmetric);
   LAUNCH(mark_roots, blocks_for(rows + 1), kCsrThreads, 0, stream, core, parent.data(), rows, number.data());
   exclusive_sum(number.data(), number.data(), rows + 1, like, stream);
   LAUNCH(label_points<Graph>, warps, kCsrThreads, 0, stream, graph, core, parent.data(), number.data(), label);
   LAUNCH(name_noise, blocks_for(rows), kCsrThreads, 0, stream, rows, label);
-  return true;
 }
 
 using Result = std::tuple<Tensor, Tensor>;
@@ -165,14 +175,21 @@ template <class Index, class Value>
 Result dbscan_csr(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps, int64_t min_samples) {
   const cudaStream_t stream = current_stream(values);
   const auto csr = device_csr<Index, Value>(indptr, indices, values);
-  check_csr(csr, csr.rows, indices.size(0), values, stream);
+  const int64_t nnz = indices.size(0);
   Result result = empty_result(values, csr.rows);
-  if (csr.rows == 0) return result;
-  const SparseGraph<Index, Value> graph{csr, static_cast<Value>(eps)};
-  if (cluster(graph, csr.rows, min_samples, std::get<1>(result).mutable_data_ptr<bool>(),
-              std::get<0>(result).mutable_data_ptr<int64_t>(), values, stream)) {
+  if (csr.rows == 0) {
+    check_csr(csr, csr.rows, nnz, values, stream);
     return result;
   }
+  const Scratch<Verdict<csr::Findings>> verdict(1, values);
+  verdict.fill(0xff, stream);
+  look_at_rows(csr.indptr, csr.rows, nnz, graph_entries(csr, csr.rows), &verdict.data()->check, stream);
+  const SparseGraph<Index, Value> graph{csr, static_cast<Value>(eps), nnz, &verdict.data()->check};
+  cluster(graph, csr.rows, min_samples, std::get<1>(result).mutable_data_ptr<bool>(),
+          std::get<0>(result).mutable_data_ptr<int64_t>(), &verdict.data()->asymmetric, values, stream);
+  const auto found = read_back(verdict.data(), stream);
+  judge_csr(found.check, csr, csr.rows, nnz, stream);
+  if (found.symmetric()) return result;
   return on_cpu("ise_fast::dbscan", {indptr, indices, values}, eps, min_samples);
 }
 
@@ -203,17 +220,18 @@ Result dbscan_matrix(const Tensor& distance, double eps, int64_t min_samples) {
   const auto* value = distance.const_data_ptr<Value>();
   Result result = empty_result(distance, rows);
   if (rows == 0) return result;
-  const Scratch<unsigned long long> first_bad(1, distance);
-  first_bad.fill(0xff, stream);
+  const Scratch<Verdict<unsigned long long>> verdict(1, distance);
+  verdict.fill(0xff, stream);
   LAUNCH(check_distances<Value>, std::min<unsigned>(blocks_for(rows * rows), 16 * multiprocessors()), kCsrThreads, 0,
-         stream, value, rows * rows, std::numeric_limits<Value>::max(), first_bad.data());
-  const auto bad = read_back(first_bad.data(), stream);
-  if (bad != kNowhere) check_dense_distance(read_back(value + bad, stream), static_cast<int64_t>(bad), rows);
+         stream, value, rows * rows, std::numeric_limits<Value>::max(), &verdict.data()->check);
   const DenseGraph<Value> graph{value, rows, static_cast<Value>(eps)};
-  if (cluster(graph, rows, min_samples, std::get<1>(result).mutable_data_ptr<bool>(),
-              std::get<0>(result).mutable_data_ptr<int64_t>(), distance, stream)) {
-    return result;
+  cluster(graph, rows, min_samples, std::get<1>(result).mutable_data_ptr<bool>(),
+          std::get<0>(result).mutable_data_ptr<int64_t>(), &verdict.data()->asymmetric, distance, stream);
+  const auto found = read_back(verdict.data(), stream);
+  if (const auto bad = found.check; bad != kNowhere) {
+    check_dense_distance(read_back(value + bad, stream), static_cast<int64_t>(bad), rows);
   }
+  if (found.symmetric()) return result;
   return on_cpu("ise_fast::dbscan_dense", {distance}, eps, min_samples);
 }
 

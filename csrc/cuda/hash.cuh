@@ -18,16 +18,27 @@ public:
   // searched from end to end for every further key.
   static constexpr uint32_t kMostTries = 32;
 
-  // `keys` has `slots` entries, a power of two, all kEmpty.
-  __device__ HashTable(uint32_t* keys, uint32_t slots) : keys_(keys), mask_(slots - 1) {}
+  // `keys` has `slots` entries, a power of two, all kEmpty. Who knows that all keys fit may try all slots.
+  __device__ HashTable(uint32_t* keys, uint32_t slots, uint32_t most_tries = kMostTries)
+      : keys_(keys), mask_(slots - 1), most_tries_(most_tries < slots ? most_tries : slots) {}
 
   // The slot of `key`, which is added if need be; kFull when there is none near. Safe against the same call by others.
   __device__ uint32_t insert(uint32_t key) {
+    bool added;
+    return insert(key, added);
+  }
+  // Of all that insert the same key, one adds it.
+  __device__ uint32_t insert(uint32_t key, bool& added) {
     uint32_t slot = first_slot(key);
-    for (uint32_t tries = 0; tries <= mask_ && tries < kMostTries; ++tries) {
+    added = false;
+    for (uint32_t tries = 0; tries < most_tries_; ++tries) {
       uint32_t found = load_relaxed(keys_ + slot);
-      if (found == kEmpty) found = atomicCAS(keys_ + slot, kEmpty, key);
-      if (found == kEmpty || found == key) return slot;
+      if (found == key) return slot;
+      if (found == kEmpty) {
+        found = atomicCAS(keys_ + slot, kEmpty, key);
+        added = found == kEmpty;
+        if (added || found == key) return slot;
+      }
       slot = (slot + 1) & mask_;
     }
     return kFull;
@@ -36,7 +47,7 @@ public:
   // The slot of `key`, kFull if it is not there. Not while others insert.
   __device__ uint32_t find(uint32_t key) const {
     uint32_t slot = first_slot(key);
-    for (uint32_t tries = 0; tries <= mask_ && tries < kMostTries; ++tries) {
+    for (uint32_t tries = 0; tries < most_tries_; ++tries) {
       if (keys_[slot] == key) return slot;
       if (keys_[slot] == kEmpty) return kFull;
       slot = (slot + 1) & mask_;
@@ -49,7 +60,7 @@ private:
   __device__ uint32_t first_slot(uint32_t key) const { return (key * 2654435769u >> 12) & mask_; }
 
   uint32_t* keys_;
-  uint32_t mask_;
+  uint32_t mask_, most_tries_;
 };
 
 }  // namespace ise_fast

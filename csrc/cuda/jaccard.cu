@@ -26,43 +26,54 @@ __global__ void __launch_bounds__(kHashThreads) distance_rows(Csr v, Csr columns
   }
 }
 
-// V' on the device, checked, and its columns.
+// V' on the device.
 struct Encoding {
   Tensor indptr, indices, values;
-  CsrTensors transposed;
 
-  Encoding(const Tensor& offsets, const Tensor& cols, const Tensor& weights, cudaStream_t stream)
-      : indptr(device_contiguous(offsets)), indices(device_contiguous(cols)), values(device_contiguous(weights)) {
-    const int64_t nnz = indices.size(0);
-    check_csr(rows(), rows().rows, nnz, values, stream);
-    transposed = transposed_rows(rows(), 0, nnz, rows().rows, values, stream);
-  }
+  Encoding(const Tensor& offsets, const Tensor& cols, const Tensor& weights)
+      : indptr(device_contiguous(offsets)), indices(device_contiguous(cols)), values(device_contiguous(weights)) {}
+  int64_t nnz() const { return indices.size(0); }
   Csr rows() const { return device_csr<int32_t, float>(indptr, indices, values); }
-  Csr columns() const {
-    return device_csr<int32_t, float>(std::get<0>(transposed), std::get<1>(transposed), std::get<2>(transposed));
-  }
 };
 
+Csr csr_of(const CsrTensors& rows) {
+  return device_csr<int32_t, float>(std::get<0>(rows), std::get<1>(rows), std::get<2>(rows));
+}
+
+// What is wrong with V' is read with the number of pairs: the kernels before ask for themselves.
 CsrTensors jaccard_graph(const Tensor& indptr, const Tensor& indices, const Tensor& values, double eps, int64_t begin,
                          int64_t end, int64_t max_pairs) {
   check_jaccard_graph(indptr, indices, values, eps, begin, end, max_pairs);
   const DeviceScope device(values);
   const cudaStream_t stream = current_stream(values);
-  const Encoding v(indptr, indices, values, stream);
-  return pairs_within({v.rows(), v.columns(), v.rows().rows, true}, eps, begin, end, max_pairs, v.values, stream);
+  const Encoding encoding(indptr, indices, values);
+  const Csr v = encoding.rows();
+  if (v.rows == 0) {
+    check_csr(v, 0, encoding.nnz(), encoding.values, stream);
+    return compress(nullptr, nullptr, 0, 0, 1, 1.0f, encoding.values, stream);
+  }
+  const Scratch<csr::Findings> findings(1, encoding.values);
+  findings.fill(0xff, stream);
+  look_at_rows(v.indptr, v.rows, encoding.nnz(), graph_entries(v, v.rows), findings.data(), stream);
+  const Doubt doubt{findings.data(), encoding.nnz()};
+  const CsrTensors columns = transposed_rows(v, 0, encoding.nnz(), v.rows, encoding.values, stream, doubt);
+  return pairs_within({v, csr_of(columns), v.rows, true, encoding.nnz(), doubt}, eps, begin, end, max_pairs,
+                      encoding.values, stream);
 }
 
 Tensor jaccard_distance(const Tensor& indptr, const Tensor& indices, const Tensor& values) {
   check_encoding(indptr, indices, values);
   const DeviceScope device(values);
   const cudaStream_t stream = current_stream(values);
-  const Encoding v(indptr, indices, values, stream);
-  const int64_t n = v.rows().rows;
-  Tensor distance = device_empty(v.values, {n, n});
-  if (n > 0) {
-    LAUNCH(distance_rows, static_cast<unsigned>(n), kHashThreads, 0, stream, v.rows(), v.columns(),
-           distance.mutable_data_ptr<float>());
-  }
+  const Encoding encoding(indptr, indices, values);
+  const Csr v = encoding.rows();
+  const int64_t n = v.rows;
+  check_csr(v, n, encoding.nnz(), encoding.values, stream);
+  Tensor distance = device_empty(encoding.values, {n, n});
+  if (n == 0) return distance;
+  const CsrTensors columns = transposed_rows(v, 0, encoding.nnz(), n, encoding.values, stream);
+  LAUNCH(distance_rows, static_cast<unsigned>(n), kHashThreads, 0, stream, v, csr_of(columns),
+         distance.mutable_data_ptr<float>());
   return distance;
 }
 

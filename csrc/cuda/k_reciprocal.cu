@@ -18,8 +18,12 @@ CsrTensors k_reciprocal_encoding(const Tensor& features, const Tensor& neighbour
     return {indptr, device_empty(table, {0}, ScalarType::Int), device_empty(x, {0})};
   }
 
-  const Scratch<int32_t> nn = narrowed(table, stream);
-  CsrTensors v = expanded_sets(nn.data(), rows, k1, half_width(k1), x, stream);
+  const Scratch<RowNotes> notes(1, x);
+  notes.fill(0, stream);
+  const Scratch<int32_t> nn = narrow(table, &notes.data()->from_bad, stream);
+  auto [v, longest] = expanded_sets(
+      nn.data(), rows, k1, half_width(k1), notes,
+      [&](const RowNotes& found) { check_narrowed(table, found.from_bad, stream); }, x, stream);
   auto& [indptr, indices, values] = v;
   const Csr star = device_csr<int32_t, float>(indptr, indices, values);
   {
@@ -28,7 +32,7 @@ CsrTensors k_reciprocal_encoding(const Tensor& features, const Tensor& neighbour
     softmax_of_rows(product.data(), star.indptr, rows, values.mutable_data_ptr<float>(), stream);
   }
   // Not an expansion by one row: a row need not be its own nearest neighbour.
-  return k2 == 1 ? v : query_expansion(nn.data(), rows, k1, k2, star, bits_for(rows), x, stream);
+  return k2 == 1 ? v : query_expansion(nn.data(), rows, k1, k2, star, bits_for(rows), longest, x, stream);
 }
 
 }  // namespace

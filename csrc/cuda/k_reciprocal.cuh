@@ -1,215 +1,98 @@
 // The steps of the k-reciprocal encoding that re-ranking shares; the definitions are in csrc/cpu/k_reciprocal.h.
 //
-// Sets and query expansion are written as unordered (row, column) keys, sorted and compressed (csr.cuh): any k1 and k2,
-// no limit on the size of a set, work spread evenly whatever the hubs. Rows go in ranges that keep the scratch bounded.
+// Sets that surely fit into shared memory are built there, by a warp each (row_sets.cuh). Others, of any k1 and k2, are
+// sorted out of all their entries (sorted_sets.cuh), which spreads the work evenly whatever the hubs.
 #pragma once
 
-#include <tuple>
-
-#include "../math/k_reciprocal.h"
-#include "csr_ranges.cuh"
+#include "row_sets.cuh"
+#include "sorted_sets.cuh"
 
 namespace ise_fast {
 namespace {
 
-using Csr = DeviceCsr<int32_t, float>;
-
-// One short list per row.
-struct Lists {
-  int32_t* items;
-  int32_t* sizes;
-  int64_t stride;
-
-  __device__ bool contains(int64_t i, int32_t j) const {
-    for (int32_t s = 0; s < sizes[i]; ++s) {
-      if (items[i * stride + s] == j) return true;
-    }
-    return false;
-  }
-  // A set lies in slots, some of which may be empty.
-  __device__ int32_t slots(int64_t i) const { return sizes[i]; }
-  __device__ bool has(int64_t, int32_t) const { return true; }
-  __device__ int32_t item(int64_t i, int32_t s) const { return items[i * stride + s]; }
-  template <class Visit>
-  __device__ void each(int64_t i, const Visit& visit) const {
-    for (int32_t s = 0, count = sizes[i]; s < count; ++s) visit(items[i * stride + s]);
-  }
-};
-
-// Is i among the first `width` neighbours of j?
-__device__ inline bool is_listed(const int32_t* nn, int64_t k1, int64_t width, int64_t j, int64_t i) {
-  const auto wanted = static_cast<int32_t>(i);
-  bool found = false;
-  for (const int32_t *back = nn + j * k1, *end = back + width; back < end && !found; ++back) found = *back == wanted;
-  return found;
-}
-
-// Neighbours in 32 bits; the position of the first one that is no row goes to `first_bad`.
-__global__ void narrow_neighbours(const int64_t* wide, int64_t n, int64_t rows, int32_t* narrow,
-                                  unsigned long long* first_bad) {
-  const int64_t p = thread_index();
-  if (p >= n) return;
-  const bool good = 0 <= wide[p] && wide[p] < rows;
-  narrow[p] = good ? static_cast<int32_t>(wide[p]) : 0;
-  if (!good) atomicMin(first_bad, static_cast<unsigned long long>(p));
-}
-
-// List `row` is of row i = first + row, by a warp: those of its first `width` neighbours that have i among their first
-// `width`.
-__global__ void reciprocal_sets(const int32_t* nn, int64_t first, int64_t rows, int64_t k1, int64_t width, Lists sets) {
-  const int lane = threadIdx.x % kWarpSize;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize, i = first + row;
-  if (row >= rows) return;
-  int32_t size = 0;
-  for (int64_t start = 0; start < width; start += kWarpSize) {
-    const int64_t r = start + lane;
-    const int32_t j = r < width ? nn[i * k1 + r] : 0;
-    const bool mutual = r < width && is_listed(nn, k1, width, j, i);
-    const unsigned votes = __ballot_sync(kWholeWarp, mutual);
-    if (mutual) sets.items[row * sets.stride + size + __popc(votes & ((1u << lane) - 1))] = j;
-    size += __popc(votes);
-  }
-  if (lane == 0) sets.sizes[row] = size;
-}
-
-// Does the half set of the r-th member of R(i) join R*(i)? Also counts the entries, with repeats, that R*(i) is made
-// of. `full` has the lists of some rows, `half` those of all.
-template <class Half>
-__global__ void choose_half_sets(Lists full, Half half, int64_t rows, int64_t k1, uint8_t* joined,
-                                 unsigned long long* count) {
-  const int64_t t = thread_index(), i = t / k1, r = t % k1;
-  if (i >= rows || r >= full.sizes[i]) return;
-  const int32_t c = full.items[i * full.stride + r];
-  int32_t size = 0;
-  int64_t common = 0;
-  half.each(c, [&](int32_t member) {
-    common += full.contains(i, member);
-    ++size;
-  });
-  joined[t] = joins(common, size);
-  atomicAdd(count + i, 1ull + (joined[t] ? size : 0));
-}
-
-// The entries of rows [begin, end), by a warp each: a member of R(i) and the half set that joins it, one after the
-// other.
-template <class Half>
-__global__ void write_star(Lists full, Half half, int64_t begin, int64_t end, int64_t k1, const uint8_t* joined,
-                           int column_bits, const int64_t* offset, uint64_t* key) {
-  const int lane = threadIdx.x % kWarpSize;
-  const int64_t i = begin + static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
-  if (i >= end) return;
-  const auto row = static_cast<uint64_t>(i - begin) << column_bits;
-  const int32_t members = full.sizes[i];
-  uint64_t* out = key + (offset[i] - offset[begin]);
-  for (int32_t start = 0; start < members; start += kWarpSize) {
-    const int32_t r = start + lane;
-    const bool mine = r < members;
-    const int32_t c = mine ? full.items[i * full.stride + r] : 0;
-    const int32_t size = mine && joined[i * k1 + r] ? half.slots(c) : 0;
-    for (int32_t t = 0; t < kWarpSize && start + t < members; ++t) {
-      const int32_t member = __shfl_sync(kWholeWarp, c, t), slots = __shfl_sync(kWholeWarp, size, t);
-      if (lane == 0) *out = row | member;
-      ++out;
-      for (int32_t from = 0; from < slots; from += kWarpSize) {
-        const bool wanted = from + lane < slots && half.has(member, from + lane);
-        const unsigned votes = __ballot_sync(kWholeWarp, wanted);
-        if (wanted) out[__popc(votes & ((1u << lane) - 1))] = row | half.item(member, from + lane);
-        out += __popc(votes);
-      }
-    }
-  }
-}
-
-// `table` [rows, k1] in 32 bits, each entry checked to be a row. Waits for the stream.
-inline Scratch<int32_t> narrowed(const Tensor& table, cudaStream_t stream) {
-  const int64_t rows = table.size(0), k1 = table.size(1);
-  const Scratch<int32_t> nn(rows * k1, table);
-  const Scratch<unsigned long long> first_bad(1, table);
-  first_bad.fill(0xff, stream);
-  LAUNCH(narrow_neighbours, blocks_for(rows * k1), kCsrThreads, 0, stream, table.const_data_ptr<int64_t>(), rows * k1,
-         rows, nn.data(), first_bad.data());
-  const auto bad = read_back(first_bad.data(), stream);
-  check(bad == kNowhere, "nn: expected 0 to ", rows - 1, ", got ",
-        bad == kNowhere ? 0 : read_back(table.const_data_ptr<int64_t>() + bad, stream), " in row ", bad / k1);
+// `table` [rows, k1] in 32 bits; `from_bad`: see narrow_neighbours, 0 before.
+inline Scratch<int32_t> narrow(const Tensor& table, unsigned long long* from_bad, cudaStream_t stream) {
+  const int64_t rows = table.size(0), n = rows * table.size(1);
+  const Scratch<int32_t> nn(n, table);
+  LAUNCH(narrow_neighbours, blocks_for(n), kCsrThreads, 0, stream, table.const_data_ptr<int64_t>(), n, rows, nn.data(),
+         from_bad);
   return nn;
 }
 
-// Entries that the k2 rows of v behind row i have together; 0 for i = rows.
-__global__ void expansion_counts(const int32_t* nn, int64_t rows, int64_t k1, int64_t k2, Csr v, int64_t* count) {
-  const int64_t i = thread_index();
-  if (i > rows) return;
-  int64_t sum = 0;
-  for (int64_t r = 0; r < k2 && i < rows; ++r) {
-    const int64_t j = nn[i * k1 + r];
-    sum += v.indptr[j + 1] - v.indptr[j];
-  }
-  count[i] = sum;
+inline void check_narrowed(const Tensor& table, unsigned long long from_bad, cudaStream_t stream) {
+  if (from_bad == 0) return;
+  const int64_t bad = table.numel() - static_cast<int64_t>(from_bad);
+  check(false, "nn: expected 0 to ", table.size(0) - 1, ", got ",
+        read_back(table.const_data_ptr<int64_t>() + bad, stream), " in row ", bad / table.size(1));
 }
 
-// The rows of v behind row i, in rank order, by a warp.
-__global__ void write_expansion(const int32_t* nn, int64_t begin, int64_t end, int64_t k1, int64_t k2, Csr v,
-                                const int64_t* offset, int column_bits, uint64_t* key, uint32_t* value_bits) {
-  const int lane = threadIdx.x % kWarpSize;
-  const int64_t i = begin + static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
-  if (i >= end) return;
-  int64_t at = offset[i] - offset[begin];
-  for (int64_t r = 0; r < k2; ++r) {
-    const int64_t j = nn[i * k1 + r], first = v.indptr[j], size = v.indptr[j + 1] - first;
-    for (int64_t s = lane; s < size; s += kWarpSize) {
-      key[at + s] = static_cast<uint64_t>(i - begin) << column_bits | static_cast<uint32_t>(v.indices[first + s]);
-      value_bits[at + s] = __float_as_uint(v.values[first + s]);
-    }
-    at += size;
-  }
+// Both. Waits for the stream.
+inline Scratch<int32_t> narrowed(const Tensor& table, cudaStream_t stream) {
+  const Scratch<unsigned long long> from_bad(1, table);
+  from_bad.fill(0, stream);
+  Scratch<int32_t> nn = narrow(table, from_bad.data(), stream);
+  check_narrowed(table, read_back(from_bad.data(), stream), stream);
+  return nn;
 }
 
-// R*(i) of the rows that `full` is of, values not yet set; columns are less than `columns`.
-template <class Half>
-CsrTensors joined_sets(const Lists& full, const Half& half, int64_t rows, int64_t columns, int64_t k1,
-                       const Tensor& like, cudaStream_t stream) {
-  const int column_bits = bits_for(columns);
+// R*(i) of the rows that `full` is of, values not yet set, and the most entries of a row; columns are less than
+// `columns`, half sets have at most `width` members. `notes` are all 0 but for what the caller wrote; judge(notes) is
+// called when they have been read, before anything as large as the result is made. Waits for the stream.
+template <class Half, class Judge>
+std::pair<CsrTensors, int64_t> joined_sets(const Lists& full, const Half& half, int64_t rows, int64_t columns,
+                                           int64_t k1, int64_t width, const Scratch<RowNotes>& notes,
+                                           const Judge& judge, const Tensor& like, cudaStream_t stream) {
+  const int64_t most = std::min(k1 * (1 + width), columns);
+  if (most > at_once(kMostInSet)) {
+    judge(read_back(notes.data(), stream));
+    return {sorted_sets(full, half, rows, columns, k1, like, stream), most};
+  }
   const Scratch<uint8_t> joined(rows * k1, like);
-  const Scratch<unsigned long long> count(rows + 1, like);
-  count.fill(0, stream);
-  LAUNCH(choose_half_sets<Half>, blocks_for(rows * k1), kCsrThreads, 0, stream, full, half, rows, k1, joined.data(),
-         count.data());
-  const Scratch<int64_t> offset(rows + 1, like);
-  exclusive_sum(reinterpret_cast<const int64_t*>(count.data()), offset.data(), rows + 1, like, stream);
-
-  return in_ranges(offset.data(), rows, like, stream, [&](int64_t begin, int64_t end, int64_t n) {
-    const Scratch<uint64_t> key(n, like);
-    LAUNCH(write_star<Half>, blocks_for(end - begin, kCsrWarps), kCsrThreads, 0, stream, full, half, begin, end, k1,
-           joined.data(), column_bits, offset.data(), key.data());
-    return sort_and_compress(key, nullptr, n, end - begin, column_bits, 1.0f, like, stream);
-  });
+  const uint32_t slots = set_slots(k1);
+  const int64_t bytes = sizeof(uint32_t) * slots;
+  const int warps = set_warps(bytes);
+  LAUNCH(join_half_sets<Half>, blocks_for(rows, warps), warps * kWarpSize, bytes * warps, stream, full, half, rows, k1,
+         slots, joined.data());
+  return row_sets(StarRows<Half>{full, half, k1, joined.data()}, rows, most, 1, notes, judge, like, stream);
 }
 
-// R*(i) of all rows: full sets of all k1 columns of nn, half sets of the first `width`.
-inline CsrTensors expanded_sets(const int32_t* nn, int64_t rows, int64_t k1, int64_t width, const Tensor& like,
-                                cudaStream_t stream) {
+// R*(i) of all rows: full sets of all k1 columns of nn, half sets of the first `width`. As joined_sets.
+template <class Judge>
+std::pair<CsrTensors, int64_t> expanded_sets(const int32_t* nn, int64_t rows, int64_t k1, int64_t width,
+                                             const Scratch<RowNotes>& notes, const Judge& judge, const Tensor& like,
+                                             cudaStream_t stream) {
   const Scratch<int32_t> full_items(rows * k1, like), full_sizes(rows, like), half_items(rows * width, like),
       half_sizes(rows, like);
   const Lists full{full_items.data(), full_sizes.data(), k1}, half{half_items.data(), half_sizes.data(), width};
   const unsigned blocks = blocks_for(rows, kCsrWarps);
   LAUNCH(reciprocal_sets, blocks, kCsrThreads, 0, stream, nn, 0, rows, k1, k1, full);
   LAUNCH(reciprocal_sets, blocks, kCsrThreads, 0, stream, nn, 0, rows, k1, width, half);
-  return joined_sets(full, half, rows, rows, k1, like, stream);
+  return joined_sets(full, half, rows, rows, k1, width, notes, judge, like, stream);
+}
+inline CsrTensors expanded_sets(const int32_t* nn, int64_t rows, int64_t k1, int64_t width, const Tensor& like,
+                                cudaStream_t stream) {
+  const Scratch<RowNotes> notes(1, like);
+  notes.fill(0, stream);
+  return expanded_sets(nn, rows, k1, width, notes, [](const RowNotes&) {}, like, stream).first;
 }
 
 // V'(i) = mean of V(nn[i][r]), r = 0 .. k2 - 1, added in that order; nn has k1 columns and `rows` rows, whose numbers
-// are of rows of v.
+// are of rows of v. No row of v has more than `longest` entries. Waits for the stream.
+inline CsrTensors query_expansion(const int32_t* nn, int64_t rows, int64_t k1, int64_t k2, const Csr& v,
+                                  int column_bits, int64_t longest, const Tensor& like, cudaStream_t stream) {
+  const int64_t most = std::min(k2 * longest, int64_t{1} << column_bits);
+  if (most > at_once(kMostInSet)) return sorted_expansion(nn, rows, k1, k2, v, column_bits, like, stream);
+  const Scratch<RowNotes> notes(1, like);
+  notes.fill(0, stream);
+  return row_sets(
+             ExpandedRows{nn, k1, k2, v}, rows, most, static_cast<float>(k2), notes, [](const RowNotes&) {}, like,
+             stream)
+      .first;
+}
+// The same of sets that expanded_sets has made from nn.
 inline CsrTensors query_expansion(const int32_t* nn, int64_t rows, int64_t k1, int64_t k2, const Csr& v,
                                   int column_bits, const Tensor& like, cudaStream_t stream) {
-  const Scratch<int64_t> offset(rows + 1, like);
-  LAUNCH(expansion_counts, blocks_for(rows + 1), kCsrThreads, 0, stream, nn, rows, k1, k2, v, offset.data());
-  exclusive_sum(offset.data(), offset.data(), rows + 1, like, stream);
-  return in_ranges(offset.data(), rows, like, stream, [&](int64_t begin, int64_t end, int64_t n) {
-    const Scratch<uint64_t> key(n, like);
-    const Scratch<uint32_t> value_bits(n, like);
-    LAUNCH(write_expansion, blocks_for(end - begin, kCsrWarps), kCsrThreads, 0, stream, nn, begin, end, k1, k2, v,
-           offset.data(), column_bits, key.data(), value_bits.data());
-    return sort_and_compress(key, &value_bits, n, end - begin, column_bits, static_cast<float>(k2), like, stream);
-  });
+  return query_expansion(nn, rows, k1, k2, v, column_bits, k1 * (1 + half_width(k1)), like, stream);
 }
 
 }  // namespace

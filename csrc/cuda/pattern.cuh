@@ -11,29 +11,28 @@ namespace {
 
 using Csr = DeviceCsr<int32_t, float>;
 
-// value[p] for the entries p in `entry` (-1: none) of one row, by a warp: the sum of Pair::term(mine[c], other[c]) over
-// the columns c of row indices[p] of `others`, with the lanes and the fold of math/dot.h. `mine` is read and converted
-// once for kPartners of them.
+// value[first + l] for the lanes l in `votes`: the sum of Pair::term(mine[c], other[c]) over the columns c of row `j`
+// of `others`, each lane's own; by a warp, which reads and converts `mine` once for kPartners of them.
 template <class Pair>
-__device__ void evaluate_partners(const float* mine, const float* others, int64_t d, const int32_t* indices,
-                                  const int64_t (&entry)[kPartners], double* value) {
+__device__ void evaluate_partners(const float* mine, const float* others, int64_t d, int32_t j, unsigned votes,
+                                  double* value) {
   const int lane = threadIdx.x % kWarpSize;
-  const float* partner[kPartners];
+  while (votes != 0) {
+    int last = 0, place[kPartners];
+    const float* partner[kPartners];
 #pragma unroll
-  for (int t = 0; t < kPartners; ++t) partner[t] = entry[t] >= 0 ? others + indices[entry[t]] * d : others;
-  double sum[kPartners] = {};
-  for (int64_t c = lane; c < d; c += kWarpSize) {
-    const double own = mine[c];
+    for (int t = 0; t < kPartners; ++t) {  // fewer than that: the last one again
+      if (votes != 0) last = __ffs(static_cast<int>(votes)) - 1;
+      votes &= votes - 1;
+      place[t] = last;
+      partner[t] = others + static_cast<int64_t>(__shfl_sync(kWholeWarp, j, place[t])) * d;
+    }
+    double sum[kPartners];
+    sum_partners<Pair>(mine, partner, d, sum);
 #pragma unroll
     for (int t = 0; t < kPartners; ++t) {
-      if (entry[t] >= 0) sum[t] += Pair::term(own, static_cast<double>(partner[t][c]));
+      if (lane == place[t]) value[lane] = sum[t];
     }
-  }
-#pragma unroll
-  for (int t = 0; t < kPartners; ++t) {
-    if (entry[t] < 0) continue;  // the same for all lanes
-    const double whole = warp_sum(sum[t]);
-    if (lane == 0) value[entry[t]] = whole;
   }
 }
 
@@ -41,33 +40,39 @@ __device__ void evaluate_partners(const float* mine, const float* others, int64_
 template <class Pair>
 __global__ void evaluate_pattern(const float* x, const float* y, int64_t d, const int64_t* indptr, int64_t rows,
                                  const int32_t* indices, double* value) {
+  const int lane = threadIdx.x % kWarpSize;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
   if (i >= rows) return;
   const int64_t end = indptr[i + 1];
-  for (int64_t p = indptr[i]; p < end; p += kPartners) {
-    int64_t entry[kPartners];
-#pragma unroll
-    for (int t = 0; t < kPartners; ++t) entry[t] = p + t < end ? p + t : -1;
-    evaluate_partners<Pair>(x + i * d, y, d, indices, entry, value);
+  for (int64_t first = indptr[i]; first < end; first += kWarpSize) {
+    const bool mine = first + lane < end;
+    const unsigned votes = __ballot_sync(kWholeWarp, mine);
+    evaluate_partners<Pair>(x + i * d, y, d, mine ? indices[first + lane] : 0, votes, value + first);
   }
 }
 
-// Rows with each other: (i, j) and (j, i) have the same bits. (i, j) with j < i is left to copy_mirrored where (j, i)
-// is stored too.
+// Rows with each other: (i, j) and (j, i) have the same bits, so one is evaluated where both are stored. Which of the
+// two alternates with i + j: each row then has about half of its own, wherever its partners are.
+__device__ inline bool is_mirror(int64_t i, int64_t j) {
+  return (i + j) % 2 == 0 ? j < i : j > i;
+}
+
+// Where (j, i) is stored, -1 if it is not or if (i, j) is the one that is evaluated.
+__device__ inline int64_t evaluated_at(const Csr& star, int64_t i, int32_t j) {
+  return is_mirror(i, j) ? star.find(j, static_cast<int32_t>(i)) : -1;
+}
+
 template <class Pair>
 __global__ void evaluate_entries(const float* x, int64_t d, Csr star, double* value) {
+  const int lane = threadIdx.x % kWarpSize;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
   if (i >= star.rows) return;
   const int64_t end = star.indptr[i + 1];
-  for (int64_t p = star.indptr[i]; p < end;) {
-    int64_t entry[kPartners];
-#pragma unroll
-    for (int t = 0; t < kPartners; ++t) {
-      while (p < end && star.indices[p] < i && star.find(star.indices[p], static_cast<int32_t>(i)) >= 0) ++p;
-      entry[t] = p < end ? p : -1;
-      p += p < end;
-    }
-    evaluate_partners<Pair>(x + i * d, x, d, star.indices, entry, value);
+  for (int64_t first = star.indptr[i]; first < end; first += kWarpSize) {
+    const bool mine = first + lane < end;
+    const int32_t j = mine ? star.indices[first + lane] : 0;
+    const unsigned votes = __ballot_sync(kWholeWarp, mine && evaluated_at(star, i, j) < 0);
+    evaluate_partners<Pair>(x + i * d, x, d, j, votes, value + first);
   }
 }
 
@@ -75,8 +80,8 @@ __global__ void copy_mirrored(Csr star, double* value) {
   const int lane = threadIdx.x % kWarpSize;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kCsrWarps + threadIdx.x / kWarpSize;
   if (i >= star.rows) return;
-  for (int64_t p = star.indptr[i] + lane; p < star.indptr[i + 1] && star.indices[p] < i; p += kWarpSize) {
-    const int64_t mirror = star.find(star.indices[p], static_cast<int32_t>(i));
+  for (int64_t p = star.indptr[i] + lane; p < star.indptr[i + 1]; p += kWarpSize) {
+    const int64_t mirror = evaluated_at(star, i, star.indices[p]);
     if (mirror >= 0) value[p] = value[mirror];
   }
 }

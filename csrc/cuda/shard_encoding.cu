@@ -124,8 +124,11 @@ std::tuple<Tensor, Tensor> expanded_sets_of(const Tensor& nn, const Tensor& bits
   const Lists full{items.data(), sizes.data(), k1};
   LAUNCH(reciprocal_sets, blocks_for(rows, kCsrWarps), kCsrThreads, 0, stream, neighbour, begin, rows, k1, k1, full);
   const HalfBits half{neighbour, flags.const_data_ptr<uint8_t>(), k1, width, (width + 7) / 8};
-  const auto [indptr, indices, values] = joined_sets(full, half, rows, all, k1, table, stream);
-  return {indptr, indices};
+  const Scratch<RowNotes> notes(1, table);
+  notes.fill(0, stream);
+  const CsrTensors sets =
+      joined_sets(full, half, rows, all, k1, width, notes, [](const RowNotes&) {}, table, stream).first;
+  return {std::get<0>(sets), std::get<1>(sets)};
 }
 
 CsrTensors average_rows(const Tensor& indptr, const Tensor& indices, const Tensor& values, const Tensor& neighbours) {
@@ -141,7 +144,7 @@ CsrTensors average_rows(const Tensor& indptr, const Tensor& indices, const Tenso
   check_indices(name, rows * k2, k2, v.rows, "neighbours", weights, stream);
   if (rows == 0) return compress(nullptr, nullptr, 0, 0, 1, 1.0f, weights, stream);
   constexpr int kColumnBits = 32;  // nobody has said how many columns there are
-  return query_expansion(name, rows, k2, k2, v, kColumnBits, weights, stream);
+  return sorted_expansion(name, rows, k2, k2, v, kColumnBits, weights, stream);
 }
 
 }  // namespace

@@ -117,7 +117,9 @@ CsrTensors jaccard_pairs(const Tensor& a_indptr, const Tensor& a_indices, const 
   const Blocks blocks{{rows, a.csr().indptr, place.data(), a.csr().values},
                       device_csr<int32_t, float>(indptr, indices, values),
                       others,
-                      same};
+                      same,
+                      a.nnz(),
+                      {}};
   return pairs_within(blocks, eps, 0, rows, max_pairs, a.values, stream);
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from simt.test_kernels import crowded
 from stopping import interrupt
 from torch import Tensor
 
@@ -60,7 +61,7 @@ def test_tiles_and_ranges_shrink_when_memory_is_short(simt: Any, pretend: Preten
         (("k_reciprocal_encoding", (many, torch.ops.ise_fast.knn(many, 21)[1], 20)), 150_000),
     ]
     for (name, arguments), most in cases:
-        pretend(memory=64 << 30, largest_allocation=most)
+        pretend(memory=64 << 30, largest_allocation=most, most_numbers=20_000 if name == "radius_graph" else 100)
         assert_same(getattr(simt, name)(*arguments)[:2], getattr(torch.ops.ise_fast, name)(*arguments)[:2])
 
 
@@ -72,6 +73,43 @@ def test_a_graph_of_several_tiles_is_mirrored_in_parts(simt: Any, pretend: Prete
     for block, most in ((130, 1), (30, 2**62), (30, 1), (30, 100)):
         pretend(most_numbers=most)
         assert_same(simt.radius_graph(x, 0.1, "euclidean", block), expected)
+
+
+def test_sets_that_do_not_fit_into_shared_memory_are_sorted(simt: Any, pretend: Pretend, unit_rows: Rows) -> None:
+    """Sets of at most 15 x 10 members, expanded by rows of at most 61."""
+    x = crowded(unit_rows, 61, 31)
+    nn = torch.cdist(x, x).topk(15, largest=False).indices
+    nn[3:5, 7] = nn[3:5, 6]  # named twice
+    for k2 in (1, 6):
+        expected = torch.ops.ise_fast.k_reciprocal_encoding(x, nn, k2)
+        for most in (2**62, 60, 1):  # the expansion alone is bounded by the rows: 61 members
+            pretend(most_numbers=most)
+            assert_same(simt.k_reciprocal_encoding(x, nn, k2), expected)
+
+
+def test_sets_are_sorted_in_several_ranges_of_rows(simt: Any, pretend: Pretend, unit_rows: Rows) -> None:
+    """More entries than the scratch that the pretended device allows at once."""
+    x = crowded(unit_rows, 100, 4)
+    nn = torch.cdist(x, x).topk(40, largest=False).indices
+    expected = torch.ops.ise_fast.k_reciprocal_encoding(x, nn, 20)
+    assert torch.ops.ise_fast.k_reciprocal_encoding(x, nn, 1)[1].numel() * 20 > 2 * (64 << 20) // 64 // 64
+    pretend(most_numbers=1)
+    assert_same(simt.k_reciprocal_encoding(x, nn, 20), expected)
+
+
+def test_pairs_of_hubs(simt: Any, pretend: Pretend) -> None:
+    """Rows 0 to 2 share a column with every row: beyond the first table of 64 slots, within the second one of 4,096 or
+    beyond that too; their pairs are ranked or sorted."""
+    n = 150
+    weights = torch.diag(torch.linspace(0.3, 0.9, n))
+    weights[:3] = torch.linspace(0.5, 1.5, 3 * n).view(3, n) / n
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), weights.gt(0).sum(1).cumsum(0)])
+    v = indptr, weights.nonzero()[:, 1].int(), weights[weights > 0]
+    for eps, begin, end in ((0.5, 0, n), (0.999, 0, n), (0.999, 1, 90)):
+        expected = torch.ops.ise_fast.jaccard_graph(*v, eps, begin, end)
+        for most in (2**62, 200, 64, 1):
+            pretend(most_numbers=most)
+            assert_same(simt.jaccard_graph(*v, eps, begin, end), expected)
 
 
 def test_blocks_below_the_diagonal_have_nothing_to_do(simt: Any) -> None:

@@ -60,15 +60,6 @@ def test_k_reciprocal_encoding(simt: Any, unit_rows: Rows, n: int, d: int, k1: i
     assert_same(simt.k_reciprocal_encoding(x, nn, k2), torch.ops.ise_fast.k_reciprocal_encoding(x, nn, k2))
 
 
-def test_k_reciprocal_encoding_in_several_ranges_of_rows(simt: Any, unit_rows: Rows) -> None:
-    """More entries than the scratch that the pretended device allows at once."""
-    x = crowded(unit_rows, 100, 4)
-    nn = torch.cdist(x, x).topk(40, largest=False).indices
-    expected = torch.ops.ise_fast.k_reciprocal_encoding(x, nn, 20)
-    assert torch.ops.ise_fast.k_reciprocal_encoding(x, nn, 1)[1].numel() * 20 > 2 * (64 << 20) // 64 // 64
-    assert_same(simt.k_reciprocal_encoding(x, nn, 20), expected)
-
-
 def encoding(unit_rows: Rows, n: int, k1: int, k2: int) -> tuple[Tensor, Tensor, Tensor]:
     x = crowded(unit_rows, n, 8)
     nn = torch.cdist(x, x).topk(k1, largest=False).indices
@@ -202,8 +193,28 @@ def test_bad_graphs_are_refused_with_the_words_of_the_cpu(simt: Any, change: dic
         simt.dbscan(**graph, eps=0.5, min_samples=2)
     assert str(found.value) == str(expected.value)
     graph["indices"] = graph["indices"].int()
-    with pytest.raises(ValueError, match=r"^(indptr|indices|values): expected"):
-        simt.jaccard_graph(**graph, eps=0.5, begin=0, end=2)
+    arguments = {"eps": 0.5, "begin": 0, "end": 2}
+    with pytest.raises(ValueError, match=r"^(indptr|indices|values): expected") as expected:
+        torch.ops.ise_fast.jaccard_graph(**graph, **arguments)
+    for rows in ({}, {"begin": 1, "end": 1}):
+        with pytest.raises(ValueError, match=r"^(indptr|indices|values): expected") as found:
+            simt.jaccard_graph(**graph, **{**arguments, **rows})
+        assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("place", [0, 40, 69])
+@pytest.mark.parametrize("name", ["indptr", "indices", "values"])
+def test_kernels_do_not_follow_a_graph_that_will_be_refused(simt: Any, unit_rows: Rows, name: str, place: int) -> None:
+    """The host reads what is wrong when all kernels have run."""
+    v = dict(zip(("indptr", "indices", "values"), encoding(unit_rows, 70, 7, 3), strict=True))
+    v[name] = v[name].clone()
+    v[name][place] = {"indptr": 2**40, "indices": 2**30, "values": float("nan")}[name]
+    for operator, arguments in (("jaccard_graph", (0.5, 0, 70)), ("dbscan", (0.5, 2))):
+        with pytest.raises(ValueError, match=f"^{name}: expected") as expected:
+            getattr(torch.ops.ise_fast, operator)(*v.values(), *arguments)
+        with pytest.raises(ValueError, match=f"^{name}: expected") as found:
+            getattr(simt, operator)(*v.values(), *arguments)
+        assert str(found.value) == str(expected.value)
 
 
 def test_bad_neighbours_and_distances_are_refused(simt: Any) -> None:
