@@ -100,7 +100,7 @@ def test_the_longest_block_grows_with_what_it_loops_over() -> None:
 
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_labels_wait_for_the_device_four_times_after_the_neighbours(size: str) -> None:
-    """And in all for six, but that rows of the search are in doubt at these sizes, which takes one more. What an operator
+    """In all for six, but that rows of the search are in doubt at these sizes, which takes one more. What an operator
     counts is held to its budget above."""
     held = budgets.load()
     search, *others = (held[name][size]["read_backs"] for name in TOGETHER["features to labels"])
