@@ -34,12 +34,13 @@ HOT = [
     "furthest_rows",
     "shared_rows",
     "mix_distances",
+    "slice_rows",
 ]
 
 #: registers of a thread: with 64, four blocks of 256 threads fit on a multiprocessor. More only with a reason.
 MOST_REGISTERS = 64
 MORE_REGISTERS = {
-    "mix_distances": 96,  # 32 float64 sums a thread; two blocks, and bound by float64 arithmetic
+    "mix_distances": 80,  # float64 products of four pairs and what is known of two rows; three blocks
     "refresh_rows": 124,  # 48 sums and 40 numbers on their way; two blocks, and one is wanted
     "update_clusters": 72,  # 32 numbers on their way; a block a label, and few labels
 }

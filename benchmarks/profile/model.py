@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.profile.counts import FREE, GLOBAL, SHARED, Counts, Kernel, product_flops
 
@@ -59,7 +60,8 @@ START = 1.2e-6  # M: seconds that the smallest kernels take by the driver's prof
 LAUNCH = 1.5e-6  # M: of a kernel in a CUDA graph, its start included; one by one the host takes 5, which is not here
 READ_BACK = 12e-6  # A: a copy to the host, and the wait for it
 CUB_CALL = 8e-6  # A: launches of a scan or sort
-CUB_BYTES = 2 * 8 * 2  # A: bytes an element and pass of 8 bits: key and value, read and written
+CUB_BYTES = 2 * 8 * 2  # A: bytes an element and pass of 8 bits of a sort: key and value, read and written
+SCAN_BYTES = 2 * 8  # A: bytes an element of a scan, read and written once
 UNALIGNED = 7.0  # M: times as long, a float16 product with a row that begins at no multiple of 16 bytes (41.6, 5.9 ms)
 
 # A: what one PTX instruction becomes: instructions that are issued, and of them those of the pipe of its type
@@ -161,13 +163,19 @@ def product_bytes(call: Mapping[str, int]) -> int:
     return once * call.get("count", 1)
 
 
+def cub_bytes(call: Mapping[str, Any]) -> float:
+    """Bytes that a scan or a sort moves. Bits count by themselves, not in whole passes: keys of 18 bits instead of 16
+    are one pass more, which at sizes that were not run would be taken for growth with the square."""
+    return float(call["n"] * (SCAN_BYTES if call["name"] == "exclusive_sum" else CUB_BYTES * call["bits"] / 8))
+
+
 def other_seconds(counts: Counts, gpu: Gpu) -> dict[str, float]:
     """Seconds of what is neither kernel nor product."""
-    sorts = sum(call["n"] * CUB_BYTES * -(-call["bits"] // 8) for call in counts.calls("cub"))
+    cub = counts.calls("cub")
     filled = sum(call["bytes"] for call in counts.calls("fill"))
     return {
         "read-backs": READ_BACK * len(counts.calls("read_back")),
-        "CUB": CUB_CALL * len(counts.calls("cub")) + sorts / gpu.memory,
+        "CUB": CUB_CALL * len(cub) + sum(map(cub_bytes, cub)) / gpu.memory,
         "fills": LAUNCH * len(counts.calls("fill")) + filled / gpu.memory,
         "products": sum(
             LAUNCH + product_seconds(product_flops(call), product_bytes(call), call["name"], gpu, not unaligned(call))

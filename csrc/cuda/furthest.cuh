@@ -22,8 +22,10 @@ __global__ void __launch_bounds__(kFilterThreads)
   const double least = block_reduce(static_cast<double>(largest), Max{}, static_cast<double>(-INFINITY), scratch) -
                        2 * score_margin(rows, rows, units, i);
 
+  // Few threads have seen such a score: warps without one need not look again.
   double distance = 0.0;
-  for (int64_t start = threadIdx.x / kWarpSize * kWarpSize; start < rows.n; start += kFilterThreads) {
+  const int64_t end = __any_sync(kWholeWarp, !(static_cast<double>(largest) < least)) ? rows.n : 0;
+  for (int64_t start = threadIdx.x / kWarpSize * kWarpSize; start < end; start += kFilterThreads) {
     const int64_t j = start + lane;
     const bool possible = j < rows.n && !(static_cast<double>(approximate_score(rows, rows, row[j], i, j)) < least);
     for (unsigned left = __ballot_sync(kWholeWarp, possible); left != 0; left &= left - 1) {

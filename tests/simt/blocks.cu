@@ -8,6 +8,7 @@
 #include "../../csrc/cuda/gemm.h"
 #include "../../csrc/cuda/hash.cuh"
 #include "../../csrc/cuda/reduce.cuh"
+#include "../../csrc/cuda/slices.cuh"
 #include "../../csrc/cuda/topk.cuh"
 
 namespace ise_fast {
@@ -121,6 +122,33 @@ std::tuple<Tensor, Tensor> filter_errors(const Tensor& x) {
   return {error, margin};
 }
 
+// The squared distance of each of the first rows to each of the others by slices, and its error; a thread a pair.
+__global__ void nearly_squared_kernel(SliceSums sums, SliceTerms queries, SliceTerms gallery, int64_t d, double* value,
+                                      double* error) {
+  const int64_t query[1] = {blockIdx.x}, g = blockIdx.y;
+  double dot[1];
+  slice_dots(sums, query, g, dot);
+  const NearlySquared squared(SlicedRow(queries, query[0]), SlicedRow(gallery, g), dot[0], d);
+  value[query[0] * gridDim.y + g] = squared.value;
+  error[query[0] * gridDim.y + g] = squared.error;
+}
+
+std::tuple<Tensor, Tensor, Tensor> nearly_squared(const Tensor& x, int64_t queries) {
+  const cudaStream_t stream = current_stream(x);
+  const int64_t m = queries, n = x.size(0) - m, d = x.size(1);
+  const auto* rows = x.const_data_ptr<float>();
+  const SlicedRows first(x, m, d, false), others(x, n, d, true);
+  first.take(rows, m, d, stream);
+  others.take(rows + m * d, n, d, stream);
+  const Tensor planes = device_empty(x, {count_slice_sums(first.whole), m, whole_sectors(n)});
+  multiply_slices(planes, first, others, m, n);
+  Tensor value = device_empty(x, {m, n}, ScalarType::Double), error = device_empty(x, {m, n}, ScalarType::Double);
+  LAUNCH(nearly_squared_kernel, dim3(static_cast<unsigned>(m), static_cast<unsigned>(n)), 1, 0, stream,
+         slice_sums(planes, first.whole), first.pointers(), others.pointers(), d, value.mutable_data_ptr<double>(),
+         error.mutable_data_ptr<double>());
+  return {value, error, planes};
+}
+
 void product_into(Tensor out, const Tensor& a, const Tensor& b) {
   matmul(out, a, b);
 }
@@ -197,6 +225,7 @@ STABLE_TORCH_LIBRARY(BLOCKS, m) {
   m.def("product(Tensor a, Tensor b) -> Tensor");
   m.def("filter_errors(Tensor x) -> (Tensor, Tensor)");
   m.def("product_into(Tensor(a!) out, Tensor a, Tensor b) -> ()");
+  m.def("nearly_squared(Tensor x, int queries) -> (Tensor, Tensor, Tensor)");
   m.def("round_trip(Tensor values) -> (Tensor, Tensor)");
   m.def("collectives(Tensor values) -> Tensor");
   m.def("unite(Tensor edges, Tensor(a!) parent) -> ()");
@@ -210,6 +239,7 @@ STABLE_TORCH_LIBRARY_IMPL(BLOCKS, CPU, m) {
   m.impl("product", TORCH_BOX(&product));
   m.impl("filter_errors", TORCH_BOX(&filter_errors));
   m.impl("product_into", TORCH_BOX(&product_into));
+  m.impl("nearly_squared", TORCH_BOX(&nearly_squared));
   m.impl("round_trip", TORCH_BOX(&round_trip));
   m.impl("collectives", TORCH_BOX(&collectives));
   m.impl("unite", TORCH_BOX(&unite));

@@ -733,6 +733,7 @@ def rows_to_re_rank(kind: str, n: int, d: int, k1: int) -> tuple[Tensor, Tensor]
         ("random", 1, 40, 33, 7, 3, 0.3, 16),
         ("random", 34, 1, 5, 6, 6, 0.3, 0),
         ("integers", 13, 54, 3, 20, 6, 0.3, 13),
+        ("random", 10, 41, 3, 4, 2, 0.3, 4),  # tiles of 4 queries by 16 gallery rows
         ("copies", 5, 31, 4, 10, 4, 0.7, 0),  # some rows are crowded out of their own list
         ("far", 6, 21, 70, 8, 1, 1.0, 26),  # the filter cannot tell any two apart
         ("huge", 9, 24, 6, 5, 2, 0.0, 0),

@@ -33,7 +33,7 @@ WORKLOADS = {
     ),
     "re_ranking": Workload(
         _re_rank,
-        {"N": 128, "d": 64},
+        {"N": 256, "d": 64},  # below, one row of the product is not a turn of its block
         ({"N": 23_100, "d": 2048},),
         no_products,
         lambda s: 4.0 * s["N"] * (s["d"] + s["N"] / QUERIES),
