@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmarks.cases import evaluation, hard, head, labels, methods, training
+from benchmarks.cases import evaluation, hard, head, labels, method_steps, methods, training
 from benchmarks.cases.setting import Setting
 from benchmarks.measure import Case
 
@@ -29,7 +29,7 @@ CASES: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "kmeans_start": methods.kmeans_start,
     "merge_rows": methods.merge_rows,
     "cycle_positives": methods.cycle_positives,
-    "method_step": methods.method_steps,
+    "method_step": method_steps.method_steps,
     "group_nce_loss": methods.group_nce_loss,
     "soft_nce_loss": methods.soft_nce_loss,
     "multi_label_loss": methods.multi_label_loss,

@@ -15,8 +15,6 @@ from benchmarks.data import clustered_features
 from benchmarks.measure import Case, Variant, WrongResult
 from benchmarks.published import merging
 from ise_fast import ops, reference
-from ise_fast.methods import METHODS, Batch, PseudoLabels
-from ise_fast.nn import InstanceMemory
 from ise_fast.types import CSRGraph
 
 
@@ -120,55 +118,6 @@ def _same_graph(truth: CSRGraph, got: CSRGraph) -> str:
     if not (torch.equal(truth.indptr, got.indptr) and torch.equal(truth.indices, got.indices)):
         raise WrongResult("positives differ")
     return ""
-
-
-def method_steps(setting: Setting) -> Iterator[Case]:
-    """Loss, gradient and update of a method as the trainer calls them, against the products that they need."""
-    b = 16 if setting.quick else 64
-    f, index, table = _batch(setting, b)
-    n, d = table.shape
-    labels = torch.arange(n) * 3 % max(2, n // 20)
-    similar = (torch.arange(n)[:, None] + torch.arange(1, 9)) % n
-    small = {"hard_share": 0.05} if setting.quick else {}
-    every = torch.arange(n)
-    plans: list[tuple[str, Any, PseudoLabels, int]] = [
-        ("spcl", {}, PseudoLabels(labels), int(labels.max()) + 1),
-        ("softsim", {}, PseudoLabels(every, similar=similar), n),
-        ("mmcl", small, PseudoLabels(every), n),
-        ("buc", {"dropout": 0.0}, PseudoLabels(every), n),
-    ]
-    for name, changes, pseudo, columns in plans:
-        method = METHODS[name]
-        settings = method.settings(**changes)
-        memory, objective = method.memory(settings, d).to(f.device), method.objective(settings)
-        memory.begin(table, pseudo, None)
-        if isinstance(memory, InstanceMemory):
-            memory.table.copy_(table)
-        batch = Batch(index, pseudo.labels.to(f.device)[index], None)
-        against = table[:columns]
-        yield Case(
-            operator="method_step",
-            shape={"B": b, "columns": columns, "d": d, **{name: 1}},
-            variants=[
-                Variant("fused", partial(_method_step, objective, memory, batch, f)),
-                Variant("yardstick: products", partial(_products, f, against)),
-            ],
-            flops=4.0 * b * columns * d,
-            bytes=8 * columns * d,
-            device=f.device,
-        )
-
-
-def _products(f: Tensor, table: Tensor) -> Tensor:
-    return (f @ table.T) @ table
-
-
-def _method_step(objective: Any, memory: Any, batch: Batch, f: Tensor) -> Tensor:
-    leaf = f.detach().requires_grad_()
-    output = objective(leaf, batch, memory, 0.5)
-    (gradient,) = torch.autograd.grad(output.loss, leaf)
-    memory.follow(f, batch, output)
-    return gradient
 
 
 def _with_gradient(loss: Any, f: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 // The hybrid memory of SpCL: sums of groups of rows, and the loss of features against the groups' means.
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -99,22 +100,29 @@ void refresh(Tensor& sums, const Tensor& table_tensor, const Tensor& indptr_tens
   }
   const T* const from = table.const_data_ptr<T>();
   S* const to = sums.mutable_data_ptr<S>();
-  constexpr int64_t kStrip = 512;  // columns of a task: large groups are shared among threads
+  const auto touched = static_cast<int64_t>(ids.size());
+  constexpr int64_t kStrip = 1024;  // columns of a task: large groups are shared among threads
   const int64_t strips = (d + kStrip - 1) / kStrip;
-  std::vector<S> made(ids.size() * d);  // written at the end: an error, or sums that are rows of the table, do no harm
-  parallel_tasks(static_cast<int64_t>(ids.size()) * strips, [&](int64_t task) {
+  // Written at the end: an error, or sums that are rows of the table, do no harm.
+  const std::unique_ptr<S[]> made(new S[touched * d]);
+  std::vector<uint8_t> bad(touched * strips, 0);
+  parallel_tasks(touched * strips, [&](int64_t task) {
     const int64_t g = task / strips, column = task % strips * kStrip, width = std::min(kStrip, d - column);
+    thread_local std::vector<const T*> parts;
+    parts.clear();
+    for (const int64_t r : row[g]) parts.push_back(from + r * d + column);
     double sum[kStrip] = {};
-    for (const int64_t r : row[g]) add_row(sum, from + r * d + column, width);
-    for (int64_t c = 0; c < width; ++c) made[g * d + column + c] = static_cast<S>(sum[c]);
+    add_rows(sum, parts.data(), static_cast<int64_t>(parts.size()), width);
+    S* const out = made.get() + g * d + column;
+    for (int64_t c = 0; c < width; ++c) out[c] = static_cast<S>(sum[c]);
+    bad[task] = !std::all_of(out, out + width, [](S s) { return std::isfinite(s); });
   });
-  for (size_t g = 0; g < ids.size(); ++g) {
-    const bool finite =
-        std::all_of(made.begin() + g * d, made.begin() + (g + 1) * d, [](S s) { return std::isfinite(s); });
-    check(finite, "table: expected finite values with finite sums, got NaN or infinity in the sum of group ", ids[g]);
+  if (const auto found = std::find(bad.begin(), bad.end(), 1); found != bad.end()) {
+    check(false, "table: expected finite values with finite sums, got NaN or infinity in the sum of group ",
+          ids[(found - bad.begin()) / strips]);
   }
   const Uninterrupted writing;
-  for (size_t g = 0; g < ids.size(); ++g) std::copy_n(made.data() + g * d, d, to + ids[g] * d);
+  for (int64_t g = 0; g < touched; ++g) std::copy_n(made.get() + g * d, d, to + ids[g] * d);
 }
 
 void refresh_groups_(Tensor sums, const Tensor& table, const Tensor& indptr, const Tensor& rows,

@@ -94,4 +94,16 @@ void add_row(double* sum, const double* row, int64_t n) {
   for (int64_t c = 0; c < n; ++c) sum[c] += row[c];
 }
 
+ISE_CLONES void add_rows(double* sum, const float* const* rows, int64_t count, int64_t n) {
+  int64_t r = 0;
+  for (; r + 4 <= count; r += 4) {
+    const float *a = rows[r], *b = rows[r + 1], *c = rows[r + 2], *d = rows[r + 3];
+    for (int64_t i = 0; i < n; ++i) sum[i] = (((sum[i] + a[i]) + b[i]) + c[i]) + d[i];
+  }
+  for (; r < count; ++r) add_row(sum, rows[r], n);
+}
+void add_rows(double* sum, const double* const* rows, int64_t count, int64_t n) {
+  for (int64_t r = 0; r < count; ++r) add_row(sum, rows[r], n);
+}
+
 }  // namespace ise_fast

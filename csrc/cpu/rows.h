@@ -33,4 +33,8 @@ void combine(double* out, bool keep, const Term<double>* terms, int64_t count, i
 void add_row(double* sum, const float* row, int64_t n);
 void add_row(double* sum, const double* row, int64_t n);
 
+// sum += row of each, in their order: several streams of memory at once, and the sum is stored once for all of them.
+void add_rows(double* sum, const float* const* rows, int64_t count, int64_t n);
+void add_rows(double* sum, const double* const* rows, int64_t count, int64_t n);
+
 }  // namespace ise_fast

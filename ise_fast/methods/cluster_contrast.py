@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ise_fast.methods.centroids import Centroids
@@ -33,6 +34,10 @@ class ContrastObjective(Objective[Centroids]):
 
     def __call__(self, features: Tensor, batch: Batch, memory: Centroids, progress: float) -> LossOutput:
         return LossOutput(self.loss(features, batch.labels, memory))
+
+    def targets(self, batch: Batch, memory: Centroids) -> tuple[Tensor, Tensor]:
+        own = batch.labels[:, None]
+        return own, torch.ones(own.shape, device=own.device)
 
 
 def centroids(settings: ContrastSettings, width: int) -> Centroids:

@@ -174,6 +174,14 @@ class Objective(Generic[MemoryT]):
         """
         return ()
 
+    def targets(self, batch: Batch, memory: MemoryT) -> tuple[Tensor, Tensor] | None:
+        """Rows of `Memory.classes` [B, s] and what each counts [B, s], 1 in sum, if the loss is just their softmax.
+
+        The softmax is over all classes at `temperature`. A mixed or smoothed batch then has other targets in one loss,
+        where it else has a loss for each kind of them. None: the loss is more than that.
+        """
+        return None
+
     def figures_at(self, progress: float) -> dict[str, float]:
         """Numbers for the epoch's record that follow from the progress of training at its last iteration."""
         return {}

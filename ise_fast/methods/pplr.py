@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot, softmax
+from torch.nn.functional import cross_entropy, log_softmax, nll_loss, one_hot, softmax
 
 from ise_fast import ops
 from ise_fast.methods.centroids import Centroids, cluster_centroids
@@ -66,24 +66,23 @@ class PPLRObjective(Objective[PartCentroids]):
 
     def __call__(self, features: Tensor, batch: Batch, memory: PartCentroids, progress: float) -> LossOutput:
         assert batch.parts is not None
-        tau, own = self.settings.temp, batch.labels[:, None]
-        ones = torch.ones(own.shape, device=features.device)
-        parts = [part.contiguous() for part in batch.parts.unbind(1)]
+        tau, parts = self.settings.temp, [part.contiguous() for part in batch.parts.unbind(1)]
+        rows, tables = [features, *parts], [memory.centroids, *memory.parts]
         if batch.epoch < self.settings.refine_epoch:
-            whole = ops.soft_nce_loss(features, memory.centroids, own, ones, tau, smooth=0.1)
-            smooth: list[float | Tensor] = [0.1] * len(parts)
+            own = batch.labels[:, None]
+            ones = torch.ones(own.shape, device=features.device)
+            whole, *each = (
+                ops.soft_nce_loss(row, table, own, ones, tau, smooth=0.1)
+                for row, table in zip(rows, tables, strict=True)
+            )
         else:
+            # Every class is a target, and the parts' logits serve two losses: they are kept, [B, K] for each part.
             agreement = memory.agreement[batch.images]
+            whole_logits, *logits = (row @ table.T / tau for row, table in zip(rows, tables, strict=True))
             with torch.no_grad():
-                logits = torch.stack([part @ table.T / tau for part, table in zip(parts, memory.parts, strict=True)], 2)
-                targets = refined_targets(logits, agreement, batch.labels, self.settings.own_label)
-            every = torch.arange(len(memory.centroids), device=features.device).expand(len(own), -1).contiguous()
-            whole = ops.soft_nce_loss(features, memory.centroids, every, targets, tau)
-            smooth = list((1 - agreement).unbind(1))
-        each = [
-            ops.soft_nce_loss(part, table, own, ones, tau, smooth=share)
-            for part, table, share in zip(parts, memory.parts, smooth, strict=True)
-        ]
+                targets = refined_targets(torch.stack(logits, 2), agreement, batch.labels, self.settings.own_label)
+            whole = cross_entropy(whole_logits, targets)
+            each = [smoothed(z, batch.labels, 1 - a) for z, a in zip(logits, agreement.unbind(1), strict=True)]
         by_parts = torch.stack(each).mean()
         return LossOutput(whole + by_parts, (whole.detach(), by_parts.detach()))
 
@@ -93,6 +92,20 @@ class PPLRObjective(Objective[PartCentroids]):
                 f"--agreement-neighbours: expected fewer than the training images, {images}, got "
                 f"{self.settings.agreement_neighbours}"
             )
+
+
+def smoothed(logits: Tensor, labels: Tensor, smooth: Tensor) -> Tensor:
+    """Cross entropy with the labels, of which each image gives away a share of its own to all classes alike.
+
+    Args:
+        logits: [B, K].
+        labels: [B] int64.
+        smooth: [B] in [0, 1].
+    """
+    chances = log_softmax(logits, dim=1)
+    own = nll_loss(chances, labels, reduction="none")
+    loss: Tensor = ((1 - smooth) * own - smooth * chances.mean(1)).mean()
+    return loss
 
 
 def refined_targets(logits: Tensor, agreement: Tensor, labels: Tensor, own: float) -> Tensor:

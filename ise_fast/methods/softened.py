@@ -12,6 +12,8 @@ from ise_fast import ops
 from ise_fast.methods.interface import Objective
 from ise_fast.methods.records import Batch, LossOutput
 
+Targets = tuple[Tensor, Tensor]
+
 
 class Softened(Objective[Any]):
     """Wraps an objective L.
@@ -44,12 +46,17 @@ class Softened(Objective[Any]):
 
     def __call__(self, features: Tensor, batch: Batch, memory: Any, progress: float) -> LossOutput:
         mix, own = batch.mix, batch._replace(mix=None)
+        if mix is not None and mix.features:
+            features = normalize(mix.share * features + (1 - mix.share) * features.index_select(0, mix.partner), dim=1)
+        other = own if mix is None else own.each(lambda rows: rows[mix.partner])
+        targets = self.objective.targets(own, memory)
+        if targets is not None:
+            if mix is not None:
+                targets = mixed_targets(targets, self.objective.targets(other, memory), mix.share)
+            return self._at_once(features, memory.classes, *targets)
         if mix is None:
             output = self.objective(features, own, memory, progress)
         else:
-            if mix.features:
-                features = normalize(mix.share * features + (1 - mix.share) * features[mix.partner], dim=1)
-            other = own.each(lambda rows: rows[mix.partner])
             first, second = (self.objective(features, labelled, memory, progress) for labelled in (own, other))
             loss, *parts = (
                 mix.share * a + (1 - mix.share) * b
@@ -61,6 +68,18 @@ class Softened(Objective[Any]):
         spread = self._spread(features, memory.classes)
         loss = (1 - self.smoothing) * output.loss + self.smoothing * spread
         return output._replace(loss=loss, parts=(*output.parts, spread))
+
+    def _at_once(self, features: Tensor, classes: Tensor, columns: Tensor, weights: Tensor) -> LossOutput:
+        """One loss with all targets; U follows from it, since L - U is the mean logit less that of the targets."""
+        a, tau = self.smoothing, self.temperature
+        assert tau is not None
+        loss = ops.soft_nce_loss(features, classes, columns, weights, tau, smooth=a)
+        if not a:
+            return LossOutput(loss)
+        with torch.no_grad():
+            apart = classes.mean(0) - (weights[:, :, None] * classes[columns]).sum(1)
+            spread = loss - (1 - a) * (features * apart).sum(1).mean() / tau
+        return LossOutput(loss, (spread,))
 
     def _spread(self, features: Tensor, classes: Tensor) -> Tensor:
         """Mean over batch and classes of -log softmax(f . class / temperature)."""
@@ -74,6 +93,13 @@ class Softened(Objective[Any]):
 
     def check(self, images: int) -> None:
         self.objective.check(images)
+
+
+def mixed_targets(own: Targets, other: Targets | None, share: float) -> Targets:
+    """Those of the images and of their partners together."""
+    assert other is not None
+    columns = torch.cat([own[0], other[0]], dim=1)
+    return columns, torch.cat([share * own[1], (1 - share) * other[1]], dim=1)
 
 
 def soften(objective: Objective[Any], *, mixed: bool, smoothing: float) -> Objective[Any]:

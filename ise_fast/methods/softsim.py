@@ -62,13 +62,16 @@ class SoftSimObjective(Objective[SoftMemory]):
         self.own_share = settings.own_share
 
     def __call__(self, features: Tensor, batch: Batch, memory: SoftMemory, progress: float) -> LossOutput:
+        return LossOutput(ops.soft_nce_loss(features, memory.table, *self.targets(batch, memory), self.temp))
+
+    def targets(self, batch: Batch, memory: SoftMemory) -> tuple[Tensor, Tensor]:
         similar = memory.similar[batch.images]
         columns = torch.cat([batch.images[:, None], similar], dim=1)
-        weights = torch.ones(columns.shape, device=features.device)
+        weights = torch.ones(columns.shape, device=columns.device)
         if similar.shape[1]:
             weights[:, 0] = self.own_share
             weights[:, 1:] = (1 - self.own_share) / similar.shape[1]
-        return LossOutput(ops.soft_nce_loss(features, memory.table, columns, weights, self.temp))
+        return columns, weights
 
 
 SOFTSIM = Method(

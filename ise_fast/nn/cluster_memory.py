@@ -133,16 +133,19 @@ class ClusterMemory(nn.Module):
         if supports is not None:
             y = torch.cat([y, y.repeat_interleave(supports.shape[1])])
             rows = torch.cat([rows, check_features("supports", supports.flatten(0, 1))])
-        members = group_members(y, len(self.centroids))
-        sums = torch.zeros(self.centroids.shape, dtype=torch.float64, device=rows.device)
-        refresh_groups_(sums, rows, members, y)
-        n = members.indptr.diff()
-        moved = n > 0
+        clusters = len(self.centroids)
+        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < clusters:
+            raise ValueError(f"labels: expected 0 to {clusters - 1}, got {int(y.min())} to {int(y.max())}")
+        moved, place, n = torch.unique(y, return_inverse=True, return_counts=True)
+        sums = torch.zeros((len(moved), self.num_features), dtype=torch.float64, device=rows.device)
+        refresh_groups_(sums, rows, group_members(place, len(moved)), place)
         variances = self.variances + self.process_noise
-        gain = variances / (variances + self.residual / n)  # 0 without rows
-        step = gain[:, None] * (sums / n.clamp_min(1)[:, None] - self.centroids)
-        self.centroids[moved] = normalize(self.centroids + step, dim=1)[moved].to(self.centroids)
-        self.variances = (1 - gain) * variances
+        before, centroids = variances[moved], self.centroids[moved]
+        gain = before / (before + self.residual / n)
+        towards = centroids + gain[:, None] * (sums / n[:, None] - centroids)
+        self.centroids[moved] = normalize(towards, dim=1).to(centroids)
+        variances[moved] = (1 - gain) * before
+        self.variances = variances
 
     def _apply(self, fn: Any, recurse: bool = True) -> ClusterMemory:
         """Moved or converted: the Gram matrix belongs to the tensor as it was."""

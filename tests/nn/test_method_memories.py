@@ -103,6 +103,15 @@ def test_kalman_memory_follows_its_formula() -> None:
     assert memory.variances.equal(other.variances)
 
 
+def test_kalman_memory_refuses_labels_out_of_range() -> None:
+    memory = ClusterMemory(2, mode="kalman")
+    memory.reset(torch.eye(2), counts=torch.tensor([1, 1]), residual=0.1)
+    for label in (-1, 2):
+        with pytest.raises(ValueError, match=f"labels: expected 0 to 1, got {min(label, 0)} to {max(label, 0)}"):
+            memory.update(torch.eye(2), torch.tensor([0, label]))
+    assert memory.centroids.equal(torch.eye(2))
+
+
 def test_kalman_memory_needs_counts_and_residual() -> None:
     memory = ClusterMemory(2, mode="kalman")
     with pytest.raises(ValueError, match="counts: expected counts and residual for mode 'kalman', got None"):

@@ -120,6 +120,15 @@ def test_refresh_groups_adds_rows_in_order(device: torch.device, dtype: torch.dt
         assert (expected[[1, 3]] == 5).all()
 
 
+def test_refresh_groups_names_the_group_without_a_sum() -> None:
+    table = torch.ones(6, 1100)
+    table[4, 1050] = torch.nan
+    members, sums = ops.group_members(torch.tensor([0, 1, 2, 0, 2, 1]), 3), torch.zeros(3, 1100)
+    with pytest.raises(ValueError, match=r"table: expected finite values with finite sums, got NaN .* of group 2"):
+        ops.refresh_groups_(sums, table, members, torch.arange(3))
+    assert not sums.any()
+
+
 def test_members_of_nothing() -> None:
     assert [x.tolist() for x in ops.group_members(torch.empty(0, dtype=torch.int64), 2)] == [[0, 0, 0], []]
     assert [x.tolist() for x in ops.group_members(torch.tensor([-1, -1]), 0)] == [[0], []]
