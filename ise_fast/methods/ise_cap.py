@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -10,13 +11,19 @@ from ise_fast import ops
 from ise_fast.methods.cap import CAPSettings, Proxies, camera_shares, cross_camera_loss, proxy_groups
 from ise_fast.methods.interface import Method, Objective
 from ise_fast.methods.ise import ISEObjective, ISESettings
-from ise_fast.methods.ise_spcl import Centres
 from ise_fast.methods.records import Batch, LossOutput
 
 
 @dataclass(frozen=True)
 class ISECAPSettings(CAPSettings, ISESettings):
     """ISE on CAP's proxies."""
+
+
+class Centres(NamedTuple):
+    """Unit rows in the place of a memory's centroids."""
+
+    centroids: Tensor
+    gram: Tensor | None = None  # they change with every batch: not worth keeping
 
 
 class ISEOnProxies(Objective[Proxies]):

@@ -37,6 +37,7 @@ RUNS = {
     "ise with CutMix": "--mix cutmix --mix-probability 0.6 --label-smoothing 0.1",
     "spcl with mixed features": "--mix feature --label-smoothing 0.1 --eps-gap 0.05",
     "cap with mixup": "--mix mixup --mix-alpha 0.3",
+    "cluster-contrast with mixed features": "--distance cosine --eps 0.02 --mix feature --label-smoothing 0.1",
     "cluster-contrast on k-means": "--labels kmeans --clusters 8 --memory-mode kalman",
     "mmcl": "--hard-share 0.05 --single-epochs 1 --momentum-epochs 2",
     "buc": "--first-epochs 1 --step-epochs 1 --merge-share 0.2",

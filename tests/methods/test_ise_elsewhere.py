@@ -7,11 +7,10 @@ import torch
 from torch.nn.functional import normalize
 
 from ise_fast import ops
-from ise_fast.methods import Batch, PseudoLabels
+from ise_fast.methods import Batch, LossOutput, PseudoLabels
 from ise_fast.methods.cap import CAPObjective, Proxies
 from ise_fast.methods.ise_cap import ISECAPSettings, ISEOnProxies
-from ise_fast.methods.ise_spcl import ISEOnGroups, ISESpCLSettings
-from ise_fast.methods.spcl import HybridMemory
+from ise_fast.methods.ise_spcl import DirectedMemory, ISEOnGroups, ISESpCLSettings
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3, 4, 4])
 CAMS = torch.tensor([0, 0, 1, 0, 1, 0, 0, 1, 2, 0])
@@ -23,7 +22,7 @@ def features_of(count: int, seed: int) -> torch.Tensor:
 
 
 def test_groups_of_images_are_the_centroids() -> None:
-    memory = HybridMemory(6, 0.2)
+    memory = DirectedMemory(6, 0.2)
     memory.begin(features_of(10, 0), PseudoLabels(LABELS), None)
     objective = ISEOnGroups(ISESpCLSettings())
     f, batch = features_of(6, 1), Batch(ROWS, LABELS[ROWS], None)
@@ -32,6 +31,27 @@ def test_groups_of_images_are_the_centroids() -> None:
     torch.testing.assert_close(output.loss, expected.loss)
     assert output.supports is None
     assert objective.figures_at(0.5) == {"degree": ops.interpolation_degree(0.5, 0.25)}
+
+
+def test_the_unit_means_follow_and_come_back_from_a_checkpoint() -> None:
+    memory, other = DirectedMemory(6, 0.2), DirectedMemory(6, 0.2)
+    memory.begin(features_of(10, 0), PseudoLabels(LABELS), None)
+    assert memory.gram is not None
+    for step in (1, 2):
+        memory.follow(features_of(6, step), Batch(ROWS, LABELS[ROWS], None), LossOutput(torch.ones(())))
+    assert memory.centroids.equal(normalize(memory.sums, dim=1))
+    torch.testing.assert_close(memory.gram, memory.centroids @ memory.centroids.T, rtol=0, atol=1e-6)
+    memory.get_buffer("centroids")[0, 0] += 1e-6  # a bit that only a checkpoint can tell
+    kept = memory.gram.clone()
+    other.load_state_dict(memory.state_dict())
+    assert other.centroids.equal(memory.centroids)
+    assert other.gram is not None
+    assert other.gram.equal(kept)
+    other.begin(features_of(10, 0), PseudoLabels(LABELS.flip(0)), None)
+    torch.testing.assert_close(other.gram, other.centroids @ other.centroids.T, rtol=0, atol=1e-6)
+    before = {name: part for name, part in memory.state_dict().items() if name not in ("centroids", "_extra_state")}
+    other.load_state_dict(before)
+    assert other.centroids.equal(normalize(memory.sums, dim=1))
 
 
 def test_without_a_step_towards_others_it_is_cap() -> None:
