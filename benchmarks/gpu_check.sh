@@ -58,6 +58,7 @@ MAX_JOBS=$(nproc) step build 150 "$python" setup.py build_ext
 # The folders whose tests run on a GPU where there is one; in the others cuda is but a word in a name.
 on_gpu="tests/ops tests/nn tests/data"
 small="tests/simt/test_kernels.py tests/simt/test_shard_kernels.py tests/simt/test_prefixes.py"
+small+=" tests/simt/test_candidate_lists.py"
 pytest=("$python" -m pytest -p no:cacheprovider)
 step tests 150 "${pytest[@]}" -n 8 --dist worksteal -k cuda $on_gpu
 

@@ -1,6 +1,7 @@
 """How counts grow with the sizes of a problem: exponents between two sizes, and sums of terms fitted to several.
 
-A term is a product of powers of dimensions and their logarithms, written "N^2*d" or "N*log N"; the constant is "1".
+A term is a product of powers of dimensions and of logarithms, written "N^2*d", "N*log N" or "N*log N/T"; "1" is the
+constant.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def value(term: str, shape: Shape) -> float:
     for factor in term.split("*"):
         name, _, power = factor.partition("^")
         if name.startswith("log "):
-            product *= math.log2(shape[name.removeprefix("log ")])
+            above, _, below = name.removeprefix("log ").partition("/")
+            product *= math.log2(shape[above] / (shape[below] if below else 1))
         elif name != "1":
             product *= float(shape[name]) ** int(power or 1)
     return product

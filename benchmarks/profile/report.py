@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,18 +47,18 @@ def profile(measured: Measured, gpu: Gpu, lines: int = 5) -> str:
 
 
 def _calls(counts: Counts) -> str:
-    products = [
-        f"  product {call['m']} x {call['n']} x {call['k']} {call['name']}, "
+    products = Counter(
+        f"{call['m']} x {call['n']} x {call['k']} {call['name']}, "
         f"pitches {call['pitch_a']}, {call['pitch_b']}, {call['pitch_out']}{_misaligned(call)}"
         for call in counts.calls("product")
-    ]
+    )
     summary = (
         f"  {len(counts.calls('launch'))} launches, {len(counts.calls('product'))} products "
         f"({counts.flops / 1e9:.3g} GFLOP), {len(counts.calls('cub'))} CUB calls, {len(counts.calls('fill'))} fills, "
         f"{len(counts.calls('read_back'))} read-backs, {counts.allocations} allocations, "
         f"{counts.peak_bytes / 2**20:.3g} MiB at most"
     )
-    return "\n".join([summary, *products])
+    return "\n".join([summary, *(f"  {times} x product {text}" for text, times in products.items())])
 
 
 def _misaligned(call: dict[str, int]) -> str:

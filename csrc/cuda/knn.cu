@@ -1,12 +1,12 @@
 // The k nearest rows, ordered by (distance, index), exact: candidates from a float16 product by the library, float64
 // distances of those that may belong to the answer, and a certificate per row. Where it pays the product is of prefixes
-// along principal axes. The rows that fail, in crowds of near-duplicates, are searched again with many candidates and
-// all columns; those that fail once more are compared with everything.
+// along principal axes, and among rows of one set half of the square. The rows that fail, in crowds of near-duplicates,
+// are searched again with many candidates and all columns; those that fail once more are compared with everything.
 #include <optional>
 #include <string>
 #include <tuple>
 
-#include "scores.cuh"
+#include "candidate_lists.cuh"
 #include "settle.cuh"
 #include "topk.cuh"
 
@@ -107,13 +107,11 @@ struct Search {
 
   // The `count` queries of `list` (null: all), whose rows follow each other in scores.query_rows, by `candidates` each.
   void run(const Scores<float>& scores, const int64_t* list, int64_t count, int candidates, Failures failures) const {
-    const FilterUnits& units = sides.units;
     const Tensor& like = sides.base_side.original;
     const int64_t n = scores.base.n;
     const auto [height, buffer] = new_tile(like, tile_rows(count, n, block), n);
     const Tensor selected = device_empty(like, {height, candidates}, ScalarType::Long);
     auto* keys = reinterpret_cast<uint64_t*>(selected.mutable_data_ptr<int64_t>());
-    const size_t shared = candidates * sizeof(double);
     for (int64_t first = 0; first < count; first += height) {
       const int64_t rows = std::min(height, count - first);
       const Tensor product = multiply_tile(buffer, scores.query_rows, scores.base_rows, first, rows);
@@ -127,22 +125,43 @@ struct Search {
         LAUNCH(select_candidates<kLargeCapacity>, grid, kFilterThreads, 0, sides.stream, scored, scores.query,
                scores.base, keys, queries, candidates);
       }
-      if (scores.bounds) {
-        LAUNCH(settle_bounds, grid, kFilterThreads, shared, sides.stream, keys, scores.query, scores.base, units,
-               distances, indices, failures, queries, candidates, k);
-      } else {
-        LAUNCH(settle, grid, kFilterThreads, shared, sides.stream, keys, scores.query, scores.base, units, distances,
-               indices, failures, queries, candidates, k);
-      }
+      settle_rows(scores, keys, candidates, queries, rows, candidates, failures);
     }
   }
 
-  // The same by as many candidates as these scores want at first.
-  void run(const Scores<float>& scores, const int64_t* list, int64_t count, Failures failures) const {
-    run(scores, list, count, scores.bounds ? kept_bounds : kept, failures);
+  // Answers from ascending candidates of `rows` queries.
+  void settle_rows(const Scores<float>& scores, const uint64_t* keys, int64_t pitch, Queries queries, int64_t rows,
+                   int candidates, Failures failures) const {
+    const auto grid = static_cast<unsigned>(rows);
+    const size_t shared = candidates * sizeof(double);
+    if (scores.bounds) {
+      LAUNCH(settle_bounds, grid, kFilterThreads, shared, sides.stream, keys, pitch, scores.query, scores.base,
+             sides.units, distances, indices, failures, queries, candidates, k);
+    } else {
+      LAUNCH(settle, grid, kFilterThreads, shared, sides.stream, keys, pitch, scores.query, scores.base, sides.units,
+             distances, indices, failures, queries, candidates, k);
+    }
   }
 
-  // The same without candidates.
+  // How many candidates these scores want at first.
+  int wanted(const Scores<float>& scores) const { return scores.bounds ? kept_bounds : kept; }
+
+  // Whether all rows are searched by half of the products.
+  bool half() const { return sides.self() && worth_lists(sides.base().n, block, kept_bounds); }
+
+  // All queries.
+  void run_all(const Scores<float>& scores, Failures failures) const {
+    const int64_t n = scores.query.n;
+    if (!half()) {
+      run(scores, nullptr, n, wanted(scores), failures);
+      return;
+    }
+    Candidates found = list_candidates(scores, block, wanted(scores), sides.stream);
+    const CandidateLists lists = found.lists();
+    settle_rows(scores, lists.keys, lists.room, {nullptr, 0}, n, wanted(scores), failures);
+  }
+
+  // The `count` queries of `list` without candidates.
   void run_exactly(const int64_t* list, int64_t count) const {
     const Tensor& like = sides.base_side.original;
     const int64_t n = sides.base().n, fit = std::clamp<int64_t>(device_bytes() / 64 / (8 * n), 1, count);
@@ -162,13 +181,14 @@ struct Search {
 
   // All columns or prefixes, for all queries. `width`: see Sides. The pilots' answers are overwritten.
   Scores<float> choose_scores(int64_t width) const {
-    const SearchSize size{sides.query().n, sides.base().n, sides.base().d, sides.self(), kSelected, 1};
+    const double score = half() ? kSearchedBoth : kSelected, part = half() ? 0.5 : 1.0;
+    const SearchSize size{sides.query().n, sides.base().n, sides.base().d, sides.self(), score, part, 1};
     return sides.choose(width, size, [&](const Scores<float>& scores, const int64_t* list, int64_t count) {
       Doubts doubts(sides.base_side.original, count);
       Tensor compared = device_zeros(sides.base_side.original, {}, ScalarType::Long);
       Failures failures = doubts.failures();
       failures.compared = counter(compared);
-      run(scores, list, count, failures);
+      run(scores, list, count, wanted(scores), failures);
       const auto number = [&](Tensor& of) { return static_cast<double>(read_back(counter(of), sides.stream)); };
       return Pilot{number(compared), number(doubts.count)};
     });
@@ -204,7 +224,7 @@ std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::op
                       static_cast<int>(kept_bounds),
                       distances.mutable_data_ptr<float>(),
                       indices.mutable_data_ptr<int64_t>()};
-  search.run(search.choose_scores(width), nullptr, queries, doubts.failures());
+  search.run_all(search.choose_scores(width), doubts.failures());
   Tensor failed = doubts.list;
   auto left = static_cast<int64_t>(read_back(counter(doubts.count), stream));
   if (left > 0 && many > kept) {

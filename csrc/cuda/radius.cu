@@ -49,7 +49,8 @@ struct RadiusSearch {
 
   // All columns or prefixes. `width`: see Sides.
   Scores<T> choose_scores(int64_t width) const {
-    const SearchSize size{sides.query().n, sides.base().n, sides.base().d, sides.self(), kMarked, half() ? 0.5 : 1.0};
+    const double part = half() ? 0.5 : 1.0;
+    const SearchSize size{sides.query().n, sides.base().n, sides.base().d, sides.self(), kMarked, part, part};
     return sides.choose(width, size, [&](const Scores<T>& scores, const int64_t* list, int64_t count) {
       const int64_t n = scores.base.n, words = blocks_for(n, kWarpSize);
       const auto [height, buffer] = new_tile(like(), tile_rows(count, n, 0), n);

@@ -1,6 +1,6 @@
 // From the candidates of a query to its nearest rows: exact distances of those that may belong to the answer, and
 // whether any other row could. The candidates are ascending (score, index) keys, their last score the limit of what was
-// not kept. A block a query.
+// not kept. A block a query, `pitch` keys from one to the next.
 #pragma once
 
 #include "../math/ordered_key.h"
@@ -80,11 +80,12 @@ struct Settling {
 //
 // The k first candidates have exact scores of at most that of the k-th plus a margin, so no row of the answer has an
 // approximate one above that plus another margin: as a rule this leaves few of the candidates, and no doubt.
-__global__ void settle(const uint64_t* keys, FilterRows<float> query, FilterRows<float> base, FilterUnits units,
-                       float* distances, int64_t* indices, Failures failures, Queries queries, int kept, int64_t k) {
+__global__ void settle(const uint64_t* keys, int64_t pitch, FilterRows<float> query, FilterRows<float> base,
+                       FilterUnits units, float* distances, int64_t* indices, Failures failures, Queries queries,
+                       int kept, int64_t k) {
   DYNAMIC_SHARED(double, exact);  // [kept]
   const int64_t i = queries[blockIdx.x];
-  const Settling row{keys + static_cast<int64_t>(blockIdx.x) * kept, kept, exact, i, k};
+  const Settling row{keys + blockIdx.x * pitch, kept, exact, i, k};
   const double margin = score_margin(query, base, units, i);
   const int count = row.within(row.score(static_cast<int>(k) - 1) + 2 * margin, static_cast<int>(k));
   row.compare(query, base, units.metric, 0, count);
@@ -93,13 +94,13 @@ __global__ void settle(const uint64_t* keys, FilterRows<float> query, FilterRows
 
 // Candidates by lower bounds of their scores, which say nothing of the k-th from above: so the most promising are
 // compared first, and the k-th of those is what a bound must not exceed.
-__global__ void settle_bounds(const uint64_t* keys, FilterRows<float> query, FilterRows<float> base, FilterUnits units,
-                              float* distances, int64_t* indices, Failures failures, Queries queries, int kept,
-                              int64_t k) {
+__global__ void settle_bounds(const uint64_t* keys, int64_t pitch, FilterRows<float> query, FilterRows<float> base,
+                              FilterUnits units, float* distances, int64_t* indices, Failures failures, Queries queries,
+                              int kept, int64_t k) {
   DYNAMIC_SHARED(double, exact);  // [kept]
   __shared__ double limit;
   const int64_t i = queries[blockIdx.x];
-  const Settling row{keys + static_cast<int64_t>(blockIdx.x) * kept, kept, exact, i, k};
+  const Settling row{keys + blockIdx.x * pitch, kept, exact, i, k};
   const double margin = score_margin(query, base, units, i);
   const int promising = static_cast<int>(Min{}(static_cast<int64_t>(kept), k + k / 2));
   row.compare(query, base, units.metric, 0, promising);

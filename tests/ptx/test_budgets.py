@@ -81,6 +81,15 @@ def test_growth_is_found_in_the_terms_that_a_workload_names() -> None:
     assert growth.predict(shapes, values, target, terms) == pytest.approx(exact, rel=1e-3)
 
 
+def test_growth_is_found_in_the_logarithm_of_a_quotient() -> None:
+    """What grows with the number of blocks of T rows as their cuts do, and no more."""
+    terms = ("1", "N", "N^2", "N*log N/T")
+    shapes = growth.shapes_to_count({"N": 1024, "T": 256}, terms)
+    values = [60.0 * s["N"] * math.log2(s["N"] / s["T"]) for s in shapes]
+    found = growth.predict(shapes, values, {"N": 10**6, "T": 4096}, terms)
+    assert found == pytest.approx(60e6 * math.log2(10**6 / 4096), rel=1e-3)
+
+
 def test_what_is_no_sum_grows_by_its_exponents() -> None:
     """A longest warp that does not depend on the number of rows: noise of a thousandth stays a thousandth."""
     shapes = growth.shapes_to_count({"Q": 4, "N": 100}, ("1", "Q*N", "log N"))

@@ -38,3 +38,15 @@ def test_a_search_is_counted_beyond_the_buffer_that_its_first_rows_fill() -> Non
     source = (ROOT / "csrc" / "cuda" / "knn.cu").read_text()
     capacity = int(re.search(r"kSmallCapacity = (\d+)", source)[1])  # type: ignore[index]
     assert WORKLOADS["knn"].small["N"] >= 4 * capacity
+
+
+def test_rows_are_in_blocks_as_the_search_cuts_them() -> None:
+    """Of the published sizes; the counted ones are of several blocks, too."""
+    source = (ROOT / "csrc" / "cuda" / "candidate_lists.cuh").read_text()
+    least, most, blocks = map(
+        int, re.search(r"kLeastBlock = (\d+), kMostBlock = (\d+), kBlocks = (\d+)", source).groups()
+    )  # type: ignore[union-attr]
+    for name in ("knn_half", "knn_by_prefixes"):
+        for shape in WORKLOADS[name].published:
+            assert shape["T"] == min(max(-(-(shape["N"] // blocks) // 256) * 256, least), most)
+        assert WORKLOADS[name].small["N"] >= 2 * WORKLOADS[name].small["T"]

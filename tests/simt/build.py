@@ -12,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "simt"
 SIMT = ROOT / "tests" / "simt"
-KERNEL_TESTS = ("test_kernels.py", "test_shard_kernels.py", "test_prefixes.py")  # together a test for each operator
+#: together a test for each operator
+KERNEL_TESTS = ("test_kernels.py", "test_shard_kernels.py", "test_prefixes.py", "test_candidate_lists.py")
 VARIANT = "ISE_FAST_SIMT_VARIANT"  # environment variable: which build the tests load
 LAUNCHED = "ISE_FAST_SIMT_LAUNCHED"  # environment variable: the file that receives the names of the kernels launched
 

@@ -201,6 +201,28 @@ def test_filters_and_losses_of_other_methods_in_parts(simt: Any, pretend: Preten
                 torch.testing.assert_close(found, right, rtol=0, atol=4e-6 * scale, msg=f"{name}, {most} numbers")
 
 
+def test_a_list_of_candidates_that_is_too_short_leaves_a_doubt(simt: Any, pretend: Pretend) -> None:
+    """Three blocks of near rows; those of the first are nearer to all of these than to each other."""
+    x = 0.5 * torch.randn(160, 12, generator=torch.Generator().manual_seed(0))
+    x[:40] = 20 * torch.nn.functional.normalize(x[:40], dim=1)
+    for block in (1, 2, 3):
+        x[40 * block : 40 * block + 40, block] += 3
+    # Room for all, and for twice the candidates: 36 of the first block and 80 of the next two come
+    for most_numbers, in_doubt in ((2**62, 0), (1, 40)):
+        pretend(most_numbers=most_numbers)
+        *found, redone = simt.knn(x, 2, None, "sqeuclidean", 40)
+        assert_same(found, torch.ops.ise_fast.knn(x, 2, None, "sqeuclidean", 0)[:2])
+        assert redone == in_doubt
+
+
+def test_lists_of_candidates_that_a_device_cannot_hold_are_not_made(simt: Any, pretend: Pretend) -> None:
+    """The whole square takes less."""
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(2))
+    expected = torch.ops.ise_fast.knn(x, 2, None, "cosine", 0)[:2]
+    pretend(memory=64 * 2 * 50 * 50 - 1, largest_allocation=50 * 50 * 8 - 1)
+    assert_same(simt.knn(x, 2, None, "cosine", 16)[:2], expected)
+
+
 def test_knn_of_more_equal_rows_than_any_list_of_candidates_holds(simt: Any) -> None:
     """The second search leaves a doubt, too; only the third compares with everything."""
     x = torch.ones(3100, 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.profile.workloads.base import Call, Shape, Workload, images, unit_rows
+from benchmarks.profile.workloads.base import Call, Shape, Workload, generator, images, unit_rows
 
 NEIGHBOURS = 30  # k1 of the pseudo labels
 RADIUS = 0.6  # cosine
@@ -21,10 +21,24 @@ def _knn(shape: Shape, dry: bool) -> Call:
     and to extrapolate it made a million rows look twice as slow as they are.
     """
     x = images(shape["N"], shape["d"], dry)
-    if shape["Q"] == shape["N"]:  # as it is called: all rows against each other
-        return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", 0, ALL_COLUMNS)
-    queries = images(shape["N"], shape["d"], seed=1)[:: shape["N"] // shape["Q"]].contiguous()
+    queries = images(shape["N"], shape["d"], dry, seed=1)[:: shape["N"] // shape["Q"]][: shape["Q"]].contiguous()
     return lambda ops: ops.knn(x, NEIGHBOURS, queries, "cosine", 0, ALL_COLUMNS)
+
+
+def _mixed(rows: Tensor) -> Tensor:
+    """In random order: near rows in one block would give limits that nobody else is below."""
+    return rows if not rows.numel() else rows[torch.randperm(len(rows), generator=generator(4))]
+
+
+def _knn_half(shape: Shape, dry: bool) -> Call:
+    """Rows among each other in blocks of T, smaller ones where rows are fewer.
+
+    A pair costs the same, and so does a row of a tile on the diagonal; what the list of a row receives grows with the
+    logarithm of the number of blocks.
+    """
+    x = images(shape["N"], shape["d"], dry)
+    x = x if dry else _mixed(x)
+    return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", shape["T"], ALL_COLUMNS)
 
 
 #: rows that bounds of a quarter of the columns do not tell from the 30 nearest: so many of a million x 2,048 of the
@@ -44,10 +58,8 @@ def _few_axes(n: int, d: int, dry: bool) -> Tensor:
 def _knn_by_prefixes(shape: Shape, dry: bool) -> Call:
     """The search as it is chosen for many rows with few axes: here the width is forced."""
     x, width = _few_axes(shape["N"], shape["d"], dry), shape["d"] // 4 - 1
-    if shape["Q"] == shape["N"]:
-        return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", 0, width)
-    queries = x[:: shape["N"] // shape["Q"]].contiguous()
-    return lambda ops: ops.knn(x, NEIGHBOURS, queries, "cosine", 0, width)
+    x = x if dry else _mixed(x)
+    return lambda ops: ops.knn(x, NEIGHBOURS, None, "cosine", shape["T"], width)
 
 
 def _block(n: int) -> int:
@@ -69,29 +81,38 @@ def _radius_by_prefixes(shape: Shape, dry: bool) -> Call:
     return lambda ops: ops.radius_graph(x, SMALL_RADIUS, "cosine", _block(shape["N"]), shape["d"] // 4 - 1)
 
 
-def _all_rows(*sizes: int) -> tuple[Shape, ...]:
-    return tuple({"Q": n, "N": n, "d": 2048} for n in sizes)
+def _in_blocks(*sizes: int) -> tuple[Shape, ...]:
+    """With blocks as they are chosen (block_rows in csrc/cuda/candidate_lists.cuh)."""
+    return tuple({"N": n, "T": min(max(-(-(n // 8) // 256) * 256, 2816), 4096), "d": 2048} for n in sizes)
 
 
 WORKLOADS = {
     "knn": Workload(
         _knn,
         {"Q": 4, "N": 8192, "d": 64},
-        _all_rows(12_936, 32_621, 1_000_000),
+        ({"Q": 3368, "N": 15_913, "d": 2048},),
         lambda s: 2.0 * s["Q"] * s["N"] * s["d"],
-        lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["Q"],
+        lambda s: (s["N"] + s["Q"]) * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["Q"],
         dry=True,
         terms=("1", "Q", "N", "Q*N", "Q*d", "N*d", "Q*log N"),
     ),
+    "knn_half": Workload(
+        _knn_half,
+        {"N": 1024, "T": 256, "d": 64},
+        _in_blocks(12_936, 32_621, 1_000_000),
+        lambda s: 1.0 * s["N"] ** 2 * s["d"],
+        lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["N"],
+        dry=True,
+        terms=("1", "N", "N*T", "N^2", "N*d", "N*log N/T"),
+    ),
     "knn_by_prefixes": Workload(
         _knn_by_prefixes,
-        # The first threshold lets more through than one that keeps fewer: counted from 8,192 rows a million take 6.5 s
-        {"Q": 4, "N": 32768, "d": 64},
-        _all_rows(32_621, 1_000_000),
-        lambda s: 2.0 * s["Q"] * s["N"] * s["d"] / 4,
-        lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["Q"],
+        {"N": 1024, "T": 512, "d": 64},
+        _in_blocks(32_621, 1_000_000),
+        lambda s: 1.0 * s["N"] ** 2 * s["d"] / 4,
+        lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["N"],
         dry=True,
-        terms=("1", "Q", "N", "Q*N", "Q*d", "N*d", "Q*log N", "d^2", "d^3"),
+        terms=("1", "N", "N*T", "N^2", "N*d", "N*log N/T", "d^2", "d^3"),
     ),
     "radius_graph": Workload(
         _radius,
