@@ -107,7 +107,7 @@ WORKLOADS = {
     ),
     "knn_by_prefixes": Workload(
         _knn_by_prefixes,
-        {"N": 1024, "T": 512, "d": 64},
+        {"N": 1024, "T": 256, "d": 64},
         _in_blocks(32_621, 1_000_000),
         lambda s: 1.0 * s["N"] ** 2 * s["d"] / 4,
         lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["N"],
