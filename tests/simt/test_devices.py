@@ -179,6 +179,17 @@ def test_losses_in_parts(simt: Any, pretend: Pretend, unit_rows: Rows, k: int, w
                 torch.testing.assert_close(ours, right, rtol=0, atol=4e-6 * scale * 0.05 / tau)
 
 
+def test_preserving_gradient_of_several_parts_and_blocks_of_columns(
+    simt: Any, pretend: Pretend, unit_rows: Rows
+) -> None:
+    """270 columns: the last block of a row has threads without one, while another block adds to the row's first."""
+    features, labels, centroids = head(unit_rows, 12, 4, 270)
+    arguments = (features, labels, centroids, 0.25, 1, 0.05, 0.6, 0.5, centroids @ centroids.T, True)
+    pretend(most_numbers=60)  # choices of five features at once
+    ours, expected = simt.ise_loss(*arguments)[5], torch.ops.ise_fast.ise_loss(*arguments)[5]
+    torch.testing.assert_close(ours, expected, rtol=0, atol=4e-6 * (float(expected.abs().max()) + 0.1))
+
+
 def test_filters_and_losses_of_other_methods_in_parts(simt: Any, pretend: Pretend, unit_rows: Rows) -> None:
     """Tables that are too large to be rounded, and those that are split a tile at a time."""
     features, labels, table = head(unit_rows, 7, 29, 6)
