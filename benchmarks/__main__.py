@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -40,12 +41,14 @@ def _run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     setting = Setting(device, options.quick, tuple(options.sizes), options.growth)
+    rounds = 2 if options.quick else options.rounds
+    clock = time.process_time if options.processor_time else time.perf_counter
     ceilings = machine.ceilings(device)
     result = {"machine": machine.describe(device), "ceilings": ceilings, "quick": options.quick, "lines": []}
     for name in options.only or CASES:
         for case in CASES[name](setting):
             try:
-                timings = measure(case, rounds=2 if options.quick else options.rounds, budget=options.budget)
+                timings = measure(case, rounds=rounds, budget=options.budget, clock=clock)
             except WrongResult as error:
                 log.error("%s (%s): wrong result: %s", case.operator, record.shape(case.shape), error)
                 return 1
@@ -73,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", nargs="+", type=int, default=[], metavar="N", help="images, e.g. 12936 32621 126441")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="seconds of all threads on the CPU, for a machine that is shared"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each variant")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds a case may take, shared by its variants")
     parser.add_argument("--out", type=Path, help="folder for results.json, results.md and figures")

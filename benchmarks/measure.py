@@ -83,13 +83,17 @@ class Timing:
         return statistics.median(self.seconds)
 
 
-def measure(case: Case, *, rounds: int = 5, budget: float = 60.0) -> list[Timing]:
+def measure(
+    case: Case, *, rounds: int = 5, budget: float = 60.0, clock: Callable[[], float] = time.perf_counter
+) -> list[Timing]:
     """Run all variants of a case in turn.
 
     Args:
         case: what to run.
         rounds: runs of each variant after the one that warms up and is checked.
         budget: seconds; a variant that has used its share stops early (with one timed run at least).
+        clock: of a CPU. `time.process_time` counts the processor seconds of all threads, which a machine that others
+            use at the same time leaves nearly as they are.
 
     Raises:
         WrongResult: from a variant's check.
@@ -97,7 +101,7 @@ def measure(case: Case, *, rounds: int = 5, budget: float = 60.0) -> list[Timing
     timings = []
     share = budget / len(case.variants)
     for variant in case.variants:
-        seconds, peak, result = _run_once(variant, case.device, memory=variant.memory)
+        seconds, peak, result = _run_once(variant, case.device, clock, memory=variant.memory)
         remark = variant.check(result) if variant.check else ""
         del result
         # A first run beyond its share is also the measurement: repeating minutes of a slow variant teaches nothing.
@@ -107,13 +111,15 @@ def measure(case: Case, *, rounds: int = 5, budget: float = 60.0) -> list[Timing
         for variant, timing in zip(case.variants, timings, strict=True):
             if timing.seconds and (spent[variant.name] > share or timing.seconds[0] > share):
                 continue
-            seconds, _peak, _result = _run_once(variant, case.device, memory=False)
+            seconds, _peak, _result = _run_once(variant, case.device, clock, memory=False)
             timing.seconds.append(seconds)
             spent[variant.name] += seconds
     return timings
 
 
-def _run_once(variant: Variant, device: torch.device, *, memory: bool) -> tuple[float, int | None, Any]:
+def _run_once(
+    variant: Variant, device: torch.device, clock: Callable[[], float], *, memory: bool
+) -> tuple[float, int | None, Any]:
     if variant.prepare:
         variant.prepare()
     gc.collect()
@@ -127,9 +133,9 @@ def _run_once(variant: Variant, device: torch.device, *, memory: bool) -> tuple[
             torch.cuda.synchronize(device)
             seconds = start.elapsed_time(stop) / 1000
         else:
-            begin = time.perf_counter()
+            begin = clock()
             result = variant.run()
-            seconds = time.perf_counter() - begin
+            seconds = clock() - begin
     return seconds, peak.extra if memory else None, result
 
 

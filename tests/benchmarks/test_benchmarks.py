@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def test_every_variant_runs_once_to_warm_up_and_then_in_turn() -> None:
     timings = measure(Case("x", {}, variants), rounds=3)
     assert calls == ["a", "b"] * 4
     assert [len(t.seconds) for t in timings] == [3, 3]
+
+
+def test_processor_time_leaves_out_what_others_take() -> None:
+    case = Case("x", {}, [Variant("waits", lambda: time.sleep(0.03))])
+    (passed,), (used,) = measure(case, rounds=1), measure(case, rounds=1, clock=time.process_time)
+    assert passed.median >= 0.03
+    assert used.median < 0.03
 
 
 def test_a_peer_that_does_not_compile_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
