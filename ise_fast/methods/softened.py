@@ -47,7 +47,8 @@ class Softened(Objective[Any]):
     def __call__(self, features: Tensor, batch: Batch, memory: Any, progress: float) -> LossOutput:
         mix, own = batch.mix, batch._replace(mix=None)
         if mix is not None and mix.features:
-            features = normalize(mix.share * features + (1 - mix.share) * features.index_select(0, mix.partner), dim=1)
+            partners = features.index_select(0, mix.partner)
+            features = normalize(torch.lerp(partners, features, mix.share), dim=1)
         other = own if mix is None else own.each(lambda rows: rows[mix.partner])
         targets = self.objective.targets(own, memory)
         if targets is not None:
@@ -77,8 +78,8 @@ class Softened(Objective[Any]):
         if not a:
             return LossOutput(loss)
         with torch.no_grad():
-            apart = classes.mean(0) - (weights[:, :, None] * classes[columns]).sum(1)
-            spread = loss - (1 - a) * (features * apart).sum(1).mean() / tau
+            aimed = weights * torch.bmm(classes[columns], features[:, :, None])[:, :, 0]
+            spread = loss - (1 - a) * ((features @ classes.mean(0)).mean() - aimed.sum(1).mean()) / tau
         return LossOutput(loss, (spread,))
 
     def _spread(self, features: Tensor, classes: Tensor) -> Tensor:

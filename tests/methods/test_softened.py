@@ -40,6 +40,7 @@ def test_smoothing_is_the_usual_one() -> None:
     expected = cross_entropy(logits, batch.labels, label_smoothing=0.2)
     torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=0)
     assert Softened(objective, 0.2).parts == ("spread",)
+    torch.testing.assert_close(output.parts[0], -logits.log_softmax(1).mean(), rtol=1e-5, atol=0)
 
 
 def test_mixed_images_have_two_labels() -> None:
@@ -66,6 +67,7 @@ def test_mixed_features(name: str) -> None:
     ours, written = (torch.autograd.grad(loss, features, retain_graph=True)[0] for loss in (output.loss, expected))
     torch.testing.assert_close(ours, written, rtol=1e-4, atol=1e-5)
     assert len(output.parts) == len(softened.parts)
+    torch.testing.assert_close(output.parts[-1], spread, rtol=1e-5, atol=1e-6)
     assert output.supports is None
 
 
