@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ise_fast.engine import run_images
 from ise_fast.methods import METHODS
@@ -96,8 +97,9 @@ def test_killed_and_resumed(
     assert 0 < last["loss"] < 100
 
 
-def train_until_killed(flags: list[str], step: int, later: float) -> None:
+def train_until_killed(flags: list[str], step: int, later: float, threads: int) -> None:
     """Train in a process of its own, which the system kills some seconds after a step."""
+    torch.set_num_threads(threads)  # the server may have been started with another number
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
@@ -125,7 +127,8 @@ def test_sigkill(name: str, whole: Callable[[str], Path], flags: list[str], tmp_
     killed += ["--logs-dir", str(tmp_path), "--resume", "auto"]
     moments = random.Random()
     for step in (3, 2):  # in the first epoch; after resuming, at its end or later
-        process = processes.Process(target=train_until_killed, args=(killed, step, moments.uniform(0, 0.1)))
+        arguments = (killed, step, moments.uniform(0, 0.1), torch.get_num_threads())
+        process = processes.Process(target=train_until_killed, args=arguments)
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL
