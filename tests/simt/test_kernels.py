@@ -317,6 +317,22 @@ def test_ise_loss(
     assert_same([simt.ise_loss_backward(*backward)], [torch.ops.ise_fast.ise_loss_backward(*backward)])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_of_short_types(simt: Any, unit_rows: Rows, dtype: torch.dtype) -> None:
+    """More of them in test_mixed_precision.py."""
+    features, labels, centroids = head_batch(unit_rows, 5, 7, 33)
+    features, centroids = features.to(dtype), centroids.to(dtype)
+    arguments = (features, labels, centroids, 0.25, 2, 0.1, 0.6, 0.5, None, True)
+    ours, expected = simt.ise_loss(*arguments), torch.ops.ise_fast.ise_loss(*arguments)
+    for mine, theirs in zip(ours, expected, strict=True):
+        rounding = 2 * torch.finfo(dtype).eps * (float(theirs.abs().max()) + 0.1)
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=rounding)
+    assert_same([ours[3]], [expected[3]])
+    one = torch.ones(())
+    backward = (one, 2 * one, 3 * one, features, *expected[4:], 0.5)
+    assert_same([simt.ise_loss_backward(*backward)], [torch.ops.ise_fast.ise_loss_backward(*backward)])
+
+
 def test_ise_loss_of_columns_that_do_not_fill_a_block(simt: Any, unit_rows: Rows) -> None:
     """131 columns: the last threads of a block have none. 140 supports of 9 labels, more than a block has rows."""
     features, labels, centroids = head_batch(unit_rows, 70, 9, 131)
