@@ -90,14 +90,14 @@ def test_centroids_of_a_short_type(simt: Any, unit_rows: Rows, dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("scale", [1.0, 1e-6])
+@pytest.mark.parametrize(("spread", "scale"), [(3e-4, 1.0), (1.0, 1e-6)])
 def test_nearest_centroids_are_those_of_the_numbers_given(
-    simt: Any, unit_rows: Rows, dtype: torch.dtype, scale: float
+    simt: Any, unit_rows: Rows, dtype: torch.dtype, spread: float, scale: float
 ) -> None:
     """Centroids that rounding makes equal, and ones below what float16 holds: the supports show which were taken."""
-    centroids = normalize(unit_rows(1, 65) + 3e-4 * unit_rows(40, 65, 1), dim=1) * scale
+    centroids = normalize(unit_rows(1, 65) + spread * unit_rows(40, 65, 1), dim=1) * scale
     centroids[20] = centroids[0]  # a tie
-    features, labels = unit_rows(6, 65, 2).to(dtype), torch.arange(6)
+    features, labels = unit_rows(18, 65, 2).to(dtype), torch.arange(18)
     arguments = (features, labels, centroids, 0.25, 3, 0.05, 0.6, 0.0, None, False)
     ours, expected = simt.ise_loss(*arguments)[3], torch.ops.ise_fast.ise_loss(*arguments)[3]
     assert ours.equal(expected)
