@@ -47,3 +47,10 @@ def test_bounds_of_prefixes_in_blocks(simt: Any) -> None:
     g = torch.Generator().manual_seed(1)
     x = torch.randn(175, 3, generator=g) @ torch.randn(3, 12, generator=g) + 1e-3 * torch.randn(175, 12, generator=g)
     assert assert_same(simt, x, "euclidean", 60, width=5) == 0
+
+
+def test_the_first_limits_let_in_as_many_as_there_are_candidates(simt: Any) -> None:
+    """Two blocks, far from each other, of rows that float16 cannot tell apart: none is certain, nobody comes later."""
+    x = 1 + 1e-5 * torch.randn(80, 5, generator=torch.Generator().manual_seed(3))
+    x[40:, 0] += 20
+    assert assert_same(simt, x, "sqeuclidean", 40) == 80
