@@ -41,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if options.clock:
             record = json.loads(options.clock.read_text())
-            timed = {row["operator"] for row in record["rows"]} & set(chosen)
-            measured = measure_all({name: WORKLOADS[name].small for name in chosen if name in timed})
+            measured = measure_all({name: WORKLOADS[name].small for name in recorded.timed(record, chosen)})
             of, gpu = {each.operator: each for each in measured}, GPUS[options.gpu]
             log.info("%s", report.clock_table(record, of, gpu))
             needs = recorded.needs_of(record, of, gpu)

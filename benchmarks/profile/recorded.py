@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from benchmarks.profile.counts import Shape
 from benchmarks.profile.model import Gpu, Resources
 from benchmarks.profile.predict import Measured, predict
 from benchmarks.profile.report import shape_text, time_text
+from benchmarks.profile.workloads import WORKLOADS
 
 Needs = dict[str, dict[str, Resources]]  # of "knn N=5 x d=8": of each kernel
 
@@ -52,6 +53,12 @@ def kernel_name(profiled: str) -> str | None:
         return None
     bare = re.sub(r"^void |ise_fast::|\(anonymous namespace\)::", "", profiled)
     return bare[: bare.index("(")]
+
+
+def timed(record: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Which operators a record has times of, at shapes with the dimensions that they are counted by today."""
+    shapes = [(row["operator"], row["shape"].keys()) for row in record["rows"]]
+    return [name for name in names if (name, WORKLOADS[name].small.keys()) in shapes]
 
 
 def needs_of(record: Mapping[str, Any], measured: Mapping[str, Measured], gpu: Gpu) -> Needs:

@@ -47,6 +47,12 @@ def test_table_has_a_row_for_what_was_timed(monkeypatch: pytest.MonkeyPatch) -> 
     assert lines[2:] == ["| `knn` | N=5 | 4 ms | 3 ms | - | 2 ms | 1.50 | 1 ms | 4.0 |"]
 
 
+def test_old_shapes_of_a_record_are_left_out() -> None:
+    shapes = {"knn": {"Q": 9, "N": 9, "d": 8}, "knn_by_prefixes": {"Q": 9, "N": 9, "d": 8}, "gone": {"N": 9}}
+    record = {"rows": [{"operator": name, "shape": shape} for name, shape in shapes.items()]}
+    assert recorded.timed(record, ["dbscan", "knn", "knn_by_prefixes"]) == ["knn"]
+
+
 def test_kernels_have_the_names_of_the_interpreter() -> None:
     mangled = "void ise_fast::(anonymous namespace)::select_candidates<2048>(float const*, ise_fast::FilterRows<float>)"
     assert recorded.kernel_name(mangled) == "select_candidates<2048>"
