@@ -14,7 +14,7 @@ HOT = [
     "softmax_sums",
     "fill_weights",
     "choose_supports",
-    "preserving_gradient",
+    "add_through_supports",
     "refresh_rows",
     "project",
     "update_clusters",

@@ -14,6 +14,8 @@ struct RowState {
   float own, inverse_norm, top;
   float shrink;  // what sums relative to the top before are multiplied by (wide_loss.cuh)
   double s, t;
+  // Of its exponentials in the gradient, e^(x - shift), and of its own centroid (sample_losses).
+  float weight, shift, own_weight;
 };
 
 struct Samples {
@@ -35,7 +37,7 @@ __global__ void row_states(Samples in, RowState* states) {
   const bool valid = own >= 0 && own < in.clusters;
   const float* const centroid = in.centroids + (valid ? own : 0) * in.d;
   const float z_own = in.products[i * in.clusters + (valid ? own : 0)];
-  RowState state = {0, 0, 0, 0, 0, 0};
+  RowState state = {};
   if (row % rows == 0) {
     const float* const f = in.features + i * in.d;
     const double length = sqrt(warp_dot(f, f, in.d));
@@ -133,20 +135,30 @@ __device__ double denominator(const RowState& state) {
   return state.s + exp(-static_cast<double>(state.top));
 }
 
-// Sum over the rows of each sample; a thread a sample.
-__global__ void sample_losses(const RowState* states, double* losses, int64_t count, int64_t k) {
+// Sum over the rows of each sample, and the weights of the rows in `scale` x the gradient; a thread a sample.
+__global__ void sample_losses(RowState* states, double* losses, int64_t count, int64_t k, double scale) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kHeadThreads + threadIdx.x;
   if (i >= count) return;
   double loss = 0;
   for (int64_t row = i * (1 + k); row < (i + 1) * (1 + k); ++row) {
-    const RowState& state = states[row];
+    RowState& state = states[row];
     loss += state.top == 0 ? log1p(state.s) : log(denominator(state)) + state.top;
+    const double row_scale = scale * state.inverse_norm;
+    double divisor = denominator(state);
+    state.own_weight = static_cast<float>(-row_scale * (state.s / divisor));
+    state.shift = state.top;
+    if (divisor > 1e16) {  // its reciprocal would be subnormal in float32: into the exponent with it
+      state.shift += static_cast<float>(log(divisor));
+      divisor = 1;
+    }
+    state.weight = static_cast<float>(row_scale / divisor);
   }
   losses[i] = loss;
 }
 
-// W = scale x sum over the sample's rows of (P - Y) / n, into `weights` (the products, in place); a thread a number.
-__global__ void fill_weights(Samples in, const float* direct, int64_t tile, int64_t columns, double tau, double scale,
+// W = scale x sum over the sample's rows of (P - Y) / n, into `weights` (the products, in place); a thread a number,
+// which finds all that is of a row in its state.
+__global__ void fill_weights(Samples in, const float* direct, int64_t tile, int64_t columns, double tau,
                              const RowState* states, float* weights) {
   const auto [i, c] = cell_of_thread(columns);
   if (c >= columns) return;
@@ -155,20 +167,13 @@ __global__ void fill_weights(Samples in, const float* direct, int64_t tile, int6
   const float inverse_tau = static_cast<float>(1 / tau);
   float sum = 0;
   for (int64_t row = i * (1 + in.k); row < (i + 1) * (1 + in.k); ++row) {
-    const RowState state = states[row];
-    const double row_scale = scale * state.inverse_norm;
-    double divisor = denominator(state);
+    const RowState& state = states[row];
     if (own) {
-      sum -= static_cast<float>(row_scale * (state.s / divisor));
+      sum += state.own_weight;
       continue;
     }
-    float top = state.top;
-    if (divisor > 1e16) {  // its reciprocal would be subnormal in float32: into the exponent with it
-      top += static_cast<float>(log(divisor));
-      divisor = 1;
-    }
     const Cosines cosine(in, direct, tile, columns, row, state);
-    sum += static_cast<float>(row_scale / divisor) * exp_bounded(cosine(c) * inverse_tau - top);
+    sum += state.weight * exp_bounded(cosine(c) * inverse_tau - state.shift);
   }
   weights[i * in.clusters + tile + c] = sum;
 }

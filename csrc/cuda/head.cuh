@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "../math/dot.h"
 #include "../math/ordered_key.h"
@@ -66,13 +67,14 @@ __device__ double warp_dot(const float* a, const float* b, int64_t d) {
 
 // put(j, get(j)) for the numbers j < count, each by one of so many threads, of which this is number `mine`. It asks for
 // several before it puts the first.
-template <int kInFlight = 8, class Get, class Put>
-__device__ void share_among(int64_t mine, int64_t threads, int64_t count, Get get, Put put) {
+template <int kInFlight = 8, class Index, class Get, class Put>
+__device__ void share_among(std::type_identity_t<Index> mine, std::type_identity_t<Index> threads, Index count, Get get,
+                            Put put) {
   if (count <= threads) {
     if (mine < count) put(mine, get(mine));
     return;
   }
-  for (int64_t begin = mine; begin < count; begin += threads * kInFlight) {
+  for (Index begin = mine; begin < count; begin += threads * kInFlight) {
     decltype(get(begin)) number[kInFlight];
 #pragma unroll
     for (int q = 0; q < kInFlight; ++q) {
@@ -88,9 +90,9 @@ __device__ void share_among(int64_t mine, int64_t threads, int64_t count, Get ge
 }
 
 // The same by all threads of the block.
-template <int kInFlight = 8, class Get, class Put>
-__device__ void for_all(int64_t count, Get get, Put put) {
-  share_among<kInFlight>(threadIdx.x, blockDim.x, count, get, put);
+template <int kInFlight = 8, class Index, class Get, class Put>
+__device__ void for_all(Index count, Get get, Put put) {
+  share_among<kInFlight>(static_cast<Index>(threadIdx.x), static_cast<Index>(blockDim.x), count, get, put);
 }
 
 // Some numbers below kMostListed, in no order; in shared memory.
@@ -103,11 +105,11 @@ struct List {
 // The j < count <= kMostListed with wanted(get(j), j), into the list. Returns how many, to all threads of the block.
 // The caller needs a barrier after the last use of the list and before the next call.
 template <class Get, class Wanted>
-__device__ int list_wanted(List& list, int64_t count, Get get, Wanted wanted) {
+__device__ int list_wanted(List& list, int count, Get get, Wanted wanted) {
   if (threadIdx.x == 0) list.count = 0;
   __syncthreads();
-  for_all(count, get, [&](int64_t j, auto number) {
-    if (wanted(number, j)) list.number[atomicAdd(&list.count, 1)] = static_cast<int>(j);
+  for_all(count, get, [&](int j, auto number) {
+    if (wanted(number, j)) list.number[atomicAdd(&list.count, 1)] = j;
   });
   __syncthreads();
   return list.count;
@@ -140,13 +142,16 @@ using NearestKeys = BlockSmallest<kHeadThreads, 2048>;
 constexpr int kOffers = 4;                                         // keys that a thread offers at once
 constexpr int64_t kNearestAtOnce = 2048 - kHeadThreads * kOffers;  // answers that one pass finds
 
-// The k-th best key is no worse than what this returns, to all threads of the block: the k-th of what is best for each
-// thread, kWorstKey where there are fewer.
-template <class KeyOf>
-__device__ uint64_t bound_of_kth(int64_t count, int64_t k, uint64_t* scratch, KeyOf key_of) {
+// The k-th largest number but for number `own` is no less than what this returns, as a key, to all threads of the
+// block: the k-th of what is largest for each thread, kWorstKey where there are fewer.
+__device__ uint64_t bound_of_kth(const float* numbers, int count, int own, int64_t k, uint64_t* scratch) {
   if (k > kHeadThreads) return kWorstKey;
-  uint64_t mine = kWorstKey, last = 0;
-  for_all(count, key_of, [&](int64_t, uint64_t key) { mine = Min{}(mine, key); });
+  float largest = -INFINITY;
+  for_all(
+      count, [&](int j) { return numbers[j]; },
+      [&](int j, float number) { largest = j != own && largest < number ? number : largest; });
+  const uint64_t mine = largest > -INFINITY ? descending_key(largest, threadIdx.x) : kWorstKey;
+  uint64_t last = 0;
   for (int64_t r = 0; r < k; ++r) {
     last = block_reduce(r == 0 || mine > last ? mine : kWorstKey, Min{}, kWorstKey, scratch);
   }
@@ -166,7 +171,8 @@ __global__ void nearest_of_rows(const float* z, const float* features, const flo
   __shared__ double square_scratch[kHeadWarps];
   __shared__ NearestKeys::Storage storage;
   __shared__ List candidates;
-  const int64_t i = blockIdx.x, own = labels[i] - from;
+  const int64_t i = blockIdx.x, mine = labels[i] - from;
+  const int own = 0 <= mine && mine < columns ? static_cast<int>(mine) : -1;
   const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
   const bool valid = labels[i] >= 0 && labels[i] < clusters;
   const float* const feature = features + i * d;
@@ -175,11 +181,10 @@ __global__ void nearest_of_rows(const float* z, const float* features, const flo
   double square = 0;
   for_all(d, [&](int64_t c) { return feature[c]; }, [&](int64_t, double x) { square += x * x; });
   square = block_sum(square, square_scratch);
-  const uint64_t bound = bound_of_kth(columns, k, scratch, [&](int64_t j) {
-    return j == own ? kWorstKey : descending_key(row[j], static_cast<uint32_t>(j));
-  });
+  const uint64_t bound = bound_of_kth(row, static_cast<int>(columns), own, k, scratch);
   const double error = unit_error * sqrt(square) * Max{}(static_cast<double>(length_of_bits(*longest)), shortest);
-  const double threshold = bound == kWorstKey ? -INFINITY : descending_value(bound) - 2 * error;
+  // In float32, whose rounding is a sixteenth of the error at most.
+  const auto threshold = static_cast<float>(bound == kWorstKey ? -INFINITY : descending_value(bound) - 2.0625 * error);
   const bool known_before = from == 0 || similarity[i * k] == similarity[i * k];
   const bool finite = known_before && error < INFINITY && threshold < INFINITY;  // for all threads the same
 
@@ -197,9 +202,9 @@ __global__ void nearest_of_rows(const float* z, const float* features, const flo
     if (from > 0) best.offer(keys);
     for (int64_t begin = 0; finite && begin < columns; begin += kMostListed) {
       const int found = list_wanted(
-          candidates, columns - begin < kMostListed ? columns - begin : kMostListed,
-          [&](int64_t j) { return row[begin + j]; },
-          [&](float product, int64_t j) { return begin + j != own && !(product < threshold); });
+          candidates, static_cast<int>(columns - begin < kMostListed ? columns - begin : kMostListed),
+          [&](int j) { return row[begin + j]; },
+          [&](float product, int j) { return begin + j != own && !(product < threshold); });
       // A warp computes a candidate, and the lane that offers it keeps it.
       for (int first = 0; first < found; first += kHeadThreads * kOffers) {
         for (int q = 0; q < kOffers; ++q) {

@@ -11,7 +11,7 @@
 
 #include "../check_head.h"
 #include "contrastive.cuh"
-#include "label_preserving.cuh"
+#include "preserving_gradient.cuh"
 #include "scaled_gradient.cuh"
 #include "split.cuh"
 #include "wide_loss.cuh"
@@ -94,7 +94,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   const int64_t width =
       gram || k == 0 ? clusters : std::min(clusters, whole_sectors(std::max<int64_t>(most / (block * k), 1)));
   // Features whose choices of supports are held at once.
-  const int64_t users = preserves ? std::clamp<int64_t>(at_once(int64_t{1} << 22) / (rows * k), 1, rows) : 0;
+  const int64_t users = preserves ? users_at_once(rows, k) : 0;
   Tensor products = device_empty(f, {wide ? 0 : block, clusters});
   Tensor nearest = words(rows * k);
   Tensor state_words = words(block * (1 + k) * static_cast<int64_t>(sizeof(RowState) / 8));
@@ -114,29 +114,33 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
 
   // The label-preserving term, a part of the features after the other. products: null once they are gone, then the
   // supports' own products are made.
-  Tensor link_words = words(2 * rows + 1), choice_words = words((3 * rows * users + 1) / 2);
+  Tensor link_words = words(2 * rows + 1), choice_words = words(rows * users);
   auto* const link = words_of<int>(link_words);
   const BatchLabels batch = {link, link + rows, link + 2 * rows, link + 3 * rows, link + 4 * rows};
   const auto preserve_labels = [&](const float* all_products) {
     LAUNCH(link_labels, blocks_for(rows, kHeadWarps), kHeadThreads, 0, stream, label, batch, rows);
     LAUNCH(number_labels, 1, kHeadThreads, 0, stream, batch, rows);
-    const Factor others = all_products ? features : factor_of(torch::stable::view(supports, {rows * k, d}), parts);
+    const Tensor every = torch::stable::view(supports, {rows * k, d});
+    const Factor all = factor_of(every, all_products ? Parts::kNone : parts), others = all_products ? features : all;
     const Tensor met = device_empty(f, {users, others.rows.size(0)});
     (all_products ? similarity.square : similarity.direct) = met.const_data_ptr<float>();
+    PreservingGradient towards(f, every, rows * rows * k <= kFewWeights ? Parts::kNone : parts, users,
+                               options.needs_gradient);
     for (int64_t begin = 0; begin < rows; begin += users) {
       const int64_t count = std::min(users, rows - begin);
       Tensor part = rows_of(met, 0, count);
       multiply_transposed(part, features.part(begin, count), others);
       if (all_products) similarity.products = all_products + begin * clusters;
       auto* const support = words_of<int>(choice_words);
-      auto* const numbers = reinterpret_cast<float*>(support + rows * count);
-      const Choices choices = {support, numbers, numbers + rows * count, begin, count};
+      const Choices choices = towards.choices(support, reinterpret_cast<float*>(support + rows * count), begin, count);
       LAUNCH(choose_supports, static_cast<unsigned>(count), kHeadThreads, 0, stream, similarity, batch,
              options.lp_temperature, choices, words_of<double>(lp_row_losses));
-      if (!options.needs_gradient) continue;
-      LAUNCH(preserving_gradient, cell_blocks(rows, d), kHeadThreads, 0, stream, choices, batch, feature,
-             supports.const_data_ptr<float>(), norms.const_data_ptr<float>(), lp_gradient.mutable_data_ptr<float>(),
-             rows, d, k);
+      if (options.needs_gradient) towards.add(lp_gradient, begin, count);
+    }
+    if (options.needs_gradient) {
+      LAUNCH(add_through_supports, static_cast<unsigned>(rows), kHeadThreads, 0, stream,
+             towards.of_supports().const_data_ptr<float>(), supports.const_data_ptr<float>(),
+             norms.const_data_ptr<float>(), lp_gradient.mutable_data_ptr<float>(), d, k);
     }
   };
 
@@ -203,14 +207,14 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
              longest, options.temperature, states);
     }
     LAUNCH(sample_losses, blocks_for(count, kHeadThreads), kHeadThreads, 0, stream, states,
-           words_of<double>(row_losses) + begin, count, k);
+           words_of<double>(row_losses) + begin, count, k, scale);
     if (!options.needs_gradient) continue;
     if (width < clusters) tile_products = device_empty(f, {count * k, width});
     for (int64_t tile = 0; tile < clusters; tile += width) {
       const int64_t columns = std::min(width, clusters - tile);
       if (width < clusters) direct = load_tile(tile, columns);
       LAUNCH(fill_weights, cell_blocks(count, columns), kHeadThreads, 0, stream, in, direct, tile, columns,
-             options.temperature, scale, states, products.mutable_data_ptr<float>());
+             options.temperature, states, products.mutable_data_ptr<float>());
     }
     Tensor gradient = rows_of(contrastive_gradient, begin, count);
     multiply(gradient, factor_of(z, weight_parts(parts), &centroids), centroids);

@@ -70,7 +70,10 @@ struct Similarities {
 // What the features of rows [begin, begin + users) met of each label: [labels, users].
 struct Choices {
   int* support;
-  float *similarity, *weight;  // weight: derivative of the mean with respect to the similarity
+  float* similarity;
+  // Derivatives of the mean with respect to all similarities, and the same transposed: [users, B k] and [B k, users], 0
+  // before; or null.
+  float *weights, *transposed;
   int64_t begin, users;
 };
 
@@ -110,66 +113,32 @@ __global__ void choose_supports(Similarities similarity, BatchLabels batch, doub
   positive = block_sum(positive, scratch);
   const double sum = positive + others, ratio = positive / sum;
   const double scale = 1 / ((ratio + kEpsilon) * sum * sum * tau * static_cast<double>(similarity.rows));
-  for (int g = threadIdx.x; g < count; g += kHeadThreads) {
+  for (int g = threadIdx.x; choices.weights && g < count; g += kHeadThreads) {
     const double e = exp(choices.similarity[g * choices.users + blockIdx.x] / tau - top);
-    choices.weight[g * choices.users + blockIdx.x] =
-        static_cast<float>(e * (g == own ? -scale * others : scale * positive));
+    const auto weight = static_cast<float>(e * (g == own ? -scale * others : scale * positive));
+    const int64_t support = choices.support[g * choices.users + blockIdx.x], supports = similarity.rows * k;
+    choices.weights[blockIdx.x * supports + support] = weight;
+    choices.transposed[support * choices.users + blockIdx.x] = weight;
   }
   if (threadIdx.x == 0) losses[choices.begin + blockIdx.x] = -log(ratio + kEpsilon);
 }
 
-// With g_is the derivative with respect to f_i . s:
-//   df_i += sum over s of g_is s,    df_own += sum over i of g_is (f_i - (f_i . s) s) / n_s.
-// Row i of the batch, a thread a number of its gradient, terms in ascending order: what the part of the batch in
-// `choices` has to do with it. Parts come in ascending order and add to each other.
-//
-// A label has one choice of each feature, and few of them are supports of row i: the block collects these first, so
-// that the work grows with B x labels, not with B x B.
-__global__ void preserving_gradient(Choices choices, BatchLabels batch, const float* features, const float* supports,
-                                    const float* norms, float* gradient, int64_t rows, int64_t d, int64_t k) {
-  __shared__ unsigned counts[kHeadWarps];
-  __shared__ int chosen[kHeadThreads], user[kHeadThreads];
-  __shared__ float factor[kHeadThreads], similar[kHeadThreads];
-  const Cell cell = cell_of_thread(d);
-  const int64_t i = cell.row, c = cell.column < d ? cell.column : 0, mine = i - choices.begin;
-  float sum = choices.begin > 0 && cell.column < d ? gradient[i * d + c] : 0.0f;
-  if (0 <= mine && mine < choices.users) {
-    const int count = *batch.count;
-    for (int start = 0; start < count; start += kHeadThreads) {
-      const int g = start + static_cast<int>(threadIdx.x),
-                end = count - start < kHeadThreads ? count - start : kHeadThreads;
-      if (g < count) {
-        chosen[threadIdx.x] = choices.support[g * choices.users + mine];
-        factor[threadIdx.x] = choices.weight[g * choices.users + mine];
-      }
-      __syncthreads();
-      for (int t = 0; t < end; ++t) sum += factor[t] * supports[chosen[t] * d + c];
-      __syncthreads();
-    }
+// With G [users, B k] the derivatives with respect to f_i . s, most of them 0:
+//   dF = G S,    and dS = G^T F, which reaches the features through their supports:
+//   df_i += sum over its supports of (dS_s - (dS_s . s) s) / n_s.
+// A block a row of the batch. Parts of the batch come in ascending order and add to each other.
+__global__ void add_through_supports(const float* support_gradient, const float* supports, const float* norms,
+                                     float* gradient, int64_t d, int64_t k) {
+  __shared__ double scratch[kHeadWarps];
+  float* const out = gradient + blockIdx.x * d;
+  for (int64_t s = blockIdx.x * k; s < (blockIdx.x + 1) * k; ++s) {
+    const float *g = support_gradient + s * d, *row = supports + s * d;
+    double along = 0;
+    for (int64_t c = threadIdx.x; c < d; c += kHeadThreads) along += static_cast<double>(g[c]) * row[c];
+    const auto scale = static_cast<float>(-block_sum(along, scratch));
+    const float inverse = 1.0f / norms[s];
+    for (int64_t c = threadIdx.x; c < d; c += kHeadThreads) out[c] += inverse * (g[c] + scale * row[c]);
   }
-  const int64_t own = batch.number[batch.leader[i]] * choices.users;
-  for (int64_t start = 0; start < choices.users; start += kHeadThreads) {
-    const int64_t tested = choices.users - start < kHeadThreads ? choices.users - start : kHeadThreads;
-    const int64_t found = compact(
-        tested, counts,
-        [&](int64_t t) {
-          const int s = choices.support[own + start + t];
-          return s >= i * k && s < (i + 1) * k;
-        },
-        [&](int64_t t, int64_t place) {
-          const int64_t u = start + t;
-          chosen[place] = choices.support[own + u];
-          user[place] = static_cast<int>(choices.begin + u);
-          factor[place] = choices.weight[own + u] / norms[chosen[place]];
-          similar[place] = choices.similarity[own + u];
-        });
-    for (int t = 0; t < found; ++t) {
-      const float towards = features[user[t] * d + c] - similar[t] * supports[chosen[t] * d + c];
-      sum += factor[t] * towards;
-    }
-    __syncthreads();  // nobody may overwrite the list before every thread has read it
-  }
-  if (cell.column < d) gradient[i * d + c] = sum;
 }
 
 }  // namespace

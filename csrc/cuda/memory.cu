@@ -102,7 +102,7 @@ __global__ void update_clusters(float* centroids, const float* rows, const float
   uint64_t best = kWorstKey;  // the least similar row, the first on ties: a warp a row
   for (int64_t begin = 0; begin < members.all(); begin += kMostListed) {
     const int count_here = list_wanted(
-        found, members.all() - begin < kMostListed ? members.all() - begin : kMostListed,
+        found, static_cast<int>(members.all() - begin < kMostListed ? members.all() - begin : kMostListed),
         [&](int64_t p) { return members.label_of(begin + p); },
         [&](int64_t its_label, int64_t) { return its_label == members.label; });
     for (int place = static_cast<int>(threadIdx.x / kWarpSize); place < count_here; place += kUpdateWarps) {

@@ -37,7 +37,8 @@ __global__ void own_cosines(PassRows in, const float* centroids) {
   const bool valid = own >= 0 && own < in.clusters;
   const float* const f = in.rows + row * in.d;
   const double length = in.norms ? in.norms[row] : sqrt(warp_dot(f, f, in.d));
-  RowState state = {0, 0, 0, 1, 0, 0};
+  RowState state = {};
+  state.shrink = 1;
   state.inverse_norm = static_cast<float>(1 / (length > kShortestNorm ? length : kShortestNorm));
   const auto product = static_cast<float>(warp_dot(f, centroids + (valid ? own : 0) * in.d, in.d));
   state.own = !valid ? NAN : in.norms ? product : product * state.inverse_norm;  // supports are of unit length
@@ -137,7 +138,7 @@ inline void wide_contrastive(const Samples& in, const Tensor& f, const Tensor& c
     run_pass(pass, torch::stable::view(supports, {rows * k, d}), c, parts, support_sums, tau,
              [](const float*, int64_t, int64_t, const Factor&) {});
   }
-  LAUNCH(sample_losses, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, states, losses, rows, k);
+  LAUNCH(sample_losses, blocks_for(rows, kHeadThreads), kHeadThreads, 0, stream, states, losses, rows, k, scale);
   if (summed == 0) return;
   float* const out = gradient.mutable_data_ptr<float>();
   LAUNCH(join_rows, cell_blocks(rows, d), kHeadThreads, 0, stream, in, feature_sums.const_data_ptr<float>(),
