@@ -42,7 +42,8 @@ MOST_REGISTERS = 64
 MORE_REGISTERS = {
     "mix_distances": 80,  # float64 products of four pairs and what is known of two rows; three blocks
     "refresh_rows": 124,  # 48 sums and 40 numbers on their way; two blocks, and one is wanted
-    "update_clusters": 72,  # 32 numbers on their way; a block a label, and few labels
+    "nearest_of_rows": 72,  # what a thread offers beside the row's terms; three blocks
+    "update_clusters": 74,  # 32 numbers on their way; a block a label, and few labels
 }
 
 BUILD = Path(__file__).parents[1] / "build" / str(sys.implementation.cache_tag) / "CMakeFiles" / "ise_fast_cuda.dir"

@@ -62,10 +62,10 @@ struct Cosines {
   const float *z, *m, *o;
   float degree, factor, own;
 
-  __device__ Cosines(const Samples& in, const float* direct, int64_t tile, int64_t columns, int64_t row,
+  __device__ Cosines(const Samples& in, const float* direct, int64_t tile, int64_t columns, int64_t i, int64_t r,
                      const RowState& state)
       : degree(in.degree()), factor(state.inverse_norm), own(state.own) {
-    const int64_t i = row / (1 + in.k), r = row % (1 + in.k), s = i * in.k + r - 1;
+    const int64_t s = i * in.k + r - 1;
     z = m = o = in.products + i * in.clusters + tile;
     if (r == 0) {
       degree = 0;
@@ -124,8 +124,8 @@ __global__ void softmax_sums(Samples in, const float* direct, int64_t tile, int6
                              double tau, RowState* states) {
   __shared__ double scratch[kHeadWarps];
   RowState state = states[blockIdx.x];
-  const Cosines cosine(in, direct, tile, columns, blockIdx.x, state);
-  const int64_t own = in.labels[blockIdx.x / (1 + in.k)] - tile;
+  const int64_t i = blockIdx.x / (1 + in.k), own = in.labels[i] - tile;
+  const Cosines cosine(in, direct, tile, columns, i, blockIdx.x - i * (1 + in.k), state);
   const bool bounded = exponents_are_bounded(length_of_bits(*longest), tau);  // else exp might overflow
   add_columns(state, columns, own, bounded, tau, scratch, cosine, [](int64_t, float) {});
   if (threadIdx.x == 0) states[blockIdx.x] = state;
@@ -166,13 +166,13 @@ __global__ void fill_weights(Samples in, const float* direct, int64_t tile, int6
   in.degree = in.degree.read();
   const float inverse_tau = static_cast<float>(1 / tau);
   float sum = 0;
-  for (int64_t row = i * (1 + in.k); row < (i + 1) * (1 + in.k); ++row) {
-    const RowState& state = states[row];
+  for (int64_t r = 0; r <= in.k; ++r) {
+    const RowState& state = states[i * (1 + in.k) + r];
     if (own) {
       sum += state.own_weight;
       continue;
     }
-    const Cosines cosine(in, direct, tile, columns, row, state);
+    const Cosines cosine(in, direct, tile, columns, i, r, state);
     sum += state.weight * exp_bounded(cosine(c) * inverse_tau - state.shift);
   }
   weights[i * in.clusters + tile + c] = sum;
