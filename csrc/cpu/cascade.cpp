@@ -9,9 +9,6 @@
 namespace ise_fast {
 namespace {
 
-constexpr double kUnit = 0x1p-24;
-constexpr int64_t kChunk = 128;   // columns of d that one product adds up
-constexpr int64_t kHeight = 128;  // rows rotated at a time
 constexpr int kLanes = 32;
 
 // Products of a query and kRows rows; the rows `next` are fetched meanwhile.
@@ -48,27 +45,7 @@ ISE_CLONES void prefix_dots(const float* query, const float* rows, int64_t strid
   if (r < n) add_lanes<1>(query, {at(r)}, {at(r)}, width, out + r);
 }
 
-// e above.
-double prefix_error(const PairFilter& filter, const Axes& axes, int64_t width) {
-  const auto terms = static_cast<double>(std::min(axes.d, kChunk) + (axes.d + kChunk - 1) / kChunk);
-  const double frobenius = std::sqrt(static_cast<double>(width) * (1 + axes.skew));
-  return (1.01 * terms * kUnit + 2.02 * filter.factor_rounding()) * frobenius + 2.02 * kUnit;
-}
-
-// t above.
-float rest_length(double length, double prefix_squared, double slack, double skew) {
-  const double squared = length * length * (1 + slack) - prefix_squared / (1 + skew);
-  return squared > 0 ? above(std::sqrt(squared)) : 0.0f;
-}
-
 }  // namespace
-
-double prefix_slack(const PairFilter& filter, const Axes& axes, int64_t width) {
-  const double error = prefix_error(filter, axes, width);
-  if (!(error < 0.05 && axes.skew < 0.05)) return std::numeric_limits<double>::infinity();
-  const double product = static_cast<double>(width + 1) * kUnit + 2 * filter.factor_rounding();
-  return 1.3 * (4 * error + 2 * axes.skew + product) + 16 * kUnit;
-}
 
 Cascade::Cascade(const PairFilter& filter, const Axes& axes, Widths widths) : filter_(filter), widths_(widths) {
   base_ = rotated(filter.base(), axes);
@@ -76,35 +53,22 @@ Cascade::Cascade(const PairFilter& filter, const Axes& axes, Widths widths) : fi
 }
 
 Cascade::Side Cascade::rotated(const FilterRows& from, const Axes& axes) const {
-  const int64_t n = from.rows.size(0), d = axes.d, width = widths_.second, stride = width + 1;
+  const int64_t n = from.rows.size(0), width = widths_.second, stride = width + 1;
   Side side{new_tensor(from.rows, {n, stride}), std::vector<float>(n)};
-  const Matrix<const float> x{from.rows.const_data_ptr<float>(), n, d, d};
-  const Matrix<const float> q{axes.q.data(), d, axes.width, axes.width};
   auto* out = side.rows.mutable_data_ptr<float>();
-  const double first_slack = prefix_slack(filter_, axes, widths_.first);
-  const double second_slack = prefix_slack(filter_, axes, width);
-  parallel_tasks((n + kHeight - 1) / kHeight, [&](int64_t task) {
-    const int64_t row = task * kHeight, rows = std::min(kHeight, n - row);
-    std::vector<float> part(rows * width), sum(rows * width);
-    for (int64_t c = 0; c < d; c += kChunk) {
-      const int64_t columns = std::min(kChunk, d - c);
-      multiply_tile(Matrix<float>{part.data(), rows, width, width}, x.block(row, rows, c, columns),
-                    q.block(c, columns, 0, width), false);
-      for (int64_t e = 0; e < rows * width; ++e) sum[e] += part[e];
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* prefix = sum.data() + r * width;
-      const double length = filter_.filter_length(from, row + r);
-      double squared = 0;
-      const auto add = [&](int64_t begin, int64_t end) {
-        for (int64_t c = begin; c < end; ++c) squared += static_cast<double>(prefix[c]) * prefix[c];
-      };
-      add(0, widths_.first);
-      out[(row + r) * stride] = rest_length(length, squared, first_slack, axes.skew);
-      add(widths_.first, width);
-      side.rest[row + r] = rest_length(length, squared, second_slack, axes.skew);
-      std::copy_n(prefix, width, out + (row + r) * stride + 1);
-    }
+  const double first_slack = prefix_slack(filter_.factor_rounding(), axes, widths_.first);
+  const double second_slack = prefix_slack(filter_.factor_rounding(), axes, width);
+  for_prefixes(row_matrix(from.rows), axes, width, [&](int64_t i, const float* prefix) {
+    const double length = filter_.filter_length(from, i);
+    double squared = 0;
+    const auto add = [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c) squared += static_cast<double>(prefix[c]) * prefix[c];
+    };
+    add(0, widths_.first);
+    out[i * stride] = rest_length(length, squared, first_slack, axes.skew);
+    add(widths_.first, width);
+    side.rest[i] = rest_length(length, squared, second_slack, axes.skew);
+    std::copy_n(prefix, width, out + i * stride + 1);
   });
   return side;
 }

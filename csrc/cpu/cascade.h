@@ -1,26 +1,17 @@
 // The certified filter in two cheap steps before the exact distance: rows along their principal axes.
 //
-// Q [d, w] has nearly orthonormal columns, p = Q^T x is the prefix of a row and t at least the length of what the
-// prefix leaves of it. Then
-//   p_q.p_b - t_q t_b <= q.b <= p_q.p_b + t_q t_b                                     (up to the margins below)
-// so  low = ||b||^2 / 2 - (p_q.p_b + t_q t_b)  is never above the score of pair_filter.h, and low + 2 t_q t_b never
-// below. With t as one more column, `low` is a matrix product of w + 1 columns instead of d.
-// Pairs that the first, short prefix leaves are looked at with the second, longer one.
-//
-// Rounding. The computed prefix is wrong by at most e ||x||, e = (chunk + chunks of d) u ||Q||_F + 2 u (sums of
-// 128 terms in any order, added one after the other; the rounded factor), the columns are skewed, ||Q^T Q - 1|| <= s,
-// and the product of w + 1 columns is rounded. All of it goes into t:
-//   t^2 = (1 + E) ||x||^2 - ||p||^2 / (1 + s)
-// 2 e of E make t at least the rest's length, though p is the computed prefix. The others make t_q t_b larger by
-// their part of E times ||q|| ||b|| (Cauchy-Schwarz), so that it holds the error of p_q.p_b, (2 e + 2 s) ||q|| ||b||,
-// and of the product.
+// With the prefixes and rests of prefix_rows.h
+//   low = ||b||^2 / 2 - (p_q.p_b + t_q t_b)
+// is never above the score of pair_filter.h, and low + 2 t_q t_b never below. With t as one more column, `low` is a
+// matrix product of w + 1 columns instead of d. Pairs that the first, short prefix leaves are looked at with the
+// second, longer one.
 #pragma once
 
 #include <optional>
 #include <vector>
 
-#include "axes.h"
 #include "pair_filter.h"
+#include "prefix_rows.h"
 
 namespace ise_fast {
 
@@ -61,9 +52,6 @@ private:
   Widths widths_;
   Side base_, query_;
 };
-
-// E above, for a prefix of `width` columns. Infinite where such a prefix is of no use: then there must be no Cascade.
-double prefix_slack(const PairFilter& filter, const Axes& axes, int64_t width);
 
 // Rows of a list of candidates, for n base rows and k neighbours.
 inline int64_t candidate_room(int64_t n, int64_t k) {

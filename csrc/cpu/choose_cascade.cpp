@@ -20,8 +20,6 @@ constexpr int64_t kLeastColumns = 32;
 constexpr int64_t kSamples = 3;  // rows of the sample for each axis
 constexpr int64_t kPilotRows = 256, kPilotWidth = 128;
 constexpr double kPilotEnergy = 0.5;  // less in the axes of the pilot: no structure
-// One less than a multiple of 16: the rest is one more column.
-constexpr int64_t kWidths[] = {7, 15, 31, 47, 63, 95, 127, 191, 255, 383, 511};
 
 int64_t spread(int64_t s, int64_t of, int64_t n) {
   return s * n / of;
@@ -103,13 +101,13 @@ public:
     full_ = count(query, base, dots, filter.relative(), 2, false);
     std::fill(dots.begin(), dots.end(), 0.0f);
     int64_t begin = 0;
-    for (const int64_t width : kWidths) {
+    for (const int64_t width : kPrefixWidths) {
       if (width > axes.width) break;
       multiply(out, query.columns(axes.width, begin, width), base.columns(axes.width, begin, width).transposed(), true);
       query.advance(axes.width, begin, width);
       base.advance(axes.width, begin, width);
       widths_.push_back(width);
-      left_.push_back(count(query, base, dots, prefix_slack(filter, axes, width), 1, true));
+      left_.push_back(count(query, base, dots, prefix_slack(filter.factor_rounding(), axes, width), 1, true));
       begin = width;
     }
   }
@@ -205,7 +203,7 @@ private:
 };
 
 bool usable(const PairFilter& filter, const Axes& axes, int64_t width) {
-  return prefix_slack(filter, axes, width) < std::numeric_limits<double>::infinity();
+  return prefix_slack(filter.factor_rounding(), axes, width) < std::numeric_limits<double>::infinity();
 }
 
 }  // namespace
@@ -225,7 +223,7 @@ std::optional<Cascade> choose_cascade(const PairFilter& filter, Search search, i
   if (pairs * (static_cast<double>(d) + kSearch) < kLeastWork || d < kLeastColumns) return std::nullopt;
   const auto affordable = static_cast<int64_t>(std::sqrt(pairs / 24 / 20));
   const int64_t most = std::min(affordable, d / 2);
-  const int64_t widest = *(std::upper_bound(std::begin(kWidths) + 1, std::end(kWidths), most) - 1);
+  const int64_t widest = *(std::upper_bound(std::begin(kPrefixWidths) + 1, std::end(kPrefixWidths), most) - 1);
   if (widest > most || most < std::min<int64_t>(d / 4, kPilotWidth) || !has_structure(filter, n, d))
     return std::nullopt;
   const Axes axes = principal_axes(rows, n, d, kSamples * widest, widest);

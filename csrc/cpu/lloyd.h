@@ -1,17 +1,21 @@
 // The state of Lloyd's iterations: which centre every row belongs to, how far it is, and bounds for the other centres.
 //
 // A product in T proposes centres, float64 distances decide. Between iterations lower bounds of the distances (Elkan,
-// ICML 2003) leave most pairs of row and centre out; what they leave is compared exactly, so the labels are those of
-// the plain method.
+// ICML 2003) leave most pairs of row and centre out, and so do a few principal axes where they hold most of the rows;
+// what they leave is compared exactly, so the labels are those of the plain method.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "../math/row_sum.h"
+#include "centre_prefixes.h"
 #include "changed.h"
+#include "distance_bounds.h"
 #include "exact_distance.h"
 #include "head.h"
 #include "lane_dots.h"
@@ -39,43 +43,38 @@ public:
     centre_.assign(c.const_data_ptr<T>(), c.const_data_ptr<T>() + k_ * d_);
     length_ = row_lengths(row_, n_, d_, "x");
     measure_centres();
-    if (keep_bounds && n_ * k_ <= kMostBounds) bound_.resize(n_ * k_);
+    if (!keep_bounds || n_ * k_ > kMostBounds) return;
+    bound_.resize(n_ * k_);
+    if constexpr (std::is_same_v<T, float>) {
+      prefixes_ = CentrePrefixes::choose({{row_, n_, d_, d_}, length_.data()}, measured_centres());
+    }
   }
 
   // Every row against every centre.
   void assign_all() {
-    const int64_t blocks = (n_ + kBlock - 1) / kBlock;
-    parallel_blocks(blocks, [&](Blocks& next) {
-      std::vector<T> product;
-      for (int64_t b = next(); b < blocks; b = next()) assign_block(b * kBlock, product);
+    for_blocks([&](int64_t begin, int64_t end, Scratch& scratch) {
+      if (prefixes_) {
+        guess(begin, end, scratch);
+        finish(begin, end, scratch);
+      } else {
+        assign_block(begin, end, scratch);
+      }
     });
-    count_labels();
   }
 
   // The same after the centres moved by at most `moved`.
   void assign_moved(const std::vector<float>& moved) {
     if (bound_.empty()) return assign_all();
-    const int64_t blocks = (n_ + kBlock - 1) / kBlock;
-    parallel_blocks(blocks, [&](Blocks& next) {
-      std::vector<T> product, approximate;
-      std::vector<int32_t> left;
-      std::vector<double> exact;
-      for (int64_t b = next(); b < blocks; b = next()) {
-        const int64_t begin = b * kBlock, end = std::min(n_, begin + kBlock);
-        int64_t open = 0;
-        for (int64_t i = begin; i < end; ++i) {
-          const auto own = static_cast<int32_t>(label_[i]);
-          squared_distances(row_ + i * d_, centre_.data(), d_, &own, 1, &distance_[i]);
-          open += lower_bounds(bound_.data() + i * k_, moved.data(), reach(i));
-        }
-        if (open * kScatteredCost > (end - begin) * k_) {
-          assign_block(begin, product);
-          continue;
-        }
-        for (int64_t i = begin; i < end; ++i) compare_left(i, left, approximate, exact);
+    for_blocks([&](int64_t begin, int64_t end, Scratch& scratch) {
+      for (int64_t i = begin; i < end; ++i) {
+        measure_own(i);
+        lower_bounds(bounds_of(i), moved.data(), k_);
       }
+      if (prefixes_ && open(begin, end) * kScatteredCost * d_ > (end - begin) * k_ * prefixes_->columns()) {
+        tighten(begin, end, scratch);
+      }
+      finish(begin, end, scratch);
     });
-    count_labels();
   }
 
   // The labels and, by `counts`, their numbers when empty centres, lowest first, have taken the row farthest from its
@@ -151,11 +150,44 @@ private:
   static constexpr int64_t kScatteredCost = 3;  // of a pair compared alone, in pairs of a product
   static constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+  // What a thread needs for a block.
+  struct Scratch {
+    std::vector<T> product, approximate;
+    std::vector<int32_t> left;
+    std::vector<double> exact;
+  };
+
+  // body(begin, end, scratch) of blocks of rows, by several threads; then the labels are counted.
+  template <class Body>
+  void for_blocks(const Body& body) {
+    const int64_t blocks = (n_ + kBlock - 1) / kBlock;
+    parallel_blocks(blocks, [&](Blocks& next) {
+      Scratch scratch;
+      for (int64_t b = next(); b < blocks; b = next()) body(b * kBlock, std::min(n_, (b + 1) * kBlock), scratch);
+    });
+    std::fill(count_.begin(), count_.end(), 0);
+    for (const int64_t label : label_) ++count_[label];
+  }
+
+  MeasuredRows measured_centres() const
+    requires std::is_same_v<T, float>
+  {
+    return {{centre_.data(), k_, d_, d_}, centre_length_.data()};
+  }
+
   void measure_centres() {
-    const std::vector<double> lengths = row_lengths(centre_.data(), k_, d_, "centres");
-    longest_ = *std::max_element(lengths.begin(), lengths.end());
+    centre_length_ = row_lengths(centre_.data(), k_, d_, "centres");
+    longest_ = *std::max_element(centre_length_.begin(), centre_length_.end());
     half_.resize(k_);
-    for (int64_t c = 0; c < k_; ++c) half_[c] = static_cast<T>(lengths[c] * lengths[c] / 2);
+    centre_square_.resize(k_);
+    for (int64_t c = 0; c < k_; ++c) {
+      const double square = centre_length_[c] * centre_length_[c];
+      half_[c] = static_cast<T>(square / 2);
+      centre_square_[c] = square * (1 - 1e-12);
+    }
+    if constexpr (std::is_same_v<T, float>) {
+      if (prefixes_) prefixes_->move(measured_centres());
+    }
   }
 
   // How far x.c - |c|^2 / 2 in T can be from half of |x|^2 less the float64 squared distance.
@@ -169,23 +201,56 @@ private:
   }
 
   // A centre whose lower bound is above this is farther than the own one, whatever the rounding.
-  double reach(int64_t i) const { return std::sqrt(distance_[i]) * (1 + 1e-9); }
+  float reach(int64_t i) const {
+    return std::nextafter(static_cast<float>(std::sqrt(distance_[i]) * (1 + 1e-9)), kInfinity);
+  }
 
-  // Lowers a row's bounds by what the centres moved; returns how many are within reach.
-  int64_t lower_bounds(float* bound, const float* moved, double reach) const {
-    const float limit = std::nextafter(static_cast<float>(reach), kInfinity);
-    int64_t open = 0;
-    for (int64_t c = 0; c < k_; ++c) {
-      bound[c] = (bound[c] - moved[c]) * 0.9999998f;  // the factor pays for rounding
-      open += bound[c] <= limit;
+  // How many centres are within reach of rows [begin, end).
+  int64_t open(int64_t begin, int64_t end) {
+    int64_t count = 0;
+    for (int64_t i = begin; i < end; ++i) count += bounds_within(bounds_of(i), reach(i), k_);
+    return count;
+  }
+
+  void measure_own(int64_t i) {
+    const auto own = static_cast<int32_t>(label_[i]);
+    squared_distances(row_ + i * d_, centre_.data(), d_, &own, 1, &distance_[i]);
+  }
+
+  // Lower bounds from the prefixes, where they are better.
+  void tighten(int64_t begin, int64_t end, Scratch& scratch) {
+    if constexpr (std::is_same_v<T, float>) {
+      scratch.product.resize((end - begin) * k_);
+      prefixes_->products(begin, end - begin, scratch.product.data());
+      for (int64_t i = begin; i < end; ++i) {
+        const double own = length_[i] * length_[i] * (1 - 1e-12) - 2 * prefixes_->slack();
+        raise_bounds(bounds_of(i), own, centre_square_.data(), scratch.product.data() + (i - begin) * k_, k_);
+      }
     }
-    return open;
+  }
+
+  // Of rows without a label the centre that the prefixes find most promising.
+  void guess(int64_t begin, int64_t end, Scratch& scratch) {
+    std::fill(bound_.begin() + begin * k_, bound_.begin() + end * k_, 0.0f);
+    tighten(begin, end, scratch);
+    for (int64_t i = begin; i < end; ++i) {
+      const float* const bound = bounds_of(i);
+      label_[i] = std::min_element(bound, bound + k_) - bound;
+      measure_own(i);
+    }
+  }
+
+  // Compares what the bounds leave.
+  void finish(int64_t begin, int64_t end, Scratch& scratch) {
+    if (open(begin, end) * kScatteredCost > (end - begin) * k_) return assign_block(begin, end, scratch);
+    for (int64_t i = begin; i < end; ++i) compare_left(i, scratch);
   }
 
   // Centres within reach of row i, exactly.
-  void compare_left(int64_t i, std::vector<int32_t>& left, std::vector<T>& approximate, std::vector<double>& exact) {
-    float* const bound = bound_.data() + i * k_;
-    const float limit = std::nextafter(static_cast<float>(reach(i)), kInfinity);
+  void compare_left(int64_t i, Scratch& scratch) {
+    auto& [_, approximate, left, exact] = scratch;
+    float* const bound = bounds_of(i);
+    const float limit = reach(i);
     left.clear();
     for (int64_t c = 0; c < k_; ++c) {
       if (bound[c] <= limit && c != label_[i]) left.push_back(static_cast<int32_t>(c));
@@ -219,8 +284,9 @@ private:
     return std::max(0.0f, std::nextafter(static_cast<float>(std::sqrt(squared) * (1 - 1e-9)), -kInfinity));
   }
 
-  void assign_block(int64_t begin, std::vector<T>& product) {
-    const int64_t rows = std::min(kBlock, n_ - begin);
+  void assign_block(int64_t begin, int64_t end, Scratch& scratch) {
+    auto& [product, _, left, exact] = scratch;
+    const int64_t rows = end - begin;
     const int64_t width = std::min<int64_t>(k_, 1024);
     product.resize(rows * width);
     std::vector<LargestOfRow<T>> search;
@@ -233,11 +299,11 @@ private:
         T* const score = product.data() + r * columns;
         for (int64_t c = 0; c < columns; ++c) score[c] -= half_[from + c];
         search[r].offer(score, from, columns);
-        if (!bound_.empty()) fill_bounds(begin + r, score, from, columns);
+        if (bound_.empty()) continue;
+        const double length = length_[begin + r];
+        fill_bounds(bounds_of(begin + r) + from, length * length * (1 - 1e-12) - 2 * margin(begin + r), score, columns);
       }
     }
-    std::vector<int32_t> left;
-    std::vector<double> exact;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t i = begin + r;
       left.clear();
@@ -258,35 +324,25 @@ private:
 
   // Of the distance: |x - c|^2 >= |x|^2 - 2 (score + margin). NaN, of products beyond T, is nothing known.
   float lower_bound(int64_t i, T score) const {
-    const double least = length_[i] * length_[i] * (1 - 1e-12) - 2 * (static_cast<double>(score) + margin(i));
-    return least > 0 ? static_cast<float>(std::sqrt(least)) * 0.9999998f : 0.0f;
+    float bound;
+    fill_bounds(&bound, length_[i] * length_[i] * (1 - 1e-12) - 2 * margin(i), &score, 1);
+    return bound;
   }
 
-  void fill_bounds(int64_t i, const T* score, int64_t from, int64_t columns) {
-    float* const bound = bound_.data() + i * k_ + from;
-    const double square = length_[i] * length_[i] * (1 - 1e-12) - 2 * margin(i);
-    for (int64_t c = 0; c < columns; ++c) {
-      const double least = square - 2 * static_cast<double>(score[c]);
-      bound[c] = least > 0 ? static_cast<float>(std::sqrt(least)) * 0.9999998f : 0.0f;
-    }
-  }
-
-  void count_labels() {
-    std::fill(count_.begin(), count_.end(), 0);
-    for (const int64_t label : label_) ++count_[label];
-  }
+  float* bounds_of(int64_t i) { return bound_.data() + i * k_; }
 
   const Tensor x_;
   const T* const row_;
   const int64_t n_, d_, k_;
   const double product_error_;  // asks the library: once
   std::vector<T> centre_, half_;
-  std::vector<double> length_;
+  std::vector<double> length_, centre_length_, centre_square_;  // the square rounded down
   double longest_ = 0;
   std::vector<int64_t> label_;
   std::vector<double> distance_;
   std::vector<int64_t> count_;
-  std::vector<float> bound_;  // [n, k] or empty
+  std::vector<float> bound_;                  // [n, k] or empty
+  std::unique_ptr<CentrePrefixes> prefixes_;  // or null
 };
 
 }  // namespace ise_fast

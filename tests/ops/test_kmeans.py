@@ -69,6 +69,30 @@ def test_bounds_leave_nothing_out_in_many_columns_of_centres() -> None:
     assert run.labels.equal(ops.kmeans_step(x, c).labels)
 
 
+@pytest.mark.parametrize("kind", ["few axes", "far", "ends of the range", "no axes"])
+def test_axes_leave_nothing_out(kind: str) -> None:
+    """Enough rows and centres for principal axes to be looked for."""
+    n, k, d = 3000, 120, 300
+    g = torch.Generator().manual_seed(2)
+    x = rows(n, 12, "clusters") @ torch.randn(12, d, generator=g) + 0.01 * torch.randn(n, d, generator=g)
+    x[::50] = x[7]  # copies, all of one cluster
+    if kind == "far":
+        x += 300
+    elif kind == "ends of the range":
+        x[::2] *= 1e-3
+        x[5:n:100] = 0
+        x[6:n:200] = 1e-30
+        x[7] *= 1e4
+    elif kind == "no axes":
+        x = rows(n, d, "clusters")
+    c = x[torch.randperm(n, generator=g)[:k]]
+    c[3] = c[2].nextafter(torch.zeros(d))  # two that few columns cannot tell apart
+    run, truth = (api.kmeans(x, c, iterations=5) for api in (ops, reference))
+    assert run.labels.equal(truth.labels)
+    assert run.centres.equal(truth.centres)
+    assert run.inertia == pytest.approx(truth.inertia, rel=1e-12)
+
+
 def test_empty_centres_take_the_farthest_rows() -> None:
     x = torch.tensor([[0.0], [1.0], [2.0], [10.0]])
     out = ops.kmeans(x, torch.tensor([[1.0], [100.0], [200.0]]), iterations=1)
