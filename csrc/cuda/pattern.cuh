@@ -11,8 +11,8 @@ namespace {
 
 using Csr = DeviceCsr<int32_t, float>;
 
-// value[first + l] for the lanes l in `votes`: the sum of Pair::term(mine[c], other[c]) over the columns c of row `j`
-// of `others`, each lane's own; by a warp, which reads and converts `mine` once for kPartners of them.
+// value[first + l] for the lanes l in `votes`: the sum of Pair's terms of mine[c] and other[c] over the columns c of
+// row `j` of `others`, each lane's own; by a warp, which reads and converts `mine` once for kPartners of them.
 template <class Pair>
 __device__ void evaluate_partners(const float* mine, const float* others, int64_t d, int32_t j, unsigned votes,
                                   double* value) {

@@ -23,11 +23,22 @@ ISE_HOST_DEVICE double fold_dot_lanes(double (&partial)[kDotLanes]) {
   return partial[0];
 }
 
+// sum + a b, for numbers a of type A and b of type B. A GPU needs one instruction where the product is exact.
+template <class A, class B>
+ISE_HOST_DEVICE double add_product(double sum, double a, double b) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(A) == sizeof(float) && sizeof(B) == sizeof(float)) return __fma_rn(a, b, sum);
+#endif
+  return sum + a * b;
+}
+
 // What lane `lane` contributes.
 template <class A, class B>
 ISE_HOST_DEVICE double dot_lane(const A* a, const B* b, int64_t d, int lane) {
   double sum = 0.0;
-  for (int64_t i = lane; i < d; i += kDotLanes) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  for (int64_t i = lane; i < d; i += kDotLanes) {
+    sum = add_product<A, B>(sum, static_cast<double>(a[i]), static_cast<double>(b[i]));
+  }
   return sum;
 }
 

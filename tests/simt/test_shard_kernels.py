@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,24 @@ def test_pattern_products(simt: Any, unit_rows: Rows, kind: str, rows: int, othe
     indptr = offsets(torch.arange(rows) * 5 % 9)
     indices = (torch.arange(int(indptr[-1])) ** 2 % others).int()
     arguments = (x, y, indptr, indices, kind)
+    assert_same([simt.pattern_products(*arguments)], [CPU.pattern_products(*arguments)])
+
+
+@pytest.mark.parametrize("kind", ["dot", "sqeuclidean"])
+@pytest.mark.parametrize("odd", [0.0, math.inf, math.nan])
+def test_products_at_the_ends_of_float32(simt: Any, kind: str, odd: float) -> None:
+    """Smallest and largest numbers, zeros of both signs; then infinity or NaN in one row of either side."""
+    powers = torch.cat([2.0 ** torch.arange(-149.0, 128.0, 4), torch.tensor([0.0, torch.finfo(torch.float32).max])])
+    g = torch.Generator().manual_seed(0)
+    x, y = (
+        torch.stack([powers[torch.randperm(len(powers), generator=g)] for _ in range(9)])
+        * torch.randint(2, (9, len(powers)), generator=g).mul(2).sub(1)
+        for _ in range(2)
+    )
+    if odd:
+        x[3, 40] = y[5, 7] = odd
+    indices = torch.arange(9, dtype=torch.int32).repeat(9)
+    arguments = (x, y, torch.arange(0, 82, 9), indices, kind)
     assert_same([simt.pattern_products(*arguments)], [CPU.pattern_products(*arguments)])
 
 
