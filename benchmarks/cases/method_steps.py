@@ -162,9 +162,10 @@ def _needed(
     count = len(classes)
     if method.parts:
         return lambda: [_both(f, classes) for _ in range(1 + _PARTS)], 4.0 * (1 + _PARTS) * b * count * d, count
-    if name in ("ise", "ise-spcl"):  # and inner products of the batch's classes with all
-        own = classes[batch.labels.unique()]
-        return lambda: (_both(f, classes), own @ classes.T), (4.0 * b + 2.0 * len(own)) * count * d, count
+    if name in ("ise", "ise-spcl"):  # and inner products of the batch's classes with all, of the batch with supports
+        own, supports = classes[batch.labels.unique()], f
+        flops = (4.0 * b + 2.0 * len(own)) * count * d + 2.0 * b * b * d
+        return lambda: (_both(f, classes), own @ classes.T, f @ supports.T), flops, count
     return partial(_both, f, classes), 4.0 * b * count * d, count
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ise_fast.methods.interface import Memory, Method, Objective, flag
 from ise_fast.methods.records import Batch, LossOutput, PseudoLabels
-from ise_fast.nn.cycle_association import cycle_loss
+from ise_fast.nn.cycle_association import cycle_losses
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,21 @@ class CycAsObjective(Objective[NoMemory]):
 
     def __call__(self, features: Tensor, batch: Batch, memory: NoMemory, progress: float) -> LossOutput:
         """The mean over the pairs of frames in the batch, which the sampler puts one after the other."""
-        sizes = torch.unique_consecutive(batch.labels, return_counts=True)[1].tolist()
-        frames = features.split(sizes)
-        delta, margin = self.settings.cycle_delta, self.settings.cycle_margin
-        pairs = zip(frames[::2], frames[1::2], strict=False)  # the last frame may have no room for its partner
-        return LossOutput(torch.stack([cycle_loss(x, y, delta, margin) for x, y in pairs]).mean())
+        sizes = torch.unique_consecutive(batch.labels, return_counts=True)[1]
+        starts, paired = sizes.cumsum(0) - sizes, len(sizes) // 2 * 2  # the last frame may have no room for its partner
+        sizes, smaller_first = sizes[:paired].view(-1, 2).sort(dim=1, stable=True)
+        starts = starts[:paired].view(-1, 2).gather(1, smaller_first)
+        (x, y), (n, m) = (_padded(features, starts, sizes), sizes.unbind(1))
+        return LossOutput(cycle_losses(x, y, n, m, self.settings.cycle_delta, self.settings.cycle_margin).mean())
+
+
+def _padded(features: Tensor, starts: Tensor, sizes: Tensor) -> list[Tensor]:
+    """[P, most rows, d] for each column of starts and sizes [P, 2]: rows from there on, the next frame's too."""
+    last = len(features) - 1
+    return [
+        features[(start[:, None] + torch.arange(int(size.max()), device=start.device)).clamp(max=last)]
+        for start, size in zip(starts.unbind(1), sizes.unbind(1), strict=True)
+    ]
 
 
 CYCAS = Method(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax, nll_loss, one_hot, softmax
+from torch.nn.functional import cross_entropy, log_softmax, nll_loss, softmax
 
 from ise_fast import ops
 from ise_fast.methods.centroids import Centroids, cluster_centroids
@@ -79,10 +80,12 @@ class PPLRObjective(Objective[PartCentroids]):
             # Every class is a target, and the parts' logits serve two losses: they are kept, [B, K] for each part.
             agreement = memory.agreement[batch.images]
             whole_logits, *logits = (row @ table.T / tau for row, table in zip(rows, tables, strict=True))
+            chances = [log_softmax(z, dim=1) for z in logits]
             with torch.no_grad():
-                targets = refined_targets(torch.stack(logits, 2), agreement, batch.labels, self.settings.own_label)
+                by_part = [chance.exp() for chance in chances]
+                targets = refined_targets(by_part, agreement, batch.labels, self.settings.own_label)
             whole = cross_entropy(whole_logits, targets)
-            each = [smoothed(z, batch.labels, 1 - a) for z, a in zip(logits, agreement.unbind(1), strict=True)]
+            each = [smoothed(z, batch.labels, 1 - a) for z, a in zip(chances, agreement.unbind(1), strict=True)]
         by_parts = torch.stack(each).mean()
         return LossOutput(whole + by_parts, (whole.detach(), by_parts.detach()))
 
@@ -94,25 +97,24 @@ class PPLRObjective(Objective[PartCentroids]):
             )
 
 
-def smoothed(logits: Tensor, labels: Tensor, smooth: Tensor) -> Tensor:
+def smoothed(chances: Tensor, labels: Tensor, smooth: Tensor) -> Tensor:
     """Cross entropy with the labels, of which each image gives away a share of its own to all classes alike.
 
     Args:
-        logits: [B, K].
+        chances: [B, K] log softmax of the logits.
         labels: [B] int64.
         smooth: [B] in [0, 1].
     """
-    chances = log_softmax(logits, dim=1)
     own = nll_loss(chances, labels, reduction="none")
     loss: Tensor = ((1 - smooth) * own - smooth * chances.mean(1)).mean()
     return loss
 
 
-def refined_targets(logits: Tensor, agreement: Tensor, labels: Tensor, own: float) -> Tensor:
-    """own onehot(y) + (1 - own) sum over parts of softmax_p(agreement) softmax(logits_p).
+def refined_targets(chances: Sequence[Tensor], agreement: Tensor, labels: Tensor, own: float) -> Tensor:
+    """own onehot(y) + (1 - own) sum over parts of softmax_p(agreement) chances_p.
 
     Args:
-        logits: [B, K, P] of the parts.
+        chances: P times [B, K], the softmax of a part's logits.
         agreement: [B, P].
         labels: [B] int64.
         own: share of the label.
@@ -120,8 +122,10 @@ def refined_targets(logits: Tensor, agreement: Tensor, labels: Tensor, own: floa
     Returns:
         [B, K], rows sum to 1.
     """
-    by_parts = (softmax(logits, dim=1) * softmax(agreement, dim=1)[:, None, :]).sum(2)
-    return own * one_hot(labels, logits.shape[1]) + (1 - own) * by_parts
+    targets = torch.zeros_like(chances[0]).scatter_(1, labels[:, None], own)
+    for share, chance in zip(((1 - own) * softmax(agreement, dim=1)).unbind(1), chances, strict=True):
+        targets.addcmul_(share[:, None], chance)
+    return targets
 
 
 def part_agreement(features: Tensor, parts: Tensor, neighbours: int) -> Tensor:

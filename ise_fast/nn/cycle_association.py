@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softmax
@@ -56,23 +54,40 @@ class CycleAssociationLoss(nn.Module):
         for name, rows in (("x", first), ("y", second)):
             if len(rows) == 0:
                 raise ValueError(f"{name}: expected at least one row, got shape {tuple(rows.shape)}")
-        return cycle_loss(first, second, self.delta, self.margin)
+        if len(first) > len(second):
+            first, second = second, first
+        n, m = (torch.tensor([len(rows)], device=rows.device) for rows in (first, second))
+        return cycle_losses(first[None], second[None], n, m, self.delta, self.margin)[0]
 
     def extra_repr(self) -> str:
         return f"delta={self.delta}, margin={self.margin}"
 
 
-def cycle_loss(x: Tensor, y: Tensor, delta: float, margin: float) -> Tensor:
-    """`CycleAssociationLoss` of rows that are known to be right: nothing waits for a GPU."""
-    if len(x) > len(y):
-        x, y = y, x
-    n, m = len(x), len(y)
-    cosines = x @ y.T
-    there = softmax(math.log(m + 1) / delta * cosines, dim=1)
-    back = softmax(math.log(n + 1) / delta * cosines.T, dim=1)
-    cycle = there @ back
-    own = cycle.diagonal()
-    others = cycle.masked_fill(torch.eye(n, dtype=torch.bool, device=cycle.device), -torch.inf)
-    # The greatest of no others is 0.
-    forth, around = (others.amax(dim).clamp_min(0) - own + margin for dim in (1, 0))
-    return (forth.relu() + around.relu()).mean()
+def cycle_losses(x: Tensor, y: Tensor, n: Tensor, m: Tensor, delta: float, margin: float) -> Tensor:
+    """`CycleAssociationLoss` of pairs of sets that are known to be right: nothing waits for a GPU.
+
+    Args:
+        x: [P, at least n, d] the smaller set of each pair, then any rows.
+        y: [P, at least m, d] the other set of each, likewise.
+        n: [P] int64, rows of x that count.
+        m: [P] int64, rows of y that count.
+        delta: as in the loss.
+        margin: as in the loss.
+
+    Returns:
+        [P].
+    """
+    of_x, of_y = (torch.arange(rows.shape[1], device=x.device) < count[:, None] for rows, count in ((x, n), (y, m)))
+    cosines = x @ y.mT
+    cycle = _chances(cosines, of_y, m, delta) @ _chances(cosines.mT, of_x, n, delta)
+    own = cycle.diagonal(dim1=1, dim2=2)
+    itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    others = cycle.masked_fill(itself | ~of_x[:, :, None], 0)  # the greatest of no others is 0
+    forth, around = ((others.amax(dim) - own + margin).relu() for dim in (2, 1))
+    return (forth + around).masked_fill(~of_x, 0).sum(1) / n
+
+
+def _chances(cosines: Tensor, real: Tensor, count: Tensor, delta: float) -> Tensor:
+    """Softmax over the rows that count, [P, rows from, rows to]."""
+    sharpness = (count + 1).to(cosines.dtype).log() / delta
+    return softmax((sharpness[:, None, None] * cosines).masked_fill(~real[:, None], -torch.inf), dim=2)
