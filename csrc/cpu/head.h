@@ -73,14 +73,16 @@ template <class T>
 void check_gradient(const Tensor& gradient, const char* name) {
   const auto* value = gradient.const_data_ptr<T>();
   const int64_t rows = gradient.size(0), d = gradient.size(1);
-  for (int64_t i = 0; i < rows; ++i) {
-    const T* row = value + i * d;
-    bool finite = true;  // without an early end, so that it is vectorised
-    for (int64_t j = 0; j < d; ++j) finite &= std::abs(row[j]) <= std::numeric_limits<T>::max();
-    if (finite) continue;
-    const T* first = std::find_if_not(row, row + d, [](T v) { return std::isfinite(v); });
-    check(false, name, ": expected one for which the dtype can hold the gradient, got ", *first, " in row ", i);
-  }
+  std::vector<uint8_t> finite(rows, 1);
+  parallel_for(0, rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = i * d; j < (i + 1) * d; ++j) finite[i] &= std::abs(value[j]) <= std::numeric_limits<T>::max();
+    }
+  });
+  const auto bad = std::find(finite.begin(), finite.end(), 0) - finite.begin();
+  if (bad == rows) return;
+  const T* first = std::find_if_not(value + bad * d, value + (bad + 1) * d, [](T v) { return std::isfinite(v); });
+  check(false, name, ": expected one for which the dtype can hold the gradient, got ", *first, " in row ", bad);
 }
 
 template <class T>
