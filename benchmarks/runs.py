@@ -74,7 +74,6 @@ def launch(flags: Sequence[str], further: Sequence[str]) -> dict[str, Any]:
     Raises:
         subprocess.CalledProcessError: if the run fails; with what it said.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"  # before the first run starts the server
     with tempfile.TemporaryDirectory() as folder:
         # Channels-last is a tenth faster on a CPU.
         common = ["--eval-step", "1000", "--device", "cpu", "--channels-last", "--logs-dir", f"{folder}/run"]
@@ -92,8 +91,11 @@ def launch(flags: Sequence[str], further: Sequence[str]) -> dict[str, Any]:
 
 
 def _train(command: Sequence[str], output: Path) -> None:
+    import torch
+
     from ise_fast.train import main
 
+    torch.set_num_threads(1)
     with output.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         status = main(command)
     sys.exit(status)
