@@ -22,9 +22,8 @@ def test_agreement_and_targets_of_the_golden_run() -> None:
     parts = normalize(golden["part_features"].transpose(1, 2), dim=2)
     agreement = part_agreement(normalize(golden["features"], dim=1), parts, int(golden["k"]))
     torch.testing.assert_close(agreement, golden["agreement"], rtol=0, atol=1e-6)
-    targets = refined_targets(
-        golden["part_logits"].double(), agreement[golden["indexes"]].double(), golden["targets"], golden["beta"]
-    )
+    chances = golden["part_logits"].double().softmax(1).unbind(2)
+    targets = refined_targets(chances, agreement[golden["indexes"]].double(), golden["targets"], golden["beta"])
     torch.testing.assert_close(targets, golden["refined_targets_float64"], rtol=0, atol=1e-7)
 
 

@@ -829,7 +829,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Sanitized:
     }
     files = (*KERNEL_TESTS, "test_blocks.py", "test_devices.py")
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", *files],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", "-k", "not near_the_end_of_float32", *files],
         cwd=Path(__file__).parent,
         env=environment,
         capture_output=True,
