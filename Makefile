@@ -4,11 +4,10 @@ VENV ?= .venv
 VENV_NEXT ?= .venv-torch213
 BIN = $(VENV)/bin
 CONSTRAINTS = constraints.txt
-# Modules are compiled when they are imported: few of them are, and compiling all takes a minute.
-PIP_OPTIONS = --quiet --disable-pip-version-check --no-compile
+PIP_OPTIONS = --quiet --disable-pip-version-check
 # Processes of pytest: most tests keep one core busy. A file's tests run in one process, which builds or trains once.
 WORKERS ?= 2
-PARALLEL = -n $(WORKERS) --dist loadfile
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Without a GPU to build for, one GPU generation is enough to check that the kernels compile.
 ifeq ($(shell nvidia-smi -L 2>/dev/null),)
 export TORCH_CUDA_ARCH_LIST ?= 9.0

@@ -24,6 +24,26 @@ def pytest_configure() -> None:
         assert Path(ise_fast.__file__).is_relative_to(expected), f"{ise_fast.__file__} is not in {expected}"
 
 
+# They take minutes, in one process each: in the end one of them would keep a core waiting.
+LONG = (
+    "simt/test_sanitized.py",
+    "simt/test_kernels.py",
+    "ptx/test_budgets.py",
+    "packaging/test_install.py",
+    "engine/test_methods.py",
+    "engine/test_distributed.py",
+    "test_examples.py",
+    "ops/test_fuzz.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of long tests come first (with --no-loadscope-reorder also where several processes share the files)."""
+    here = Path(__file__).parent
+    first = {here / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: first.get(item.path, len(LONG)))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
     """What a test printed goes from one process to another as UTF-8; a file name in it need not be any."""

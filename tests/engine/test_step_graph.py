@@ -13,7 +13,7 @@ from torch import Tensor
 from ise_fast.engine import assemble
 from ise_fast.engine.loss_step import LossStep
 from ise_fast.engine.step_graph import WARM_UP, GraphedLossStep, obstacle
-from ise_fast.methods import METHODS, Mix, Objective, pplr
+from ise_fast.methods import METHODS, Mix, Objective
 from ise_fast.methods.softened import soften
 from ise_fast.nn import losses
 from ise_fast.train import main
@@ -26,7 +26,6 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what reads numbers on a CPU only."""
     monkeypatch.setattr(losses, "warn_unless_unit_rows", lambda name, x: False)
-    monkeypatch.setattr(pplr, "one_hot", lambda y, count: (y[:, None] == torch.arange(count)).long())
 
 
 def graphed(step: LossStep) -> tuple[GraphedLossStep, Calls]:
