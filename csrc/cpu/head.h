@@ -73,10 +73,12 @@ template <class T>
 void check_gradient(const Tensor& gradient, const char* name) {
   const auto* value = gradient.const_data_ptr<T>();
   const int64_t rows = gradient.size(0), d = gradient.size(1);
-  std::vector<uint8_t> finite(rows, 1);
+  std::vector<uint8_t> finite(rows);
   parallel_for(0, rows, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = i * d; j < (i + 1) * d; ++j) finite[i] &= std::abs(value[j]) <= std::numeric_limits<T>::max();
+      bool all = true;  // without an early end, so that it is vectorised
+      for (int64_t j = i * d; j < (i + 1) * d; ++j) all &= std::abs(value[j]) <= std::numeric_limits<T>::max();
+      finite[i] = all;
     }
   });
   const auto bad = std::find(finite.begin(), finite.end(), 0) - finite.begin();
