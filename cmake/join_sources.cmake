@@ -1,8 +1,14 @@
 # join_sources(LIST SUFFIX SOURCES...): a few files in the binary folder that include all the sources, one a core,
-# appended to LIST. nvcc takes longer for the headers than for a kernel: so they are read a few times, not once a source.
+# appended to LIST. A compiler takes longer for the headers and their templates than for a source: so it sees them a few
+# times, and not once a source. With ISE_FAST_JOIN=OFF, the sources themselves.
 cmake_host_system_information(RESULT ISE_FAST_CORES QUERY NUMBER_OF_LOGICAL_CORES)
 
 function(join_sources list suffix)
+  if(NOT ISE_FAST_JOIN)
+    list(APPEND ${list} ${ARGN})
+    set(${list} "${${list}}" PARENT_SCOPE)
+    return()
+  endif()
   list(LENGTH ARGN sources)
   set(parts ${ISE_FAST_CORES})
   if(parts LESS 4)  # of unequal length
@@ -18,7 +24,7 @@ function(join_sources list suffix)
       list(GET ARGN ${i} source)
       string(APPEND text "#include \"${source}\"\n")
     endforeach()
-    set(file "${CMAKE_CURRENT_BINARY_DIR}/kernels${part}.${suffix}")
+    set(file "${CMAKE_CURRENT_BINARY_DIR}/joined${part}.${suffix}")
     file(CONFIGURE OUTPUT "${file}" CONTENT "${text}" @ONLY)
     list(APPEND ${list} "${file}")
   endforeach()

@@ -20,16 +20,16 @@ Tensor matrix(int64_t rows, int64_t columns) {
   return new_tensor(torch::stable::empty({0}, ScalarType::Float), {rows, columns});
 }
 
-Matrix<float> view(Tensor& tensor) {
+Matrix<float> as_matrix(Tensor& tensor) {
   return {tensor.mutable_data_ptr<float>(), tensor.size(0), tensor.size(1), tensor.size(1)};
 }
-Matrix<const float> view(const Tensor& tensor) {
+Matrix<const float> as_matrix(const Tensor& tensor) {
   return {tensor.const_data_ptr<float>(), tensor.size(0), tensor.size(1), tensor.size(1)};
 }
 
 Tensor product(Matrix<const float> a, Matrix<const float> b) {
   Tensor out = matrix(a.rows, b.columns);
-  multiply(view(out), a, b);
+  multiply(as_matrix(out), a, b);
   return out;
 }
 
@@ -81,14 +81,14 @@ Axes principal_axes(const float* rows, int64_t n, int64_t d, int64_t samples, in
   Tensor mix = matrix(samples, width);
   for (int64_t i = 0; i < samples * width; ++i) mix.mutable_data_ptr<float>()[i] = sign(i);
 
-  const Matrix<const float> from = view(std::as_const(sample));
-  Tensor q = orthonormal(product(from.transposed(), view(std::as_const(mix))));
-  Tensor along = product(from, view(std::as_const(q)));
-  q = orthonormal(product(from.transposed(), view(std::as_const(along))));
-  along = product(from, view(std::as_const(q)));
-  const Matrix<const float> b = view(std::as_const(along));
+  const Matrix<const float> from = as_matrix(std::as_const(sample));
+  Tensor q = orthonormal(product(from.transposed(), as_matrix(std::as_const(mix))));
+  Tensor along = product(from, as_matrix(std::as_const(q)));
+  q = orthonormal(product(from.transposed(), as_matrix(std::as_const(along))));
+  along = product(from, as_matrix(std::as_const(q)));
+  const Matrix<const float> b = as_matrix(std::as_const(along));
   const Tensor turn = row_major(factors("aten::linalg_eigh", product(b.transposed(), b), "L").second);
-  const Tensor turned = product(view(std::as_const(q)), view(turn));  // the least energy first
+  const Tensor turned = product(as_matrix(std::as_const(q)), as_matrix(turn));  // the least energy first
 
   Axes axes{std::vector<float>(d * width), d, width, 0};
   const auto* out = turned.const_data_ptr<float>();

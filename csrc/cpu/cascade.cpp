@@ -9,27 +9,27 @@
 namespace ise_fast {
 namespace {
 
-constexpr int kLanes = 32;
+constexpr int kPrefixLanes = 32;
 
 // Products of a query and kRows rows; the rows `next` are fetched meanwhile.
 template <int kRows>
 [[gnu::always_inline]] inline void add_lanes(const float* query, const float* const (&row)[kRows],
                                              const float* const (&next)[kRows], int64_t width, float* out) {
-  float sum[kRows][kLanes] = {};
+  float sum[kRows][kPrefixLanes] = {};
   int64_t c = 0;
-  for (; c + kLanes <= width; c += kLanes) {
+  for (; c + kPrefixLanes <= width; c += kPrefixLanes) {
     for (int r = 0; r < kRows; ++r) {
-      for (int64_t line = c; line < c + kLanes; line += 16) __builtin_prefetch(next[r] + line);
+      for (int64_t line = c; line < c + kPrefixLanes; line += 16) __builtin_prefetch(next[r] + line);
     }
     for (int r = 0; r < kRows; ++r) {
-      for (int lane = 0; lane < kLanes; ++lane) sum[r][lane] += query[c + lane] * row[r][c + lane];
+      for (int lane = 0; lane < kPrefixLanes; ++lane) sum[r][lane] += query[c + lane] * row[r][c + lane];
     }
   }
   for (int lane = 0; c < width; ++c, ++lane) {
     for (int r = 0; r < kRows; ++r) sum[r][lane] += query[c] * row[r][c];
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int apart = kLanes / 2; apart > 0; apart /= 2) {
+    for (int apart = kPrefixLanes / 2; apart > 0; apart /= 2) {
       for (int lane = 0; lane < apart; ++lane) sum[r][lane] += sum[r][lane + apart];
     }
     out[r] = sum[r][0];

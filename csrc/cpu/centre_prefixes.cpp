@@ -7,12 +7,12 @@ namespace ise_fast {
 namespace {
 
 // In multiply-adds of the library's product.
-constexpr double kLeastWork = 1e8;  // of all pairs; less is left alone
-constexpr double kScattered = 3;    // of a pair compared alone, a term
-constexpr double kIterations = 8;   // that the rotation of the rows is for
-constexpr double kAxes = 20;        // d w^2 times this: finding w axes
-constexpr double kShare = 8;        // of the product of one iteration may go into that
-constexpr int64_t kSample = 128;    // rows that predict
+constexpr double kLeastCentreWork = 1e8;  // of all pairs; less is left alone
+constexpr double kScattered = 3;          // of a pair compared alone, a term
+constexpr double kIterations = 8;         // that the rotation of the rows is for
+constexpr double kAxes = 20;              // d w^2 times this: finding w axes
+constexpr double kShare = 8;              // of the product of one iteration may go into that
+constexpr int64_t kSample = 128;          // rows that predict
 
 bool in_range(MeasuredRows of) {
   return std::all_of(of.length, of.length + of.rows.rows, [](double length) { return length < 0x1p20; });
@@ -37,9 +37,9 @@ std::vector<float> prefixes(Matrix<const float> x, const Axes& axes) {
 }
 
 // What a sample of rows says of a width.
-class Prediction {
+class CentrePrediction {
 public:
-  Prediction(MeasuredRows x, MeasuredRows centres, const Axes& axes) : centres_(centres), axes_(axes) {
+  CentrePrediction(MeasuredRows x, MeasuredRows centres, const Axes& axes) : centres_(centres), axes_(axes) {
     const int64_t n = x.rows.rows, d = axes.d, k = centres.rows.rows;
     const int64_t count = std::min(n, kSample);
     std::vector<float> rows(count * d);
@@ -102,14 +102,15 @@ private:
 std::unique_ptr<CentrePrefixes> CentrePrefixes::choose(MeasuredRows x, MeasuredRows centres) {
   const int64_t n = x.rows.rows, d = x.rows.columns, k = centres.rows.rows;
   const double pairs = static_cast<double>(n) * static_cast<double>(k);
-  if (pairs * static_cast<double>(d) < kLeastWork || !in_range(x) || !in_range(centres) || !(longest(x) > 0x1p-20)) {
+  if (pairs * static_cast<double>(d) < kLeastCentreWork || !in_range(x) || !in_range(centres) ||
+      !(longest(x) > 0x1p-20)) {
     return nullptr;
   }
   const int64_t most = std::min(static_cast<int64_t>(std::sqrt(pairs / kShare / kAxes)), d / 4);
   const auto* past = std::upper_bound(std::begin(kPrefixWidths), std::end(kPrefixWidths), most);
   if (past == std::begin(kPrefixWidths)) return nullptr;
   const Axes axes = principal_axes(x.rows.data, n, d, 3 * past[-1], past[-1]);
-  Prediction predicted(x, centres, axes);
+  CentrePrediction predicted(x, centres, axes);
   int64_t best = 0;
   double least = static_cast<double>(d) / 2;
   for (const auto* width = std::begin(kPrefixWidths); width < past; ++width) {

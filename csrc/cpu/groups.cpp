@@ -19,8 +19,8 @@ namespace {
 
 // p = e^z / (sum e^z + eps), loss = -log(p_y + eps), with everything relative to the largest logit.
 template <class T>
-std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& sums, const Tensor& counts,
-                                   const Tensor& labels, double temperature, double eps, bool needs_gradient) {
+std::tuple<Tensor, Tensor> groups_loss(const Tensor& features, const Tensor& sums, const Tensor& counts,
+                                       const Tensor& labels, double temperature, double eps, bool needs_gradient) {
   const Tensor f = row_major(features), s = row_major(sums);
   const Tensor n = row_major(counts);
   const int64_t rows = f.size(0), d = f.size(1), groups = s.size(0);
@@ -69,8 +69,8 @@ std::tuple<Tensor, Tensor> group_nce_loss(const Tensor& features, const Tensor& 
                                           const Tensor& labels, double temperature, double eps, bool needs_gradient) {
   check_group_nce_loss(features, sums, counts, labels, temperature, eps);
   return features.scalar_type() == ScalarType::Double
-             ? loss_of<double>(features, sums, counts, labels, temperature, eps, needs_gradient)
-             : loss_of<float>(features, sums, counts, labels, temperature, eps, needs_gradient);
+             ? groups_loss<double>(features, sums, counts, labels, temperature, eps, needs_gradient)
+             : groups_loss<float>(features, sums, counts, labels, temperature, eps, needs_gradient);
 }
 
 // The gradient of a loss that its forward operator has made.

@@ -36,11 +36,11 @@ Step kmeans_step(const Tensor& x, const Tensor& centres) {
   return x.scalar_type() == ScalarType::Double ? run(double{}) : run(float{});
 }
 
-using Result = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using KMeansResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-Result kmeans(const Tensor& x, const Tensor& centres, int64_t iterations) {
+KMeansResult kmeans(const Tensor& x, const Tensor& centres, int64_t iterations) {
   check_kmeans(x, centres, iterations);
-  const auto run = [&]<class T>(T) -> Result {
+  const auto run = [&]<class T>(T) -> KMeansResult {
     Lloyd<T> lloyd(x, centres, iterations > 1);
     std::vector<int64_t> before;
     int64_t done = 1;

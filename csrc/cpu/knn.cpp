@@ -23,7 +23,7 @@ namespace {
 using Neighbour = std::pair<double, int32_t>;  // compares by (distance, index)
 
 // How rows are compared exactly, and where answers go.
-struct Search {
+struct ExactSearch {
   const ExactDistance<float>& exact;
   CloseRowFinder close;
   float* distance;
@@ -51,7 +51,7 @@ struct Search {
 // Compares the candidates of one row exactly.
 class Settler {
 public:
-  Settler(Candidates& candidates, const Part& part, bool cascade, const Search& search)
+  Settler(Candidates& candidates, const Part& part, bool cascade, const ExactSearch& search)
       : candidates_(candidates), part_(part), cascade_(cascade), search_(search) {}
 
   // Writes the answer of row i. If it is not certain, returns a distance that at least k rows do not exceed instead.
@@ -91,14 +91,14 @@ private:
   Candidates& candidates_;
   const Part& part_;
   bool cascade_;
-  const Search& search_;
+  const ExactSearch& search_;
   std::vector<int32_t> indices_;
   std::vector<double> distances_;
   std::vector<Neighbour> found_;
 };
 
 // Settles all rows. Returns those that are not certain, with a distance that at least k rows do not exceed.
-std::vector<Uncertain> settle(Candidates& candidates, const Part& part, bool cascade, const Search& search,
+std::vector<Uncertain> settle(Candidates& candidates, const Part& part, bool cascade, const ExactSearch& search,
                               SearchProgress* watch = nullptr) {
   const int64_t queries = part.filter.query().rows.size(0);
   std::vector<double> bound(queries, -1);
@@ -121,7 +121,7 @@ std::vector<Uncertain> settle(Candidates& candidates, const Part& part, bool cas
 }
 
 // The failed rows again, each against all base rows, comparing exactly whatever the filter cannot rule out.
-void redo(const Part& part, const std::vector<Uncertain>& failed, const Search& search) {
+void redo(const Part& part, const std::vector<Uncertain>& failed, const ExactSearch& search) {
   constexpr int64_t kGathered = 1024;
   const PairFilter& filter = part.filter;
   const FilterRows& query = filter.query();
@@ -168,7 +168,7 @@ void redo(const Part& part, const std::vector<Uncertain>& failed, const Search& 
 
 // What the filter could not settle: rows that are close to each other by a filter of their differences (and if need be
 // of the differences' differences), the rest one by one. Returns how many of the latter there were.
-int64_t settle_rest(const Part& part, std::vector<Uncertain> failed, const Search& search, int depth = 3) {
+int64_t settle_rest(const Part& part, std::vector<Uncertain> failed, const ExactSearch& search, int depth = 3) {
   constexpr int kTries = 16;  // places where nothing was to be gained
   std::vector<Uncertain> rest;
   int64_t redone = 0;
@@ -218,12 +218,12 @@ std::tuple<Tensor, Tensor, Tensor> knn(const Tensor& x, int64_t k, const std::op
                                    query.squared.data(),
                                    base.squared.data()};
   const Part all{filter, {}, {}};
-  const Search search{exact,
-                      CloseRowFinder(exact.query, exact.base, d),
-                      distances.mutable_data_ptr<float>(),
-                      indices.mutable_data_ptr<int64_t>(),
-                      k,
-                      block};
+  const ExactSearch search{exact,
+                           CloseRowFinder(exact.query, exact.base, d),
+                           distances.mutable_data_ptr<float>(),
+                           indices.mutable_data_ptr<int64_t>(),
+                           k,
+                           block};
 
   if (tree_pays(filter, {k, 0}, metric, width)) {
     tree_nearest(filter, k, metric, search.distance, search.index);

@@ -26,7 +26,7 @@ double longest_row(const T* rows, int64_t count, int64_t d, const char* name) {
 
 // One image whose positives are looked for.
 template <class T>
-struct Search {
+struct CycleSearch {
   int64_t row;                           // of the table
   int64_t similar = 0;                   // a, how many rows are beyond the threshold
   int64_t passed = 0;                    // candidates whose lists hold c_0 early enough, from the first
@@ -50,11 +50,11 @@ public:
     error_.emplace(d_, longest_);
   }
 
-  void run(std::vector<Search<T>>& searches) {
+  void run(std::vector<CycleSearch<T>>& searches) {
     // A chain rarely gets far: lists grow when it does.
     for (int64_t wanted = 32;; wanted *= 4) {
-      std::vector<Search<T>*> open;
-      for (Search<T>& search : searches) {
+      std::vector<CycleSearch<T>*> open;
+      for (CycleSearch<T>& search : searches) {
         if (search.open) open.push_back(&search);
       }
       if (open.empty()) return;
@@ -78,10 +78,10 @@ private:
     for_tiles<T>({gathered.data(), count, d_, d_}, {row_, n_, d_, d_}, body);
   }
 
-  void find_candidates(std::vector<Search<T>*>& open, int64_t wanted) {
+  void find_candidates(std::vector<CycleSearch<T>*>& open, int64_t wanted) {
     std::vector<int64_t> rows;
     std::vector<LargestOfRow<T>> largest;
-    for (Search<T>* search : open) {
+    for (CycleSearch<T>* search : open) {
       rows.push_back(search->row);
       largest.emplace_back(std::min(wanted, n_), error(search->row));
       search->similar = 0;
@@ -96,7 +96,7 @@ private:
     });
     parallel_for(0, static_cast<int64_t>(open.size()), 1, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
-        Search<T>& search = *open[i];
+        CycleSearch<T>& search = *open[i];
         search.candidates = largest[i].finish(row_ + search.row * d_, row_, d_);
         if (static_cast<int64_t>(search.candidates.size()) > search.similar) search.candidates.resize(search.similar);
       }
@@ -105,10 +105,10 @@ private:
 
   // Asks every open search's next candidate for the place of c_0 in its list. False if none is open or all need longer
   // lists.
-  bool ask_next(std::vector<Search<T>*>& open) {
-    std::vector<Search<T>*> asked;
+  bool ask_next(std::vector<CycleSearch<T>*>& open) {
+    std::vector<CycleSearch<T>*> asked;
     std::vector<int64_t> rows;
-    for (Search<T>* search : open) {
+    for (CycleSearch<T>* search : open) {
       // Two positives at least are taken, and never more than a: beyond that the answer does not depend on the chain.
       if (search->similar <= 2 || search->passed >= search->similar) search->open = false;
       if (!search->open || search->passed >= static_cast<int64_t>(search->candidates.size())) continue;
@@ -160,7 +160,7 @@ std::tuple<Tensor, Tensor, Tensor> cycles(const Tensor& table, const Tensor& row
   const Tensor v = row_major(table);
   const int64_t count = rows.numel(), d = v.size(1);
   const std::vector<int64_t> index = checked_labels(rows, v.size(0), "rows");
-  std::vector<Search<T>> searches(count);
+  std::vector<CycleSearch<T>> searches(count);
   for (int64_t i = 0; i < count; ++i) searches[i].row = index[i];
   Cycles<T>(v, threshold, least).run(searches);
 
@@ -169,7 +169,7 @@ std::tuple<Tensor, Tensor, Tensor> cycles(const Tensor& table, const Tensor& row
   std::vector<std::vector<int64_t>> chosen(count);
   offset[0] = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const Search<T>& search = searches[i];
+    const CycleSearch<T>& search = searches[i];
     const int64_t q = search.passed - 1, n = std::min(std::max<int64_t>(1, q) + 1, search.similar);
     if (n > static_cast<int64_t>(search.candidates.size())) throw_changed("table");
     for (int64_t j = 0; j < n; ++j) chosen[i].push_back(search.candidates[j].index);
@@ -199,8 +199,9 @@ std::tuple<Tensor, Tensor, Tensor> cycle_positives(const Tensor& table, const Te
 }
 
 template <class T>
-std::tuple<Tensor, Tensor> loss_of(const Tensor& features, const Tensor& table, const Tensor& indptr_tensor,
-                                   const Tensor& indices_tensor, double delta, double hard_share, bool needs_gradient) {
+std::tuple<Tensor, Tensor> ranks_loss(const Tensor& features, const Tensor& table, const Tensor& indptr_tensor,
+                                      const Tensor& indices_tensor, double delta, double hard_share,
+                                      bool needs_gradient) {
   const Tensor f = row_major(features), v = row_major(table);
   const Tensor indptr = row_major(indptr_tensor), indices = row_major(indices_tensor);
   const int64_t rows = f.size(0), n = v.size(0), d = f.size(1);
@@ -259,8 +260,8 @@ std::tuple<Tensor, Tensor> multi_label_loss(const Tensor& features, const Tensor
                                             bool needs_gradient) {
   check_multi_label_loss(features, table, indptr, indices, delta, hard_share);
   return features.scalar_type() == ScalarType::Double
-             ? loss_of<double>(features, table, indptr, indices, delta, hard_share, needs_gradient)
-             : loss_of<float>(features, table, indptr, indices, delta, hard_share, needs_gradient);
+             ? ranks_loss<double>(features, table, indptr, indices, delta, hard_share, needs_gradient)
+             : ranks_loss<float>(features, table, indptr, indices, delta, hard_share, needs_gradient);
 }
 
 }  // namespace

@@ -2,25 +2,23 @@
 
 #include "../math/exp_bounded.h"
 #include "clones.h"
+#include "softmax.h"
 
 namespace ise_fast {
 namespace {
 
-constexpr int kLanes = 16;
-constexpr int64_t kPiece = 1024;
-
 template <bool kScaled, class T>
 [[gnu::always_inline]] inline T largest(const ColumnRun<T> run, T start, T& guard) {
-  T top[kLanes], seen[kLanes] = {};
-  std::fill(top, top + kLanes, start);
+  T top[kSoftmaxLanes], seen[kSoftmaxLanes] = {};
+  std::fill(top, top + kSoftmaxLanes, start);
   const auto value = [&](int64_t c) {
     if constexpr (!kScaled) return run.z[c];
     const T scaled = run.z[c] * run.scale[c];
     return run.scale[c] > 0 ? scaled : -std::numeric_limits<T>::infinity();
   };
   int64_t c = 0;
-  for (; c + kLanes <= run.count; c += kLanes) {
-    for (int l = 0; l < kLanes; ++l) {
+  for (; c + kSoftmaxLanes <= run.count; c += kSoftmaxLanes) {
+    for (int l = 0; l < kSoftmaxLanes; ++l) {
       const T v = value(c + l);
       seen[l] += run.z[c + l] * T{0};
       top[l] = v > top[l] ? v : top[l];
@@ -32,7 +30,7 @@ template <bool kScaled, class T>
     top[l] = v > top[l] ? v : top[l];
   }
   for (const T s : seen) guard += s;
-  return *std::max_element(top, top + kLanes);
+  return *std::max_element(top, top + kSoftmaxLanes);
 }
 
 template <bool kScaled, class T>
@@ -45,12 +43,12 @@ template <bool kScaled, class T>
     return present;
   };
   double total = 0;
-  for (int64_t piece = 0; piece < run.count; piece += kPiece) {
-    const int64_t end = std::min(run.count, piece + kPiece);
-    T sum[kLanes] = {};
+  for (int64_t piece = 0; piece < run.count; piece += kSoftmaxPiece) {
+    const int64_t end = std::min(run.count, piece + kSoftmaxPiece);
+    T sum[kSoftmaxLanes] = {};
     int64_t c = piece;
-    for (; c + kLanes <= end; c += kLanes) {
-      for (int l = 0; l < kLanes; ++l) sum[l] += in_place(c + l);
+    for (; c + kSoftmaxLanes <= end; c += kSoftmaxLanes) {
+      for (int l = 0; l < kSoftmaxLanes; ++l) sum[l] += in_place(c + l);
     }
     for (int l = 0; c < end; ++c, ++l) sum[l] += in_place(c);
     for (const T s : sum) total += s;

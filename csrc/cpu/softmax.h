@@ -30,8 +30,11 @@ struct SoftmaxSums {
   double s, t;
 };
 
-// S and T over columns [begin, end). Summed in 16 lanes and pieces of 1,024 columns. e: null or [end - begin], receives
-// e_c.
+// Sums over columns are made in so many lanes, and in pieces of so many columns.
+inline constexpr int kSoftmaxLanes = 16;
+inline constexpr int64_t kSoftmaxPiece = 1024;
+
+// S and T over columns [begin, end). e: null or [end - begin], receives e_c.
 SoftmaxSums softmax_sums(const SoftmaxRow<float>& row, float* e, int64_t begin, int64_t end);
 SoftmaxSums softmax_sums(const SoftmaxRow<double>& row, double* e, int64_t begin, int64_t end);
 

@@ -49,7 +49,7 @@ private:
   }
 };
 
-__global__ void widen(const int32_t* column, int64_t n, uint64_t* key) {
+__global__ void widen_columns(const int32_t* column, int64_t n, uint64_t* key) {
   const int64_t p = thread_index();
   if (p < n) key[p] = static_cast<uint32_t>(column[p]);
 }
@@ -74,7 +74,7 @@ __global__ void find_places(const int32_t* column, int64_t n, const int32_t* nam
 Tensor names_of_columns(const Weights& v, cudaStream_t stream) {
   const Scratch<uint64_t> key(v.nnz(), v.values);
   if (v.nnz() > 0) {
-    LAUNCH(widen, blocks_for(v.nnz()), kCsrThreads, 0, stream, v.csr().indices, v.nnz(), key.data());
+    LAUNCH(widen_columns, blocks_for(v.nnz()), kCsrThreads, 0, stream, v.csr().indices, v.nnz(), key.data());
   }
   return std::get<1>(sort_and_compress(key, nullptr, v.nnz(), 1, kColumnBits, 1.0f, v.values, stream));
 }

@@ -29,6 +29,13 @@ FLAGS = shlex.split(
 )
 
 
+@pytest.fixture(autouse=True)
+def draw_no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figure takes longer than a tiny run; a test that looks at it is marked `curves`."""
+    if request.node.get_closest_marker("curves") is None:
+        monkeypatch.setattr("ise_fast.engine.figure.draw_curves", lambda history, path: None)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "Market-1501-v15.09.15"

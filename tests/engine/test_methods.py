@@ -117,7 +117,8 @@ def train_until_killed(flags: list[str], step: int, later: float, threads: int) 
 def processes() -> Any:
     """Processes that are forked from one that has imported everything, and computed nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ise_fast.train", "tests.engine.test_methods"])
+    # torch's optimisers import the last one when they are made
+    context.set_forkserver_preload(["ise_fast.train", "tests.engine.test_methods", "torch._dynamo"])
     return context
 
 

@@ -29,6 +29,7 @@ def errors(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
+@pytest.mark.curves
 @pytest.mark.parametrize("method", ["ise", "cluster-contrast"])
 def test_what_a_run_leaves_behind(method: str, flags: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"

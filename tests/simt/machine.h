@@ -46,6 +46,8 @@ struct Machine {
   Thread* thread = nullptr;  // all of them
   unsigned current = 0;      // the one that runs
   bool running = false;      // a kernel's own code is being executed
+  // Lanes of each warp: those that have not returned, and of them those that wait at a collective.
+  unsigned present[kMaxThreads / kWarp] = {}, arrived[kMaxThreads / kWarp] = {};
   std::string error;
 
   Memory static_shared, dynamic_shared, dynamic_guard;  // the guard encloses the dynamic part
@@ -69,10 +71,10 @@ std::string text(const Where& where);
 [[noreturn]] void stop(const std::string& message);
 
 // Called by the scheduler, in rendezvous.cpp. They throw where threads do not meet as they must.
-void release_barrier();                         // every thread of the block has arrived
-void complete_if_all_arrived(unsigned thread);  // that thread has arrived at a warp collective
-void lane_exited(unsigned thread);              // its warp need not wait for it any longer
-[[noreturn]] void explain_deadlock();           // nobody can go on: say who waits for whom
+void release_barrier();                // every thread of the block has arrived
+void lane_arrived(unsigned thread);    // that thread has arrived at a warp collective
+void lane_exited(unsigned thread);     // its warp need not wait for it any longer
+[[noreturn]] void explain_deadlock();  // nobody can go on: say who waits for whom
 
 namespace shadow {
 enum class Access : std::uint8_t { kRead, kWrite, kAtomicRead, kAtomicWrite };

@@ -67,6 +67,10 @@ std::uint64_t reduce(Collective kind, std::uint64_t a, std::uint64_t b) {
   }
 }
 
+bool same_collective(const Thread& a, const Thread& b) {
+  return a.mask == b.mask && (a.name == b.name || std::strcmp(a.name, b.name) == 0);
+}
+
 // All lanes of `members` have arrived at one collective: compute what each of them gets.
 void complete(unsigned first, unsigned members) {
   Thread* warp = machine.thread + first;
@@ -130,26 +134,32 @@ void release_barrier() {
   ++machine.interval;
 }
 
+namespace {
+
 // As on the hardware, lanes that have returned (or never existed) need not arrive.
 void complete_if_all_arrived(unsigned thread) {
-  const unsigned first = thread / kWarp * kWarp, lanes = std::min(kWarp, machine.threads - first);
-  const Thread* warp = machine.thread + first;
   const Thread& asked = machine.thread[thread];
-  unsigned members = 0;
-  for (unsigned k = 0; k < lanes; ++k) {
-    if (!(asked.mask >> k & 1) || warp[k].state == State::kExited) continue;
-    if (warp[k].state != State::kAtCollective || warp[k].mask != asked.mask ||
-        std::strcmp(warp[k].name, asked.name) != 0)
-      return;
-    members |= 1u << k;
+  const unsigned warp = thread / kWarp, members = asked.mask & machine.present[warp];
+  if (members & ~machine.arrived[warp]) return;
+  for (unsigned rest = members; rest; rest &= rest - 1) {
+    if (!same_collective(machine.thread[warp * kWarp + __builtin_ctz(rest)], asked)) return;
   }
-  complete(first, members);
+  machine.arrived[warp] &= ~members;
+  complete(warp * kWarp, members);
+}
+
+}  // namespace
+
+void lane_arrived(unsigned thread) {
+  machine.arrived[thread / kWarp] |= 1u << thread % kWarp;
+  complete_if_all_arrived(thread);
 }
 
 void lane_exited(unsigned thread) {
-  const unsigned first = thread / kWarp * kWarp, lanes = std::min(kWarp, machine.threads - first);
-  for (unsigned l = 0; l < lanes; ++l)
-    if (machine.thread[first + l].state == State::kAtCollective) complete_if_all_arrived(first + l);
+  const unsigned warp = thread / kWarp;
+  machine.present[warp] &= ~(1u << thread % kWarp);
+  for (unsigned rest = machine.arrived[warp]; rest; rest &= rest - 1)
+    complete_if_all_arrived(warp * kWarp + __builtin_ctz(rest));
 }
 
 void explain_deadlock() {
@@ -165,8 +175,7 @@ void explain_deadlock() {
   for (unsigned l = 0; l < kWarp && first + l < machine.threads; ++l) {
     const Thread& named = machine.thread[first + l];
     if (!(waiting->mask >> l & 1) || named.state == State::kExited) continue;
-    if (named.state != State::kAtCollective || named.mask != waiting->mask ||
-        std::strcmp(named.name, waiting->name) != 0)
+    if (named.state != State::kAtCollective || !same_collective(named, *waiting))
       give_up("wrong mask: " + describe(waiting - begin) + ", " + describe(first + l));
   }
   give_up("deadlock: " + describe(waiting - begin));

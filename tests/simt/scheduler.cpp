@@ -80,6 +80,8 @@ void run_block(std::vector<unsigned>& order) {
     prepare(thread.context, thread.stack, thread_main);
     thread.index = thread_index(t);
     thread.state = State::kReady;
+    machine.arrived[t / kWarp] = 0;
+    machine.present[t / kWarp] = ~0u >> (kWarp - 1 - t % kWarp);
   }
   unsigned exited = 0, at_barrier = 0;
   while (exited < machine.threads) {
@@ -98,7 +100,7 @@ void run_block(std::vector<unsigned>& order) {
         release_barrier();
         at_barrier = 0;
       }
-      if (thread.state == State::kAtCollective) complete_if_all_arrived(t);
+      if (thread.state == State::kAtCollective) lane_arrived(t);
       if (thread.state == State::kExited) lane_exited(t);
     }
     if (!progress) explain_deadlock();

@@ -42,10 +42,11 @@ struct Cell {
 constexpr std::uintptr_t kPage = 4096;
 constexpr std::size_t kPagesKept = 2048;  // 128 MiB of cells
 
-// One cell for every `unit` bytes: 4, until the first access that is no whole number of aligned words.
+// One cell for every 2^shift bytes: 4, until the first access that is no whole number of aligned words. (A power of
+// two, because a division here takes as long as all else that is done for an access.)
 struct Page {
   Cell* cells = nullptr;
-  std::size_t unit = 4;
+  unsigned shift = 2;
 };
 
 std::unordered_map<std::uintptr_t, Page> pages;
@@ -66,14 +67,14 @@ Page& page_at(std::uintptr_t address, bool whole_words) {
   if (number != last_number || !last_page) {
     last_number = number;
     last_page = &pages[number];
-    if (!last_page->cells) last_page->cells = static_cast<Cell*>(std::calloc(kPage / last_page->unit, sizeof(Cell)));
+    if (!last_page->cells) last_page->cells = static_cast<Cell*>(std::calloc(kPage >> last_page->shift, sizeof(Cell)));
   }
   Page& page = *last_page;
-  if (!whole_words && page.unit == 4) {
+  if (!whole_words && page.shift) {
     auto* bytes = static_cast<Cell*>(std::calloc(kPage, sizeof(Cell)));
     for (std::size_t i = 0; i < kPage; ++i) bytes[i] = page.cells[i / 4];
     std::free(page.cells);
-    page = {bytes, 1};
+    page = {bytes, 0};
   }
   return page;
 }
@@ -186,8 +187,8 @@ void access(const volatile void* pointer, std::size_t bytes, Access kind, const 
   const bool whole_words = (address | bytes) % 4 == 0;
   for (std::uintptr_t at = address; at < address + bytes;) {
     const Page& page = page_at(at, whole_words);
-    check(at, page.cells[at % kPage / page.unit], writes, now, shared);
-    at += page.unit;
+    check(at, page.cells[at % kPage >> page.shift], writes, now, shared);
+    at += std::size_t{1} << page.shift;
   }
   machine.running = true;
 }
