@@ -71,7 +71,7 @@ class NoLabels(ValueError):
 class Mix(NamedTuple):
     """Every image of a batch, or its feature, is a mixture with another one of the batch."""
 
-    partner: Tensor  # [B] int64, rows of the batch
+    partner: Tensor  # [B] int64, a permutation of the batch's rows
     share: float  # of the image itself; its partner has the rest
     features: bool = False  # features are mixed, and the images are as they are
 

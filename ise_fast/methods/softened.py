@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.autograd.function import once_differentiable
 
 from ise_fast import ops
 from ise_fast.methods.interface import Objective
@@ -47,8 +47,7 @@ class Softened(Objective[Any]):
     def __call__(self, features: Tensor, batch: Batch, memory: Any, progress: float) -> LossOutput:
         mix, own = batch.mix, batch._replace(mix=None)
         if mix is not None and mix.features:
-            partners = features.index_select(0, mix.partner)
-            features = normalize(torch.lerp(partners, features, mix.share), dim=1)
+            features = mixed_rows(features, mix.partner, mix.share)
         other = own if mix is None else own.each(lambda rows: rows[mix.partner])
         targets = self.objective.targets(own, memory)
         if targets is not None:
@@ -94,6 +93,39 @@ class Softened(Objective[Any]):
 
     def check(self, images: int) -> None:
         self.objective.check(images)
+
+
+class _MixedRows(torch.autograd.Function):
+    """Written out, since PyTorch's own operators take a dozen new buffers of the batch's size there and back."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, partner: Tensor, share: float) -> Tensor:
+        mixed = rows.index_select(0, partner).lerp_(rows, share)
+        length = torch.linalg.vector_norm(mixed, dim=1, keepdim=True).clamp_min_(1e-12)
+        ctx.share = share
+        ctx.save_for_backward(mixed.div_(length), length, partner)
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        mixed, length, partner = ctx.saved_tensors
+        turned = mixed * gradient
+        along = turned.sum(1, keepdim=True)
+        torch.addcmul(gradient, mixed, along, value=-1, out=turned).div_(length)
+        return turned.index_select(0, partner.argsort()).lerp_(turned, ctx.share), None, None
+
+
+def mixed_rows(rows: Tensor, partner: Tensor, share: float) -> Tensor:
+    """Unit rows along share x rows + (1 - share) x rows[partner].
+
+    Args:
+        rows: [B, d] floating; takes the gradient.
+        partner: [B] int64, a permutation of the rows.
+        share: in [0, 1].
+    """
+    mixed: Tensor = _MixedRows.apply(rows, partner, share)
+    return mixed
 
 
 def mixed_targets(own: Targets, other: Targets | None, share: float) -> Targets:

@@ -13,7 +13,7 @@ from ise_fast.engine.config import parse
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.plan import make_plan
 from ise_fast.methods import METHODS, Batch, Mix, PseudoLabels, read_settings
-from ise_fast.methods.softened import Softened, soften
+from ise_fast.methods.softened import Softened, mixed_rows, soften
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])
 CAMS = torch.tensor([0, 1] * 6)
@@ -50,6 +50,20 @@ def test_mixed_images_have_two_labels() -> None:
     weights = torch.tensor([[0.7, 0.3]]).expand(5, 2).contiguous()
     expected = ops.soft_nce_loss(features, memory.centroids, columns, weights, 0.05)
     torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_mixed_rows_and_their_gradient(share: float) -> None:
+    torch.manual_seed(1)
+    rows = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    expected = normalize(share * rows + (1 - share) * rows[MIX.partner], dim=1)
+    torch.testing.assert_close(mixed_rows(rows, MIX.partner, share), expected)
+    assert torch.autograd.gradcheck(lambda rows: mixed_rows(rows, MIX.partner, share), [rows])
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)  # nothing is left of them
+    mixed = mixed_rows(opposite, torch.tensor([1, 0]), 0.5)
+    mixed.sum().backward()
+    assert not mixed.any()
+    assert opposite.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["ise", "cluster-contrast", "spcl", "cap", "buc", "softsim", "ise-spcl", "ise-cap"])
