@@ -86,7 +86,7 @@ DEVICES: dict[int, dict[str, int]] = {
 
 # Orders are what the race detector needs many of; addresses hardly depend on them, but on the shape of the grid. The
 # ascending one (0) is left to test_devices.py and the others with a schedule of their own.
-SCHEDULES = {"cuda": [0], "asan": [3], "ptx": [0, 1]}.get(os.environ.get(VARIANT, ""), [1, 2, 3])
+SCHEDULES = {"cuda": [0], "asan": [3], "ptx": [0]}.get(os.environ.get(VARIANT, ""), [1, 2, 3])
 
 
 @pytest.fixture(params=SCHEDULES, ids=lambda seed: f"schedule{seed}")
