@@ -5,9 +5,8 @@ VENV_NEXT ?= .venv-torch213
 BIN = $(VENV)/bin
 CONSTRAINTS = constraints.txt
 PIP_OPTIONS = --quiet --disable-pip-version-check
-# Processes of pytest, for two cores: some tests wait for processes of their own. A file's tests run in one, which builds or
-# trains once.
-WORKERS ?= 3
+# Processes of pytest: most tests keep one core busy. A file's tests run in one process, which builds or trains once.
+WORKERS ?= 2
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Without a GPU to build for, one GPU generation is enough to check that the kernels compile.
 ifeq ($(shell nvidia-smi -L 2>/dev/null),)
