@@ -19,7 +19,7 @@ SOURCES = setup.py CMakeLists.txt $(wildcard cmake/* csrc/*.* csrc/*/* python/*)
 train: build
 	$(BIN)/python -m ise_fast.train $(ARGS)
 
-# At once what keeps one core busy; then what has a process for each.
+# Side by side, what keeps one core busy; then, one after the other, what keeps all of them busy.
 test:
 	@$(MAKE) --no-print-directory --jobs=2 build lint docs $(VENV_NEXT)/.ready
 	@$(MAKE) --no-print-directory pytest sanitize test-next
