@@ -21,11 +21,12 @@ train: build
 
 # Side by side, what keeps one core busy; then, one after the other, what keeps all of them busy.
 test:
-	@$(MAKE) --no-print-directory --jobs=2 build lint docs $(VENV_NEXT)/.ready
-	@$(MAKE) --no-print-directory pytest sanitize test-next
+	@$(MAKE) --no-print-directory --jobs=2 build lint $(VENV_NEXT)/.ready
+	@$(MAKE) --no-print-directory --jobs=2 docs pytest ARGS="--sanitized not"
+	@$(MAKE) --no-print-directory sanitize test-next
 
 pytest: build $(VENV)/.tools
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # The CPU operators under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/.tools

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 from torch import Tensor
+from turns import cases_of_tests, leave_out, turn
 
 
 def pytest_configure() -> None:
@@ -37,11 +38,34 @@ LONG = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# opcheck and torch.compile run Python, not our C++, and are slow under the sanitizers, as is what happens beyond a limit on
+# memory; and the library built for them has no CUDA.
+UNSANITIZED = ("opcheck", "compile", "sklearn", "memory_limit", "cuda")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sanitized",
+        choices=["only", "not"],
+        help="of the tests of the operators, those that tests/sanitize.sh runs (a third of each test's cases), or the others",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files of long tests come first (with --no-loadscope-reorder also where several processes share the files)."""
     here = Path(__file__).parent
     first = {here / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: first.get(item.path, len(LONG)))
+    wanted = config.getoption("--sanitized")
+    if wanted is not None:
+        fuzzer = {item for item in items if item.path == here / "ops" / "test_fuzz.py"}  # once on either library
+        sanitized = {
+            item
+            for cases in cases_of_tests(item for item in items if here / "ops" in item.path.parents)
+            for number, item in enumerate(cases)
+            if turn(number, 3) == 0 and not any(word in item.nodeid for word in UNSANITIZED)
+        }
+        leave_out((set(items) - sanitized if wanted == "only" else sanitized) - fuzzer, items, config)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the CPU operators under AddressSanitizer and UndefinedBehaviorSanitizer into a folder of their own and runs the
-# operators' tests on them. Usage: tests/sanitize.sh [pytest arguments]; PYTHON names the interpreter.
+# operators' tests on them, a third of each test's cases. Usage: tests/sanitize.sh [pytest arguments]; PYTHON names the
+# interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -20,9 +21,8 @@ libraries=
 for name in libasan.so libubsan.so libstdc++.so.6; do
   libraries=$libraries${libraries:+:}$(g++ -print-file-name=$name)
 done
-# Python itself leaks. opcheck and torch.compile run Python, not our C++, and are slow here, and so is what happens beyond
-# a limit on memory. pytest's own pythonpath would put the checkout with its ordinary library first; conftest.py looks
-# that it does not.
+# Python itself leaks. pytest's own pythonpath would put the checkout with its ordinary library first; conftest.py looks
+# that it does not, and which tests run here.
 cd tests
 LD_PRELOAD=$libraries ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONPATH=$package ISE_FAST_TESTED=$package PYTHONDONTWRITEBYTECODE=1 \
-  "$python" -m pytest -p no:cacheprovider -o pythonpath=tests -k 'not opcheck and not compile and not sklearn and not memory_limit' "${@:-ops}"
+  "$python" -m pytest -p no:cacheprovider -o pythonpath=tests --sanitized only "${@:-ops}"

@@ -68,10 +68,10 @@ def count_all() -> dict[str, Operator]:
     """Counts every operator of `workloads`, in one process; what one dimension alone makes large only once."""
     wanted: list[tuple[str, Shape]] = []
     for name, workload in WORKLOADS.items():
-        wanted += [(name, shape) for shape in shapes_of(workload.small) if (name, shape) not in wanted]
+        wanted += [(name, shape) for shape in shapes_of(workload.held) if (name, shape) not in wanted]
     runs = count(wanted)
     return {
-        name: gather(workload.small, [runs[wanted.index((name, shape))] for shape in shapes_of(workload.small)])
+        name: gather(workload.held, [runs[wanted.index((name, shape))] for shape in shapes_of(workload.held)])
         for name, workload in WORKLOADS.items()
     }
 

@@ -44,6 +44,14 @@ def with_hubs(n: int, d: int, seed: int, hubs: int = 6) -> Tensor:
     return normalize(x, dim=1)
 
 
+SIZE = 4  # the most processes
+
+
+def sizes(number: int) -> tuple[int, int]:
+    """How many processes share the case of that number: fewer than SIZE, in turn, and SIZE."""
+    return 1 + number % (SIZE - 1), SIZE
+
+
 #: Metrics and precisions of the plain DBSCAN.
 PLAIN = (("euclidean", "float32"), ("cosine", "float32"), ("sqeuclidean", "float64"))
 

@@ -1,4 +1,4 @@
-"""1, 2, 3 and 4 gloo processes against the operators on all rows: every stage, `==`."""
+"""Gloo processes, four and fewer, against the operators on all rows: every stage, `==`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,22 @@ from ise_fast.cluster import DBSCAN, JaccardDBSCAN, KMeans
 from ise_fast.methods import cluster_centroids
 from ise_fast.methods.kmeans_labels import KMeansLabels, KMeansSettings
 from ise_fast.ops.jaccard import encode
-from tests.sharded.shapes import PLAIN, Case, cases, groupings
+from tests.sharded.shapes import PLAIN, SIZE, Case, cases, groupings, sizes
 
-SIZE = 4
 CASES = cases()
 GROUPINGS = groupings()
+RUNS = [(name, size) for number, name in enumerate(CASES) for size in sizes(number)]
+GROUPING_RUNS = [(name, size) for number, name in enumerate(GROUPINGS) for size in sizes(number)]
 Answers = list[dict[tuple[str, int], dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    """What each process found: started once, importing torch is most of the work."""
+    """What each process found: they are started once."""
     folder = tmp_path_factory.mktemp("processes")
     command = [sys.executable, str(Path(__file__).parent / "worker.py"), str(folder)]
-    runs = [
-        subprocess.Popen([*command, str(rank), str(SIZE)], stderr=subprocess.PIPE, text=True) for rank in range(SIZE)
-    ]
-    for run in runs:
-        _, err = run.communicate()
-        assert run.returncode == 0, err
+    run = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 0, run.stderr
     return [torch.load(folder / f"answers-{rank}.pt", weights_only=False) for rank in range(SIZE)]
 
 
@@ -69,8 +66,7 @@ def whole(parts: list[Any]) -> list[Tensor]:
     return [indptr, torch.cat([indices for _, indices, _ in parts]), torch.cat([values for _, _, values in parts])]
 
 
-@pytest.mark.parametrize("world", range(1, SIZE + 1))
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "world"), RUNS)
 def test_every_stage(name: str, world: int, answers: Answers, expected: dict[str, dict[str, Any]]) -> None:
     own = [answers[rank][name, world] for rank in range(world)]
     for stage in ("nn", "v", "graph", "labels", "core"):
@@ -81,8 +77,7 @@ def test_every_stage(name: str, world: int, answers: Answers, expected: dict[str
     assert all(part["centroids"].equal(expected[name]["centroids"]) for part in own)
 
 
-@pytest.mark.parametrize("world", range(1, SIZE + 1))
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "world"), RUNS)
 def test_estimators_of_a_group(name: str, world: int, answers: Answers, expected: dict[str, dict[str, Any]]) -> None:
     own = [answers[rank][name, world] for rank in range(world)]
     found = [[part["estimator"], *part["dbscan"]] for part in own]
@@ -94,8 +89,7 @@ def test_estimators_of_a_group(name: str, world: int, answers: Answers, expected
         assert np.array_equal(np.concatenate([part[2] for part in ours]), components)
 
 
-@pytest.mark.parametrize("world", range(1, SIZE + 1))
-@pytest.mark.parametrize("name", GROUPINGS)
+@pytest.mark.parametrize(("name", "world"), GROUPING_RUNS)
 def test_kmeans(name: str, world: int, answers: Answers) -> None:
     case, own = GROUPINGS[name], [answers[rank][f"kmeans {name}", world] for rank in range(world)]
     start = case.centres
@@ -110,8 +104,7 @@ def test_kmeans(name: str, world: int, answers: Answers) -> None:
         assert part["found"][2:] == one[2:]
 
 
-@pytest.mark.parametrize("world", range(1, SIZE + 1))
-@pytest.mark.parametrize("name", GROUPINGS)
+@pytest.mark.parametrize(("name", "world"), GROUPING_RUNS)
 def test_kmeans_of_a_group(name: str, world: int, answers: Answers) -> None:
     case = GROUPINGS[name]
     init = "k-means++" if case.centres is None else case.centres
@@ -124,8 +117,9 @@ def test_kmeans_of_a_group(name: str, world: int, answers: Answers) -> None:
         assert part["predicted"].equal(one.predict(case.rows[:20]))
 
 
-@pytest.mark.parametrize("world", range(1, SIZE + 1))
-@pytest.mark.parametrize("name", [name for name, case in GROUPINGS.items() if case.dtype == torch.float32])
+@pytest.mark.parametrize(
+    ("name", "world"), [(name, size) for name, size in GROUPING_RUNS if GROUPINGS[name].dtype == torch.float32]
+)
 def test_labels_of_kmeans(name: str, world: int, answers: Answers) -> None:
     case = GROUPINGS[name]
     labeller = KMeansLabels(KMeansSettings(case.clusters, kmeans_iters=2, warm_start=True), 1)

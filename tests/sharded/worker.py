@@ -1,7 +1,8 @@
-"""One of several processes over gloo: `python worker.py FOLDER RANK SIZE`. Answers for all cases go to FOLDER."""
+"""SIZE processes over gloo: `python worker.py FOLDER`. Answers for all cases go to FOLDER."""
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import warnings
 from dataclasses import replace
@@ -22,7 +23,7 @@ from ise_fast.sharded.encoding import encode_own
 from ise_fast.sharded.kmeans import shared_kmeans
 from ise_fast.sharded.kmeans_start import shared_kmeans_start
 from ise_fast.sharded.neighbours import own_neighbours
-from tests.sharded.shapes import PLAIN, Case, Grouping, cases, groupings
+from tests.sharded.shapes import PLAIN, SIZE, Case, Grouping, cases, groupings, sizes
 
 
 def dbscan_by_estimator(x: Tensor, group: dist.ProcessGroup | None, metric: str, dtype: str) -> list[Any]:
@@ -68,24 +69,34 @@ def grouped(case: Grouping, group: dist.ProcessGroup | None, rank: int, size: in
     }  # fmt: skip
 
 
-def main() -> None:
-    folder, rank, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+def work(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
-    groups = {world: dist.new_group(list(range(world))) for world in range(1, size + 1)}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=SIZE)
+    groups = {size: dist.new_group(list(range(size))) if size > 1 else None for size in range(1, SIZE + 1)}
     answers = {}
-    for name, case in cases().items():
-        for world in range(1, size + 1):
-            if rank < world:
-                answers[name, world] = answer(case, groups[world] if world > 1 else None, rank, world)
-    for name, grouping in groupings().items():
-        for world in range(1, size + 1):
-            if rank < world:
-                answers[f"kmeans {name}", world] = grouped(grouping, groups[world] if world > 1 else None, rank, world)
+    for number, (name, case) in enumerate(cases().items()):
+        for size in sizes(number):
+            if rank < size:
+                answers[name, size] = answer(case, groups[size], rank, size)
+    for number, (name, grouping) in enumerate(groupings().items()):
+        for size in sizes(number):
+            if rank < size:
+                answers[f"kmeans {name}", size] = grouped(grouping, groups[size], rank, size)
     torch.save(answers, folder / f"answers-{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def main() -> None:
+    """Importing torch is most of the work: the processes are copies of one that has."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=work, args=(Path(sys.argv[1]), rank)) for rank in range(SIZE)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    sys.exit(any(process.exitcode for process in processes))
 
 
 if __name__ == "__main__":

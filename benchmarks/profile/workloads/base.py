@@ -28,13 +28,15 @@ class Workload:
 
     Args:
         prepare: makes the inputs of a shape and gives the call; for a dry run they need no values.
-        small: the shape that the budgets hold; every dimension is doubled for its growth.
+        small: the shape from which predictions set out, and which the budgets hold; every dimension is doubled for its
+            growth.
         published: shapes of which times are predicted.
         flops: of the matrix products that the problem needs at least, on tensor cores.
         bytes: that must be read or written at least.
         dry: launches and products do not depend on results, so they can be counted at the published shapes.
         terms: what counts are sums of, such as "N^2*d" (growth.py); none: products of powers of all dimensions.
         most_numbers: of scratch at a counted shape, so that small inputs go in as many tiles as large ones.
+        smaller: the shape that the budgets hold instead, where `small` takes long to count.
     """
 
     prepare: Callable[[Shape, bool], Call]
@@ -45,6 +47,12 @@ class Workload:
     dry: bool = False
     terms: tuple[str, ...] = ()
     most_numbers: Callable[[Shape], int] | None = None
+    smaller: Shape | None = None
+
+    @property
+    def held(self) -> Shape:
+        """The shape that the budgets hold."""
+        return self.smaller or self.small
 
 
 def no_products(shape: Shape) -> float:

@@ -113,6 +113,7 @@ WORKLOADS = {
         lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["N"],
         dry=True,
         terms=("1", "N", "N*T", "N^2", "N*d", "N*log N/T", "d^2", "d^3"),
+        smaller={"N": 512, "T": 128, "d": 64},
     ),
     "radius_graph": Workload(
         _radius,

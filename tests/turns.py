@@ -1,0 +1,31 @@
+"""Cases of a test that take turns, where all of them under everything would take too long."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import pytest
+
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def turn(number: int, turns: int) -> int:
+    """Whose turn it is at the case of that number. Multiples of the golden ratio fall evenly, and out of step with the
+    parameters of the cases, whose values come round every two or three.
+    """
+    return int(number * GOLDEN % 1 * turns)
+
+
+def cases_of_tests(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:
+    """The items of each test function."""
+    tests: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    return list(tests.values())
+
+
+def leave_out(left_out: set[pytest.Item], items: list[pytest.Item], config: pytest.Config) -> None:
+    """Take them from the items, as pytest's own options do."""
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
