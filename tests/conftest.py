@@ -38,8 +38,8 @@ LONG = (
 )
 
 
-# opcheck and torch.compile run Python, not our C++, and are slow under the sanitizers, as is what happens beyond a limit on
-# memory; and the library built for them has no CUDA.
+# opcheck and torch.compile run Python, not our C++, and are slow under the sanitizers, as is what happens beyond a
+# limit on memory; and the library built for them has no CUDA.
 UNSANITIZED = ("opcheck", "compile", "sklearn", "memory_limit", "cuda")
 
 
@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sanitized",
         choices=["only", "not"],
-        help="of the tests of the operators, those that tests/sanitize.sh runs (a third of each test's cases), or the others",
+        help="only the tests that tests/sanitize.sh runs, a third of the cases of each operator's tests, or not these",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from benchmarks import ablation, ablation_table
 from benchmarks.ablation import ARMS, BASELINE, MOMENTA, RATES, Run, chosen, main, paired, tuning_runs
 from benchmarks.runs import Records
+from ise_fast.data import SyntheticSpec
 from ise_fast.engine.config import parse
 
 
@@ -85,7 +87,9 @@ def test_every_arm_is_one_step_from_ise(arm: str) -> None:
     assert len(changed) == (arm != "ISE")
 
 
-def test_one_run(tmp_path: Path) -> None:
+def test_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"train_identities": 10, "test_identities": 6, "train_images": 80, "gallery_images": 40, "distractors": 4}
+    monkeypatch.setattr("ise_fast.data.SyntheticSpec", partial(SyntheticSpec, query_images=12, junk=2, **few))
     short = ["--epochs", "1", "--iters", "1", "--k1", "8", "--eps", "0.7", "-b", "16"]
     run = Run("ISE", 1, 1e-3, 0.5, camera_shift=0.5)
     result = ablation.train("synthetic", run, short)

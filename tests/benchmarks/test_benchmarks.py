@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,13 +20,13 @@ from ise_fast.types import KNN, CSRGraph
 
 
 @pytest.fixture
-def _short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Without what only exact times need: a flushed cache, and a collection of everything before each run."""
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what only exact times need, a flushed cache and a collection of everything before each run, and without
+    the figure of a training.
+    """
     monkeypatch.setattr("benchmarks.measure._FLUSH_BYTES", 2**20)
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    monkeypatch.setattr("benchmarks.measure.gc", SimpleNamespace(collect=lambda: 0))
+    monkeypatch.setattr("ise_fast.engine.figure.draw_curves", lambda history, path: None)
 
 
 @pytest.mark.usefixtures("_short")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shlex
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,21 @@ def straight(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def launch() -> Callable[[Sequence[str]], subprocess.Popen[str]]:
-    """Start `python -m ise_fast.train` in a process of its own."""
+@pytest.fixture(scope="session")
+def processes() -> Any:
+    """Processes that are forked from one that has imported everything, and computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    # torch's optimisers import the last one when they are made
+    context.set_forkserver_preload(["ise_fast.train", "tests.engine.test_methods", "torch._dynamo"])
+    return context
 
-    def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "ise_fast.train", *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    return start
+def train_unheard(flags: list[str], threads: int, said: str = os.devnull) -> int:
+    """Train in a process of its own, which says nothing but to that file; returns the exit status."""
+    torch.set_num_threads(threads)  # the server may have been started with another number
+    for stream in (1, 2):
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    return main(flags)
 
 
 @contextmanager

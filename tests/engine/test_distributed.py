@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ import torch
 from ise_fast.engine import checkpoint
 from ise_fast.engine.distributed import World
 from ise_fast.train import main
-from tests.engine.conftest import assert_same_weights, final_weights
+from tests.engine.conftest import assert_same_weights, final_weights, train_unheard
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (2, 4), (0, 2), (7, 1)])
@@ -32,9 +35,35 @@ def test_shares_cover_everything_once(count: int, size: int) -> None:
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def launch_two(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [*TORCHRUN, "-m", "ise_fast.train", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def train_one_of_two(arguments: list[str], rank: int, port: int, said: str) -> None:
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    sys.exit(train_unheard(arguments, 1, said))
+
+
+@pytest.fixture
+def train_two(processes: Any, tmp_path: Path) -> Callable[[list[str]], str]:
+    """Train in two processes with the environment that torchrun gives, whose start takes longer than the training.
+
+    Returns what they said.
+    """
+
+    def train(arguments: list[str]) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        said = tmp_path / f"said-{port}"
+        both = [
+            processes.Process(target=train_one_of_two, args=(arguments, rank, port, str(said))) for rank in range(2)
+        ]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join()
+        assert [process.exitcode for process in both] == [0, 0], said.read_text()
+        return said.read_text()
+
+    return train
 
 
 def stop_two(arguments: list[str], folder: Path, checkpoint: str, signum: signal.Signals) -> tuple[int, str]:
@@ -70,22 +99,21 @@ def workers_of(process: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
-def test_two_processes_killed_and_resumed_end_with_the_same_bits(flags: list[str], tmp_path: Path) -> None:
+def test_two_processes_killed_and_resumed_end_with_the_same_bits(
+    flags: list[str], tmp_path: Path, train_two: Callable[[list[str]], str]
+) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     flags = [*flags, "--bn-chunk", "8", "--checkpoint-step", "1", "--keep-checkpoints", "9", "--print-freq", "1"]
     # Many iterations: the run must not be over before a busy machine lets this process see the checkpoint.
     flags += ["--cache", "memory", "--eval-step", "0", "--iters", "12"]
-    done = launch_two([*flags, "--logs-dir", str(whole)])
-    assert done.returncode == 0, done.stderr
+    train_two([*flags, "--logs-dir", str(whole)])
     flags += ["--logs-dir", str(stopped), "--resume", "auto"]
     status, _ = stop_two(flags, stopped, "checkpoint-0000-000002.pt", signal.SIGKILL)
     assert status == -signal.SIGKILL
     status, err = stop_two(flags, stopped, "checkpoint-0001-000001.pt", signal.SIGTERM)
     assert status != 0
     assert err.count("go on with the same command and --resume auto") >= 1, err
-    done = launch_two(flags)
-    assert done.returncode == 0, done.stderr
-    assert "resumed from" in done.stderr
+    assert "resumed from" in train_two(flags)
     assert_same_weights(final_weights(whole), final_weights(stopped))
     first, second = (checkpoint.load(f / "checkpoints/checkpoint-0002-000000.pt") for f in (whole, stopped))
     assert torch.equal(first["labels"], second["labels"])
@@ -93,15 +121,15 @@ def test_two_processes_killed_and_resumed_end_with_the_same_bits(flags: list[str
         assert torch.equal(state["exp_avg_sq"], second["optimizer"]["state"][parameter]["exp_avg_sq"])
 
 
-def test_two_processes_equal_one_with_ghost_batch_norm(flags: list[str], tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_ghost_batch_norm(
+    flags: list[str], tmp_path: Path, train_two: Callable[[list[str]], str]
+) -> None:
     # 81 images would not divide by two; neither do the 30 of the gallery by every batch. Chunks of 8: one a process.
     flags = [*flags, "--bn-chunk", "8", "--epochs", "1", "--iters", "3", "--checkpoint-step", "1"]
     flags += ["--keep-checkpoints", "9", "--cache", "memory"]
     one, two = tmp_path / "one", tmp_path / "two"
     assert main([*flags, "--logs-dir", str(one)]) == 0
-    done = launch_two([*flags, "--logs-dir", str(two)])
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("epoch 1/1 |") == 1
+    assert train_two([*flags, "--logs-dir", str(two)]).count("epoch 1/1 |") == 1
 
     # The first steps to float error; Adam turns tiny gradients of either sign into whole steps, so later ones drift.
     first, second = (checkpoint.load(f / "checkpoints/checkpoint-0000-000001.pt") for f in (one, two))
@@ -128,7 +156,9 @@ def test_two_processes_equal_one_with_ghost_batch_norm(flags: list[str], tmp_pat
     assert drift < 3 * 3 * 3.5e-4  # three steps of Adam
 
 
-def test_two_processes_give_a_memory_of_images_and_its_labels_of_one(flags: list[str], tmp_path: Path) -> None:
+def test_two_processes_give_a_memory_of_images_and_its_labels_of_one(
+    flags: list[str], tmp_path: Path, train_two: Callable[[list[str]], str]
+) -> None:
     """SpCL, whose labels of the second epoch are made of the memory; some batches are mixed."""
     # SGD, unlike Adam, does not turn the last bit of tiny gradients into steps.
     words = "--method spcl --eps-gap 0.05 --optimizer sgd --lr 0.002 --mix mixup --mix-probability 0.4 --bn-chunk 8"
@@ -136,8 +166,7 @@ def test_two_processes_give_a_memory_of_images_and_its_labels_of_one(flags: list
     flags += ["--keep-checkpoints", "9", "--cache", "memory"]
     one, two = tmp_path / "one", tmp_path / "two"
     assert main([*flags, "--logs-dir", str(one)]) == 0
-    done = launch_two([*flags, "--logs-dir", str(two)])
-    assert done.returncode == 0, done.stderr
+    train_two([*flags, "--logs-dir", str(two)])
     tables = []
     for moment in ("0000-000001", "0000-000002", "0001-000000", "0001-000001", "0002-000000"):
         first, second = (checkpoint.load(f / f"checkpoints/checkpoint-{moment}.pt") for f in (one, two))
@@ -153,7 +182,9 @@ def test_two_processes_give_a_memory_of_images_and_its_labels_of_one(flags: list
 
 
 def test_an_error_of_the_first_process_ends_all(flags: list[str], tmp_path: Path) -> None:
-    done = launch_two([*flags, "--min-samples", "60", "--eval-step", "0", "--logs-dir", str(tmp_path / "r")])
+    arguments = [*flags, "--min-samples", "60", "--eval-step", "0", "--logs-dir", str(tmp_path / "r")]
+    command = [*TORCHRUN, "-m", "ise_fast.train", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert done.stderr.count("0 clusters, 4 needed") == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -22,7 +21,7 @@ import torch
 from ise_fast.engine import run_images
 from ise_fast.methods import METHODS
 from ise_fast.train import main
-from tests.engine.conftest import FLAGS
+from tests.engine.conftest import FLAGS, train_unheard
 from tests.engine.test_resume import after_step, assert_same_run
 
 RUNS = {
@@ -99,9 +98,6 @@ def test_killed_and_resumed(
 
 def train_until_killed(flags: list[str], step: int, later: float, threads: int) -> None:
     """Train in a process of its own, which the system kills some seconds after a step."""
-    torch.set_num_threads(threads)  # the server may have been started with another number
-    for stream in (1, 2):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
     def kill() -> None:
         time.sleep(later)
@@ -109,17 +105,8 @@ def train_until_killed(flags: list[str], step: int, later: float, threads: int) 
 
     with pytest.MonkeyPatch.context() as patch:
         after_step(patch, step, threading.Thread(target=kill).start)
-        main(flags)
+        train_unheard(flags, threads)
     time.sleep(600)  # done before the signal came
-
-
-@pytest.fixture(scope="module")
-def processes() -> Any:
-    """Processes that are forked from one that has imported everything, and computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    # torch's optimisers import the last one when they are made
-    context.set_forkserver_preload(["ise_fast.train", "tests.engine.test_methods", "torch._dynamo"])
-    return context
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -9,9 +9,8 @@ import os
 import random
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,7 @@ from ise_fast.engine import checkpoint
 from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.step import TrainStep
 from ise_fast.train import main
-from tests.engine.conftest import assert_same_weights, final_weights
-
-Launch = Callable[[Sequence[str]], "subprocess.Popen[str]"]
+from tests.engine.conftest import assert_same_weights, final_weights, train_unheard
 
 
 def newest_change(folder: Path) -> float:
@@ -65,20 +62,21 @@ def test_the_same_seed_gives_the_same_bits(flags: list[str], tmp_path: Path, str
     assert not torch.equal(final_weights(straight)[weight], final_weights(tmp_path / "other")[weight])
 
 
-def test_killed_at_random_moments(flags: list[str], tmp_path: Path, launch: Launch, straight: Path) -> None:
+def test_killed_at_random_moments(flags: list[str], tmp_path: Path, processes: Any, straight: Path) -> None:
     folder = tmp_path / "killed"
     # A checkpoint after every iteration: many kills fall into the writing of one.
     flags = [*flags, "--checkpoint-step", "1", "--keep-checkpoints", "1", "--logs-dir", str(folder), "--resume", "auto"]
     moments = random.Random()
     for _ in range(3):
-        process = launch(flags)
-        # Start-up takes longer than training: wait until the run writes, then for a random moment more.
+        process = processes.Process(target=train_unheard, args=(flags, torch.get_num_threads()))
+        process.start()
+        # Wait until the run writes, then for a random moment more.
         before = newest_change(folder)
-        while process.poll() is None and newest_change(folder) == before:
+        while process.is_alive() and newest_change(folder) == before:
             time.sleep(0.01)
         time.sleep(moments.uniform(0.0, 0.5))
         process.kill()
-        process.communicate()
+        process.join()
     assert main(flags) == 0
     assert_same_run(straight, folder)
 
