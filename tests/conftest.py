@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch is loaded: threads that wait for work sleep. Spinning, the pools of the training and of the prefetching
 # thread hold the cores from each other, and a run of a second takes six (tests of time are the benchmarks' business).
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
+from forked import forking
 from torch import Tensor
 from turns import cases_of_tests, leave_out, turn
 
@@ -80,6 +82,12 @@ def pytest_runtest_makereport() -> Iterator[None]:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Every operator test runs on the CPU, and on a GPU where there is one."""
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def processes() -> Any:
+    """A context of multiprocessing whose processes are forked from one that has imported torch (forked.py)."""
+    return forking()
 
 
 @pytest.fixture

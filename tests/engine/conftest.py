@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shlex
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import begin_forked
 
 from ise_fast.data import SyntheticSpec, generate_synthetic
 from ise_fast.engine.step import TrainStep
@@ -57,20 +57,9 @@ def straight(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def processes() -> Any:
-    """Processes that are forked from one that has imported everything, and computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    # torch's optimisers import the last one when they are made
-    context.set_forkserver_preload(["ise_fast.train", "tests.engine.test_methods", "torch._dynamo"])
-    return context
-
-
 def train_unheard(flags: list[str], threads: int, said: str = os.devnull) -> int:
     """Train in a process of its own, which says nothing but to that file; returns the exit status."""
-    torch.set_num_threads(threads)  # the server may have been started with another number
-    for stream in (1, 2):
-        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    begin_forked(threads, said)
     return main(flags)
 
 
