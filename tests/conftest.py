@@ -15,7 +15,7 @@ import pytest
 import torch
 from forked import forking
 from torch import Tensor
-from turns import cases_of_tests, leave_out, turn
+from turns import cases_of_tests, in_turn, leave_out
 
 
 def pytest_configure() -> None:
@@ -64,8 +64,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         sanitized = {
             item
             for cases in cases_of_tests(item for item in items if here / "ops" in item.path.parents)
-            for number, item in enumerate(cases)
-            if turn(number, 3) == 0 and not any(word in item.nodeid for word in UNSANITIZED)
+            for item in in_turn([cases], 3)
+            if not any(word in item.nodeid for word in UNSANITIZED)
         }
         leave_out((set(items) - sanitized if wanted == "only" else sanitized) - fuzzer, items, config)
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import pytest
 
 GOLDEN = (5**0.5 - 1) / 2
+T = TypeVar("T")
 
 
-def turn(number: int, turns: int) -> int:
-    """Whose turn it is at the case of that number. Multiples of the golden ratio fall evenly, and out of step with the
-    parameters of the cases, whose values come round every two or three.
+def in_turn(places: Sequence[Sequence[T]], turns: int) -> set[T]:
+    """Of the runs of each case in each place, one a case, in turn; in a place that comes to no case, that of the first.
+
+    With more turns than places, some cases run nowhere. Multiples of the golden ratio decide: they fall evenly, and out
+    of step with the parameters of the cases, whose values come round every two or three.
     """
-    return int(number * GOLDEN % 1 * turns)
+    kept: set[T] = set()
+    for place, runs in enumerate(places):
+        own = [run for number, run in enumerate(runs) if int(number * GOLDEN % 1 * turns) == place]
+        kept.update(own or runs[:1])
+    return kept
 
 
 def cases_of_tests(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:

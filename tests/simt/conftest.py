@@ -13,7 +13,7 @@ import pytest
 import torch
 from simt.build import LAUNCHED, VARIANT, build, build_library
 from torch import Tensor
-from turns import cases_of_tests, leave_out, turn
+from turns import cases_of_tests, in_turn, leave_out
 
 import ise_fast.ops  # noqa: F401  registers torch.ops.ise_fast, the truth here
 
@@ -98,16 +98,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     if ALL_SCHEDULES in os.environ:
         return
-    least = 2 if os.environ.get(VARIANT) == "asan" else 1
     left_out = set()
     for cases in cases_of_tests(item for item in items if "simt" in parameters(item)):
         under: defaultdict[int, list[pytest.Item]] = defaultdict(list)
         for item in cases:
             under[parameters(item)["simt"]].append(item)
-        for place, items_under in enumerate(under.values()):
-            turns = [turn(number, max(len(under), least)) for number in range(len(items_under))]
-            kept = {0} if place not in turns else {number for number, at in enumerate(turns) if at == place}
-            left_out |= {item for number, item in enumerate(items_under) if number not in kept}
+        turns = 2 if os.environ.get(VARIANT) == "asan" else len(under)
+        left_out |= set(cases) - in_turn(list(under.values()), turns)
     leave_out(left_out, items, config)
 
 
