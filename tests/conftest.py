@@ -27,7 +27,7 @@ def pytest_configure() -> None:
         assert Path(ise_fast.__file__).is_relative_to(expected), f"{ise_fast.__file__} is not in {expected}"
 
 
-# They take minutes, in one process each: in the end one of them would keep a core waiting.
+# In one process each: in the end one of them would keep a core waiting.
 LONG = (
     "simt/test_sanitized.py",
     "simt/test_kernels.py",
@@ -37,19 +37,25 @@ LONG = (
     "engine/test_distributed.py",
     "test_examples.py",
     "ops/test_fuzz.py",
+    "ptx/test_kernels_ptx.py",
+    "simt/test_prefixes.py",
+    "sharded/test_equal_bits.py",
+    "benchmarks/test_benchmarks.py",
+    "engine/test_presets.py",
+    "test_joined_sources.py",
 )
 
 
-# opcheck and torch.compile run Python, not our C++, and are slow under the sanitizers, as is what happens beyond a
-# limit on memory; and the library built for them has no CUDA.
-UNSANITIZED = ("opcheck", "compile", "sklearn", "memory_limit", "cuda")
+# Tests of operators that the sanitizers' run leaves out. opcheck, torch.compile and the losses' rules, which trace, run
+# Python, not our C++, and are slow there, as is what happens beyond a limit on memory; the library there has no CUDA.
+UNSANITIZED = ("opcheck", "compile", "test_rules", "sklearn", "memory_limit", "cuda")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sanitized",
         choices=["only", "not"],
-        help="only the tests that tests/sanitize.sh runs, a third of the cases of each operator's tests, or not these",
+        help="only what tests/sanitize.sh runs, a third of the cases of each operator's tests; or none of these tests",
     )
 
 
@@ -58,16 +64,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     here = Path(__file__).parent
     first = {here / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: first.get(item.path, len(LONG)))
-    wanted = config.getoption("--sanitized")
-    if wanted is not None:
-        fuzzer = {item for item in items if item.path == here / "ops" / "test_fuzz.py"}  # once on either library
-        sanitized = {
-            item
-            for cases in cases_of_tests(item for item in items if here / "ops" in item.path.parents)
-            for item in in_turn([cases], 3)
-            if not any(word in item.nodeid for word in UNSANITIZED)
-        }
-        leave_out((set(items) - sanitized if wanted == "only" else sanitized) - fuzzer, items, config)
+    asked = config.getoption("--sanitized")
+    if asked is not None:
+        tests = [item for item in items if here / "ops" in item.path.parents]
+        tests = [item for item in tests if not any(word in item.nodeid for word in UNSANITIZED)]
+        third = {item for cases in cases_of_tests(tests) for item in in_turn([cases], 3)}
+        leave_out(set(items) - third if asked == "only" else set(tests), items, config)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -104,6 +104,7 @@ WORKLOADS = {
         lambda s: s["N"] * 4.0 * s["d"] + 12.0 * NEIGHBOURS * s["N"],
         dry=True,
         terms=("1", "N", "N*T", "N^2", "N*d", "N*log N/T"),
+        smaller={"N": 512, "T": 128, "d": 64},
     ),
     "knn_by_prefixes": Workload(
         _knn_by_prefixes,
