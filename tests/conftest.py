@@ -27,7 +27,7 @@ def pytest_configure() -> None:
         assert Path(ise_fast.__file__).is_relative_to(expected), f"{ise_fast.__file__} is not in {expected}"
 
 
-# In one process each: in the end one of them would keep a core waiting.
+# Each in one process for long: in the end it would keep a core waiting.
 LONG = (
     "simt/test_sanitized.py",
     "simt/test_kernels.py",
