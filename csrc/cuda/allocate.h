@@ -83,6 +83,18 @@ inline torch::stable::Tensor device_contiguous(const torch::stable::Tensor& tens
   return out;
 }
 
+// The same, and a copy too where it shares memory with `written`, which is contiguous: other blocks read what one writes.
+inline torch::stable::Tensor contiguous_apart(const torch::stable::Tensor& tensor,
+                                              const torch::stable::Tensor& written) {
+  const torch::stable::Tensor out = device_contiguous(tensor);
+  const auto begin = [](const torch::stable::Tensor& t) { return static_cast<const char*>(t.const_data_ptr()); };
+  const auto end = [&](const torch::stable::Tensor& t) { return begin(t) + t.numel() * item_bytes(t.scalar_type()); };
+  if (begin(out) >= end(written) || begin(written) >= end(out)) return out;
+  torch::stable::Tensor copy = device_empty(out, out.sizes());
+  torch::stable::copy_(copy, out);
+  return copy;
+}
+
 // attempt(size); where memory is short, attempt(size / 2) and so on, the last time with `least`.
 template <class Body>
 auto halve_on_failure(int64_t size, int64_t least, const Body& attempt) {

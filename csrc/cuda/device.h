@@ -52,11 +52,6 @@ inline int multiprocessors() {
   return device_attribute(cudaDevAttrMultiProcessorCount);
 }
 
-// The most dynamic shared memory that a block can ask for, in bytes.
-inline int64_t shared_bytes_per_block() {
-  return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-}
-
 // All memory of the current device, in bytes. Scratch is planned with it: what is free says nothing, since PyTorch's
 // cache counts as taken.
 inline int64_t device_bytes() {
@@ -138,9 +133,6 @@ inline cudaStream_t current_stream(const torch::stable::Tensor&) {
 inline int multiprocessors() {
   simt::check_device("multiprocessors");
   return simt::device.multiprocessors;
-}
-inline int64_t shared_bytes_per_block() {
-  return 99 * 1024;  // the least that a supported GPU offers
 }
 inline int64_t device_bytes() {
   simt::check_device("device_bytes");

@@ -118,7 +118,7 @@ void refresh_groups_(Tensor sums, const Tensor& table, const Tensor& indptr, con
   if (count == 0 || d == 0) return;
   const DeviceScope device(table);
   const Uninterrupted whole;  // what it writes is the caller's
-  const Tensor x = device_contiguous(table), offsets = device_contiguous(indptr);
+  const Tensor x = contiguous_apart(table, sums), offsets = device_contiguous(indptr);
   const Tensor members = device_contiguous(rows), ids = device_contiguous(touched);
   const auto launch_for = [&]<class S>(S*) {
     LAUNCH(sum_groups<S>, cell_blocks(count, d), kHeadThreads, 0, current_stream(x), sums.mutable_data_ptr<S>(),

@@ -43,7 +43,7 @@ std::pair<CsrTensors, int64_t> joined_sets(const Lists& full, const Half& half, 
                                            int64_t k1, int64_t width, const Scratch<RowNotes>& notes,
                                            const Judge& judge, const Tensor& like, cudaStream_t stream) {
   const int64_t most = std::min(k1 * (1 + width), columns);
-  if (most > at_once(kMostInSet)) {
+  if (std::max(most, k1) > at_once(kMostInSet)) {
     judge(read_back(notes.data(), stream));
     return {sorted_sets(full, half, rows, columns, k1, like, stream), most};
   }

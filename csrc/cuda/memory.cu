@@ -45,8 +45,8 @@ struct Members {
   }
 };
 
-// As long as two rows of floats fit into the shared memory that needs no asking.
-constexpr int64_t kMostStaged = 6144;
+// As long as two rows of floats fit into shared memory, beside what is static: the list below takes 8 KB.
+constexpr int64_t kMostStaged = 5000;
 
 // c <- momentum c + (1 - momentum) row, made unit again: for member p, and if `onwards` for all that follow. By the
 // whole block. The norm is a sum in the order of one warp, as on the CPU; meanwhile the others bring the next row.
@@ -228,8 +228,8 @@ void update_memory_(Tensor centroids, const Tensor& rows, const Tensor& labels, 
   const DeviceScope device(centroids);
   const Uninterrupted whole;  // what it writes is the caller's
   Tensor target = device_contiguous(centroids);
-  const Tensor x = device_contiguous(rows), y = device_contiguous(labels);
-  const Tensor more = supports ? device_contiguous(*supports) : x;
+  const Tensor x = contiguous_apart(rows, target), y = device_contiguous(labels);
+  const Tensor more = supports ? contiguous_apart(*supports, target) : x;
   const int64_t d = rows.size(1), staged = d <= kMostStaged ? 2 * d * sizeof(float) : 0;
   LAUNCH(update_clusters, static_cast<unsigned>(count), kUpdateThreads, staged, current_stream(x),
          target.mutable_data_ptr<float>(), x.const_data_ptr<float>(), more.const_data_ptr<float>(),

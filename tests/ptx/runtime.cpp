@@ -175,9 +175,6 @@ cudaError_t cudaGetLastError() {
 const char* cudaGetErrorString(cudaError_t) {
   return ptx::last_error.c_str();
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) {
-  return cudaSuccess;
-}
 cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;

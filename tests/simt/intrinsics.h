@@ -169,6 +169,7 @@ T atomicCAS(T* address, simt::Same<T> expected, simt::Same<T> value, SIMT_HERE) 
 }
 
 // Arithmetic and bits.
+using std::isfinite;
 using std::max;
 using std::min;
 inline int __popc(unsigned x) {

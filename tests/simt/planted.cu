@@ -194,7 +194,7 @@ void run(const std::string& name, bool bug) {
   } else if (name == "empty_grid") {
     if (bug) simt::launch("no_block", missing_barrier, 0, kThreads, 0, out.data(), false);
   } else if (name == "shared_limits") {
-    simt::launch("too_much_shared", shared_race, 1, kThreads, (227 << 10) + (bug ? 1 : 0), out.data(), false);
+    simt::launch("too_much_shared", shared_race, 1, kThreads, (48 << 10) + (bug ? 1 : 0), out.data(), false);
   } else {
     // One block where threads of two blocks would write the same words for want of a block index.
     const unsigned blocks = name == "global_race" ? 2 : 1;

@@ -282,8 +282,19 @@ def test_refresh_gram_of_many_labels(simt: Any, unit_rows: Rows, d: int) -> None
     assert torch.equal(gram, gram.T)
 
 
-def test_update_memory_of_rows_beyond_shared_memory(simt: Any, unit_rows: Rows) -> None:
-    features, labels, centroids = head_batch(unit_rows, 3, 2, 6200)
+def test_rows_that_are_written_may_also_be_read(simt: Any, unit_rows: Rows) -> None:
+    cpu = torch.ops.ise_fast
+    ours, expected = unit_rows(6, 9), unit_rows(6, 9)
+    labels, counts, members = torch.tensor([5, 4, 1]), torch.tensor([0, 2, 4, 6]), torch.tensor([3, 5, 0, 2, 1, 4])
+    for ops, c in ((simt, ours), (cpu, expected)):
+        ops.update_memory_(c, c[:3], labels, c[3:].view(3, 1, 9), 0.3, "momentum")
+        ops.refresh_groups_(c[:3], c, counts, members, torch.arange(3))
+    assert_same([ours], [expected])
+
+
+@pytest.mark.parametrize("d", [5000, 6144])  # staged, and too long for it beside what else is there
+def test_update_memory_of_rows_that_fill_shared_memory(simt: Any, unit_rows: Rows, d: int) -> None:
+    features, labels, centroids = head_batch(unit_rows, 3, 2, d)
     ours, expected = centroids.clone(), centroids.clone()
     simt.update_memory_(ours, features, labels, None, 0.3, "momentum")
     torch.ops.ise_fast.update_memory_(expected, features, labels, None, 0.3, "momentum")
@@ -367,6 +378,21 @@ def test_cluster_nce_loss(simt: Any, unit_rows: Rows, rows: int, clusters: int, 
         torch.testing.assert_close(mine, theirs, rtol=0, atol=4e-6)
     backward = (torch.tensor(2.0), features, expected[1])
     assert_same([simt.cluster_nce_loss_backward(*backward)], [torch.ops.ise_fast.cluster_nce_loss_backward(*backward)])
+
+
+@pytest.mark.parametrize("bad", ["feature", "centroid"])
+def test_nan_with_a_single_centroid(simt: Any, unit_rows: Rows, bad: str) -> None:
+    features, centroids = unit_rows(3, 5), unit_rows(1, 5, seed=1)
+    (features if bad == "feature" else centroids)[0, 2] = torch.nan
+    assert simt.cluster_nce_loss(features, torch.zeros(3, dtype=torch.int64), centroids, 0.05, True)[0].isnan()
+
+
+def test_an_infinite_centroid_that_no_feature_is_near_to(simt: Any, unit_rows: Rows) -> None:
+    features, labels, centroids = head_batch(unit_rows, 4, 6, 8)
+    features[:, 3] = -0.5
+    centroids[5, 3] = torch.inf
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        assert simt.cluster_nce_loss(features.to(dtype), labels, centroids, 0.05, True)[0].isnan()
 
 
 @pytest.mark.parametrize("label", [-1, 5, 2**40])
@@ -498,6 +524,13 @@ def test_soft_targets_out_of_range_are_nan_not_a_crash(simt: Any, unit_rows: Row
     assert loss(excluded=torch.tensor([[-1], [9], [5]])).isnan()
 
 
+def test_nearest_centroids_of_denormal_similarity(simt: Any) -> None:
+    g = torch.Generator().manual_seed(6)
+    f, c = (3e-23 * torch.randn(n, 8, generator=g) for n in (12, 400))
+    arguments = f[2:3].clone(), c, torch.tensor([2]), 5
+    assert_same(simt.nearest_centroids(*arguments), torch.ops.ise_fast.nearest_centroids(*arguments))
+
+
 @pytest.mark.parametrize("bad", ["feature", "centroid"])
 def test_nearest_of_rows_with_nan_are_not_searched(simt: Any, unit_rows: Rows, bad: str) -> None:
     """Nothing is certain then: comparing with every centroid would take seconds for an answer that is NaN."""
@@ -559,6 +592,15 @@ def test_knn_among_near_duplicates_is_settled_by_the_second_search(simt: Any) ->
     found = simt.knn(*arguments)
     assert found[2] == 3
     assert_same(found[:2], torch.ops.ise_fast.knn(*arguments)[:2])
+
+
+def test_knn_of_denormal_numbers(simt: Any) -> None:
+    x = torch.zeros(40, 3)
+    x[:, 0] = torch.arange(40, 0, -1) * 1e-41
+    x[[20, 30, 35]] = 0
+    for y in (None, torch.zeros(1, 3)):
+        arguments = (x, 3, y, "sqeuclidean", 0)
+        assert_same(simt.knn(*arguments)[:2], torch.ops.ise_fast.knn(*arguments)[:2])
 
 
 def test_knn_of_many_neighbours(simt: Any) -> None:

@@ -32,7 +32,7 @@ DETECTED = {
     "launch_limits": r"cannot be launched: a block of \(1025, 1, 1\) threads",
     "grid_limits": r"cannot be launched: a grid of \(1, 65536, 1\) blocks",
     "empty_grid": r"cannot be launched: a grid of \(0, 1, 1\) blocks",
-    "shared_limits": "cannot be launched: 232449 bytes of dynamic shared memory, allowed are 232448",
+    "shared_limits": "cannot be launched: 49153 bytes of dynamic shared memory, allowed are 49152",
 }
 SANITIZED = {
     "past_dynamic_shared": "AddressSanitizer: heap-buffer-overflow",
