@@ -1,6 +1,7 @@
 #include "close_rows.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 
 #include "exact_distance.h"
@@ -53,8 +54,9 @@ CloseRows CloseRowFinder::take(const Part& part, std::vector<Uncertain>& uncerta
     if (near) furthest = std::max(furthest, reach);
   }
   uncertain = std::move(others);
-  // Rows that are all equal are settled quickly as they are.
-  if (static_cast<int64_t>(close.uncertain.size()) < least_queries(n) || !(furthest > 0)) return close;
+  // Rows that are all equal are settled quickly as they are; differences may exceed float32 where rows hardly do not.
+  const bool worth = static_cast<int64_t>(close.uncertain.size()) >= least_queries(n);
+  if (!worth || !(0 < furthest && furthest < FLT_MAX / 2)) return close;
 
   for (const Uncertain& row : close.uncertain) close.query.push_back(static_cast<int32_t>(part.query(row.first)));
   const std::vector<double> to_base =

@@ -1,6 +1,7 @@
 #include "distance_bounds.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 
 #include "clones.h"
@@ -10,8 +11,10 @@ namespace {
 
 constexpr float kBelow = 0.9999998f;  // pays for rounding
 
+// Never infinite: of two such bounds the difference would be NaN.
 [[gnu::always_inline]] inline float root(double square) {
-  return static_cast<float>(std::sqrt(square > 0 ? square : 0.0)) * kBelow;
+  const double length = std::sqrt(square > 0 ? square : 0.0);
+  return static_cast<float>(length < FLT_MAX ? length : FLT_MAX) * kBelow;
 }
 
 template <class T>

@@ -103,7 +103,8 @@ PairFilter::PairFilter(const Tensor& x, const Tensor* y, Metric metric, double r
 
   constexpr double u = 0x1p-24;
   const auto d = static_cast<double>(x.size(1));
-  const double product = d * u < 0.5 ? d * u / (1 - d * u) : HUGE_VAL;
+  const bool bounded = d * u < 0.5;  // else no product of such rows says anything
+  const double product = bounded ? d * u / (1 - d * u) : 1;
   // 8 u: rounding of the scaled factors, of `half` and of the difference; the second terms: flushed denormals, and the
   // rounding of the exact distance itself.
   relative_ = 1.01 * product + 2.02 * factor_rounding_ + 8 * u;
@@ -111,7 +112,7 @@ PairFilter::PairFilter(const Tensor& x, const Tensor* y, Metric metric, double r
   rounding_ = (d + 32) * 0x1p-52 + rounded;
   // float64 input so small that its squares underflow: compare everything exactly.
   const bool tiny = has_tiny_row(base_) || has_tiny_row(query_);
-  if (x.scalar_type() == ScalarType::Double && (tiny || longest_any < 1e-75)) absolute_ = HUGE_VAL;
+  if (!bounded || (x.scalar_type() == ScalarType::Double && (tiny || longest_any < 1e-75))) absolute_ = HUGE_VAL;
 }
 
 double PairFilter::length(int64_t i) const {

@@ -30,7 +30,9 @@ struct Cycle {
   double threshold;
   double unit_error;  // of the products, per length of both rows
 
-  __device__ double error(int64_t row) const { return unit_error * lengths[row] * length_of_bits(*longest); }
+  __device__ double error(int64_t row) const {
+    return unit_error * lengths[row] * length_of_bits(*longest) + static_cast<double>(d) * kUnderflow;
+  }
   __device__ float exact(int64_t a, int64_t b) const {
     return static_cast<float>(warp_dot(table + a * d, table + b * d, d)) + 0.0f;
   }

@@ -155,10 +155,10 @@ __device__ inline double power_below(double length) {
   return length > 0 ? ldexp(1.0, -ilogb(length)) : 1.0;
 }
 
-// Score units per unit of a row of that length, times `by`.
+// Score units per unit of a row of that length, times `by`; of a zero row 0, for the scale alone may exceed float32.
 __device__ inline double score_unit(const FilterUnits& units, double length, double by) {
-  if (units.metric != Metric::kCosine) return units.scale / by;
-  return length > 0 ? 1 / (length * by) : 0.0;
+  if (!(length > 0)) return 0;
+  return units.metric == Metric::kCosine ? 1 / (length * by) : units.scale / by;
 }
 
 // The float16 copy and what the scores need to know of it; a warp a row.

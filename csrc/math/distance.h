@@ -7,6 +7,7 @@
 // Build without contraction (-ffp-contract=off, --fmad=false): a difference is not a float32, so its square rounds.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 
@@ -47,23 +48,27 @@ inline double squared_distance(const A* a, const B* b, int64_t d) {
 }
 
 ISE_HOST_DEVICE double cosine_distance(double dot, double a_squared, double b_squared) {
-  const double length = sqrt(a_squared * b_squared);
+  const double both = a_squared * b_squared;
+  const double length = both > 1e-290 && both < 1e290 ? sqrt(both) : sqrt(a_squared) * sqrt(b_squared);
   const double distance = 1.0 - (length > 0.0 ? dot / length : 0.0);
   return distance < 0.0 ? 0.0 : distance > 2.0 ? 2.0 : distance;
 }
 
-// From the value that is compared to the value that is returned.
+// From the value that is compared to the value that is returned: the largest float32 for what is beyond it, since a graph
+// has finite values.
 ISE_HOST_DEVICE float returned_distance(double compared, Metric metric) {
-  return static_cast<float>(metric == Metric::kEuclidean ? sqrt(compared) : compared);
+  const double distance = metric == Metric::kEuclidean ? sqrt(compared) : compared;
+  return static_cast<float>(distance < FLT_MAX ? distance : FLT_MAX);
 }
 
 // What the compared distance must not exceed. The Euclidean metric compares squares, as scikit-learn does, which rounds
-// the square of the radius to the precision of the input.
+// the square of the radius to the precision of the input, as far as it has normal numbers for it.
 inline double compared_bound(double eps, Metric metric, bool single) {
   if (metric != Metric::kEuclidean) return eps;
   if (!single) return eps * eps;
   const auto rounded = static_cast<float>(eps);
-  return rounded * rounded;
+  const float square = rounded * rounded;
+  return std::isnormal(square) ? square : static_cast<double>(rounded) * rounded;
 }
 
 }  // namespace ise_fast

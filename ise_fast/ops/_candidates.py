@@ -44,7 +44,8 @@ def nearest_candidates(
         if len(bound) != len(y):
             raise ValueError(f"beyond: expected a number for each of {len(y)} queries, got {len(bound)}")
         certified = certified | (returned[:, -1] < bound)  # strictly: at equal distance the index would decide
-    return CertifiedKNN(returned.float(), found, certified)
+    within = returned.clamp(max=torch.finfo(torch.float32).max)  # as knn gives what is beyond
+    return CertifiedKNN(torch.where(found < 0, torch.inf, within).float(), found, certified)
 
 
 def _compared(x: Tensor, y: Tensor, metric: str, rows: Tensor, there: Tensor) -> Tensor:
@@ -55,7 +56,9 @@ def _compared(x: Tensor, y: Tensor, metric: str, rows: Tensor, there: Tensor) ->
     if metric != "cosine":
         return pattern_products(y, x, indptr, column, "sqeuclidean")
     query = torch.arange(len(y), device=y.device).repeat_interleave(counts)
-    length = (_squared(y)[query] * _squared(x)[column.long()]).sqrt()
+    ours, theirs = _squared(y)[query], _squared(x)[column.long()]
+    both = ours * theirs
+    length = torch.where((both > 1e-290) & (both < 1e290), both.sqrt(), ours.sqrt() * theirs.sqrt())
     cosine = torch.where(length > 0, pattern_products(y, x, indptr, column, "dot") / length, 0.0)
     return (1 - cosine).clamp(0, 2)
 

@@ -64,8 +64,9 @@ def knn(
         beyond: [M] float32 or float64, what whoever gave the candidates can prove: no other row is nearer than this.
 
     Returns:
-        KNN(distances [M, k] float32, indices [M, k] int64); with candidates CertifiedKNN, which also has certified [M]
-        bool: these are the k nearest of all rows, because all rows were candidates, or because `beyond` says so.
+        KNN(distances [M, k] float32, its largest number for what is beyond it; indices [M, k] int64); with candidates
+        CertifiedKNN, which also has certified [M] bool: these are the k nearest of all rows, because all rows were
+        candidates, or because `beyond` says so.
 
     Raises:
         TypeError: on a wrong dtype.
@@ -91,9 +92,9 @@ def radius_graph(x: Tensor, eps: float, *, metric: str = "euclidean") -> CSRGrap
     """Every pair of rows with distance <= eps, the diagonal included.
 
     `euclidean` compares as scikit-learn's brute force does: the float64 squared distance with eps * eps, which for
-    float32 input is rounded: float32(float32(eps)^2). The other metrics compare the float64 distance with eps. The
-    distances are those of `knn`: a pair within the last float64 bits of eps may differ from scikit-learn, which sums in
-    the order of its matrix product. Memory is proportional to the number of pairs.
+    float32 input is rounded: float32(float32(eps)^2), if that is a normal number. The other metrics compare the float64
+    distance with eps. The distances are those of `knn`: a pair within the last float64 bits of eps may differ from
+    scikit-learn, which sums in the order of its matrix product. Memory is proportional to the number of pairs.
 
     Args:
         x: [N, d] float32 or float64 (float16 and bfloat16 are converted to float32).

@@ -54,7 +54,7 @@ def knn(x: Tensor, k: int, *, y: Tensor | None = None, metric: str = "sqeuclidea
     if not found:
         return KNN(candidates.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=candidates.device))
     distances, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return KNN((ieee_sqrt(distances) if metric == "euclidean" else distances).float(), indices)
+    return KNN(in_float32(ieee_sqrt(distances) if metric == "euclidean" else distances), indices)
 
 
 def radius_graph(x: Tensor, eps: float, *, metric: str = "euclidean") -> CSRGraph:
@@ -66,7 +66,10 @@ def radius_graph(x: Tensor, eps: float, *, metric: str = "euclidean") -> CSRGrap
     eps = check_number("eps", eps, 0)
     check_choice("metric", metric, METRICS)
     if metric == "euclidean":
-        bound = torch.tensor(eps, dtype=rows.dtype).square().item()
+        rounded = torch.tensor(eps, dtype=rows.dtype, device="cpu")
+        bound, range_ = rounded.square().item(), torch.finfo(rows.dtype)
+        if not range_.tiny <= bound <= range_.max:
+            bound = rounded.double().square().item()
     else:
         bound = eps
     found = []
@@ -87,7 +90,7 @@ def pairs_to_graph(found: Sequence[tuple[Tensor, Tensor, Tensor]], n: int, devic
     i, j, values = (torch.cat(parts) for parts in zip((empty, empty, empty.float()), *found, strict=True))
     indptr = torch.zeros(n + 1, dtype=torch.int64, device=device)
     indptr[1:] = i.bincount(minlength=n).cumsum(0)
-    return CSRGraph(indptr, j.int(), values.float(), (n, n))
+    return CSRGraph(indptr, j.int(), in_float32(values), (n, n))
 
 
 def all_distances(x: Tensor) -> Tensor:
@@ -109,9 +112,14 @@ def fixed_order_sum(terms: Tensor) -> Tensor:
     return lanes[..., 0]
 
 
+def in_float32(distances: Tensor) -> Tensor:
+    """Rounded; the largest number for what is beyond it."""
+    return distances.clamp(max=torch.finfo(torch.float32).max).float()
+
+
 def ieee_sqrt(x: Tensor) -> Tensor:
     """The nearest float64; torch's own root may be one bit off on a CPU, where MKL's vector library takes it."""
-    return torch.from_numpy(np.sqrt(x.detach().cpu().numpy())).to(x.device)
+    return torch.from_numpy(np.asarray(np.sqrt(x.detach().cpu().numpy()))).to(x.device)
 
 
 def _exact(a: Tensor, b: Tensor, metric: str) -> Tensor:
@@ -119,7 +127,9 @@ def _exact(a: Tensor, b: Tensor, metric: str) -> Tensor:
     a, b = a.double(), b.double()
     if metric != "cosine":
         return fixed_order_sum((a - b).square())
-    length = ieee_sqrt(fixed_order_sum(a * a) * fixed_order_sum(b * b))
+    ours, theirs = fixed_order_sum(a * a), fixed_order_sum(b * b)
+    both = ours * theirs
+    length = torch.where((both > 1e-290) & (both < 1e290), ieee_sqrt(both), ieee_sqrt(ours) * ieee_sqrt(theirs))
     similarity = fixed_order_sum(a * b) / torch.where(length > 0, length, 1.0)
     return (1 - similarity).clamp(0, 2)
 

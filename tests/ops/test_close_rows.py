@@ -47,6 +47,12 @@ def test_equals_the_reference(device: torch.device, kind: str, k: int, metric: s
         assert found.distances.cpu().equal(expected.distances[rows])
 
 
+def test_differences_beyond_float32() -> None:
+    x = 3.3e38 * (1 - 1e-6 * torch.rand(600, 1024, generator=torch.Generator().manual_seed(0)))
+    x[300:, 0] *= -1
+    assert ops.knn(x, 20).indices.equal(reference.knn(x, 20).indices)
+
+
 @pytest.mark.parametrize("spread", [1e-4, 1e-6])
 @pytest.mark.parametrize("own", [True, False])
 def test_no_row_is_compared_with_all(spread: float, own: bool) -> None:

@@ -55,6 +55,15 @@ def test_float64() -> None:
     assert run.centres.dtype == torch.float64
 
 
+@pytest.mark.parametrize("power", [-400, 130, 400])
+def test_a_power_of_two_changes_no_label(power: int) -> None:
+    """Bounds are float32, and these numbers are beyond it."""
+    x = rows(600, 8, "clusters").double() + rows(600, 8, "integers")
+    plain, scaled = (ops.kmeans(y, y[::30].contiguous()) for y in (x, x * 2.0**power))
+    assert scaled.labels.equal(plain.labels)
+    assert scaled.iterations == plain.iterations > 2
+
+
 def test_bounds_leave_nothing_out_in_many_columns_of_centres() -> None:
     """More centres than a tile of the product, several blocks of rows."""
     x = rows(2600, 6, "clusters")
@@ -162,6 +171,13 @@ def test_start_at_the_ends_of_the_range(scale: float) -> None:
         return
     chosen = [api.kmeans_start(x, 20, torch.Generator().manual_seed(5)) for api in (ops, reference)]
     assert chosen[0].equal(chosen[1])
+
+
+def test_start_draws_on_the_cpu_whatever_the_default_device() -> None:
+    x = rows(40, 3, "clusters")
+    expected = ops.kmeans_start(x, 5, torch.Generator().manual_seed(1))
+    with torch.device("meta"):
+        assert ops.kmeans_start(x, 5, torch.Generator().manual_seed(1)).equal(expected)
 
 
 def test_start_among_several_chunks(device: torch.device) -> None:

@@ -128,6 +128,33 @@ def test_every_pair_within_a_huge_radius(device: torch.device) -> None:
     assert ops.radius_graph(x, 2.0, metric="cosine").nnz == 900
 
 
+@pytest.mark.parametrize(
+    ("metric", "dtype", "scale", "eps"),
+    [
+        ("euclidean", torch.float64, 1e40, 1.5e40),
+        ("sqeuclidean", torch.float32, 1e20, 1.5e40),
+        ("euclidean", torch.float32, 1e19, 2e19),  # whose square is infinite
+        ("euclidean", torch.float32, 1e-22, 1.5e-22),  # whose square is hardly a number
+        ("cosine", torch.float64, 1e-150, 0.1),
+        ("cosine", torch.float64, 1e80, 0.1),
+    ],
+)
+def test_at_the_ends_of_the_range(
+    device: torch.device, metric: str, dtype: torch.dtype, scale: float, eps: float
+) -> None:
+    x = torch.tensor([[1, 0], [1, 0.1], [1, 0.2], [-2, 0.1], [9, 9]], dtype=torch.float64).mul(scale).to(dtype)
+    graph = ops.radius_graph(x.to(device), eps, metric=metric)
+    assert graph.indices.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 4]
+    assert graph.values.isfinite().all()
+    assert_same(graph.to("cpu"), reference.radius_graph(x, eps, metric=metric))
+
+
+def test_more_columns_than_a_product_can_tell_apart() -> None:
+    x = torch.zeros(2, 2**23 + 8)
+    x[1, 0] = 0.1
+    assert ops.radius_graph(x, 1.0).indices.tolist() == [0, 1, 0, 1]
+
+
 def test_no_value_exceeds_eps_in_float32(device: torch.device) -> None:
     """DBSCAN on the graph at the same eps must keep every pair."""
     x = torch.randint(0, 50, (300, 1), generator=torch.Generator().manual_seed(0)).float()
