@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <tuple>
 
 #include "../math/distance.h"
 #include "changed.h"
@@ -13,7 +14,8 @@
 namespace ise_fast {
 namespace {
 
-constexpr int64_t kLeaf = 32;  // rows of a leaf, at most
+constexpr int64_t kLeaf = 32;     // rows of a leaf, at most
+constexpr int64_t kFewFound = 8;  // to sort what a row found pays where it is less than an eighth of the candidates
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Squares of differences, padded by zeros to a power of two, added as fold_dot_lanes does.
@@ -42,6 +44,20 @@ struct Box {
     return fold<kWidth>(square);
   }
 };
+
+// out[r]: the distance of a point from row r of the columns.
+template <size_t kWidth>
+void point_distances(const Point<kWidth>& point, const std::array<const double*, kWidth>& column, int64_t rows,
+                     double* out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    Point<kWidth> square;
+    for (size_t c = 0; c < kWidth; ++c) {
+      const double difference = point[c] - column[c][r];
+      square[c] = difference * difference;
+    }
+    out[r] = fold<kWidth>(square);
+  }
+}
 
 template <size_t kWidth>
 std::vector<Point<kWidth>> points(const FilterRows& side) {
@@ -88,6 +104,7 @@ public:
 
   const std::vector<Node>& nodes() const { return nodes_; }
   int32_t row(int64_t position) const { return order_[position]; }
+  const std::vector<double>& column(size_t c) const { return column_[c]; }  // by position
   Box<kWidth> at(int64_t position) const {
     Box<kWidth> box;
     for (size_t c = 0; c < kWidth; ++c) box.low[c] = box.high[c] = column_[c][position];
@@ -117,14 +134,9 @@ public:
 
   // out[r]: the distance of a point from the row at position begin + r of a leaf.
   void distances(const Point<kWidth>& point, const Node& leaf, double (&out)[kLeaf]) const {
-    for (int64_t r = 0; r < leaf.end - leaf.begin; ++r) {
-      Point<kWidth> square;
-      for (size_t c = 0; c < kWidth; ++c) {
-        const double difference = point[c] - column_[c][leaf.begin + r];
-        square[c] = difference * difference;
-      }
-      out[r] = fold<kWidth>(square);
-    }
+    std::array<const double*, kWidth> column;
+    for (size_t c = 0; c < kWidth; ++c) column[c] = column_[c].data() + leaf.begin;
+    point_distances<kWidth>(point, column, leaf.end - leaf.begin, out);
   }
 
 private:
@@ -188,6 +200,97 @@ int64_t nearest(const Tree<kWidth>& tree, const Point<kWidth>& point, size_t k, 
   return compared;
 }
 
+// The rows within a bound of a row, by ascending number, with their distances.
+template <size_t kWidth>
+class RowsNear {
+public:
+  using Leaves = std::vector<const typename Tree<kWidth>::Node*>;
+
+  RowsNear(const Tree<kWidth>& tree, double bound) : tree_(tree), bound_(bound) {}
+
+  // How many rows of these leaves are within the bound of the one at position p.
+  int64_t count(int64_t p, const Leaves& leaves) {
+    int64_t found = 0;
+    visit(p, leaves, [&](int64_t, double distance) { found += distance <= bound_; });
+    return found;
+  }
+
+  // Finds them, and sorts what was found.
+  void search(int64_t p, const Leaves& leaves) {
+    unordered_.clear();
+    visit(p, leaves, [&](int64_t position, double distance) {
+      if (distance <= bound_) unordered_.push_back({tree_.row(position), distance});
+    });
+    std::sort(unordered_.begin(), unordered_.end());
+    resize(unordered_.size());
+    for (size_t r = 0; r < unordered_.size(); ++r) std::tie(row_[r], distance_[r]) = unordered_[r];
+    found_ = unordered_.size();
+  }
+
+  // Sorts the rows of these leaves, for `compare`.
+  void gather(const Leaves& leaves) {
+    candidates_.clear();
+    for (const auto* leaf : leaves) {
+      for (int64_t p = leaf->begin; p < leaf->end; ++p) {
+        candidates_.push_back(static_cast<uint64_t>(tree_.row(p)) << 32 | static_cast<uint64_t>(p));
+      }
+    }
+    std::sort(candidates_.begin(), candidates_.end());
+    for (size_t c = 0; c < kWidth; ++c) {
+      column_[c].resize(candidates_.size());
+      for (size_t r = 0; r < candidates_.size(); ++r) {
+        column_[c][r] = tree_.column(c)[static_cast<uint32_t>(candidates_[r])];
+      }
+    }
+    resize(candidates_.size());
+  }
+
+  // Finds them among the rows that were gathered.
+  void compare(int64_t p) {
+    std::array<const double*, kWidth> column;
+    for (size_t c = 0; c < kWidth; ++c) column[c] = column_[c].data();
+    point_distances<kWidth>(tree_.at(p).low, column, static_cast<int64_t>(candidates_.size()), distance_.data());
+    found_ = 0;
+    for (size_t r = 0; r < candidates_.size(); ++r) {
+      row_[found_] = static_cast<int32_t>(candidates_[r] >> 32);
+      distance_[found_] = distance_[r];
+      found_ += distance_[found_] <= bound_;
+    }
+  }
+
+  // What was found last.
+  void write(Metric metric, int32_t* index, float* value) const {
+    std::copy_n(row_.begin(), found_, index);
+    for (size_t r = 0; r < found_; ++r) value[r] = returned_distance(distance_[r], metric);
+  }
+
+private:
+  void resize(size_t most) {
+    row_.resize(most);
+    distance_.resize(most);
+  }
+
+  template <class Visit>
+  void visit(int64_t p, const Leaves& leaves, const Visit& visit) const {
+    const Box<kWidth> point = tree_.at(p);
+    for (const auto* leaf : leaves) {
+      if (leaf->box.distance(point) > bound_) continue;
+      double distance[kLeaf];
+      tree_.distances(point.low, *leaf, distance);
+      for (int64_t r = 0; r < leaf->end - leaf->begin; ++r) visit(leaf->begin + r, distance[r]);
+    }
+  }
+
+  const Tree<kWidth>& tree_;
+  const double bound_;
+  std::vector<uint64_t> candidates_;                   // row << 32 | position, ascending
+  std::array<std::vector<double>, kWidth> column_;     // of the candidates
+  std::vector<std::pair<int32_t, double>> unordered_;  // row and distance
+  std::vector<int32_t> row_;                           // of what was found, ascending, as many as found_
+  std::vector<double> distance_;
+  size_t found_ = 0;
+};
+
 // run(tree, body) with a tree of as many columns as the rows have, rounded up to a power of two.
 template <class Body>
 auto with_width(int64_t d, const Body& body) {
@@ -198,41 +301,50 @@ auto with_width(int64_t d, const Body& body) {
   return body(std::integral_constant<size_t, 16>{});
 }
 
-// Rows that a query is compared with, in the mean over some queries.
+// Rows that a query is compared with and, within a radius, those it finds; sums over some queries.
+struct Met {
+  int64_t queries = 0, compared = 0, found = 0;
+};
+
 template <size_t kWidth>
-double rows_compared(const PairFilter& filter, Search search) {
+Met rows_met(const PairFilter& filter, Search search) {
   constexpr int64_t kQueries = 64;
   const Tree<kWidth> tree(filter.base());
   const std::vector<Point<kWidth>> rows = points<kWidth>(filter.query());
   const auto queries = static_cast<int64_t>(rows.size());
-  const int64_t sample = std::min(kQueries, queries);
-  std::vector<Neighbour> found;
-  int64_t compared = 0;
-  for (int64_t s = 0; s < sample; ++s) {
-    const Point<kWidth>& point = rows[s * queries / sample];
+  Met met{std::min(kQueries, queries)};
+  std::vector<Neighbour> neighbours;
+  for (int64_t s = 0; s < met.queries; ++s) {
+    const Point<kWidth>& point = rows[s * queries / met.queries];
     if (search.k > 0) {
-      compared += nearest(tree, point, search.k, found);
-    } else {
-      tree.leaves(
-          {point, point}, [&] { return search.bound; }, [&](const auto& leaf) { compared += leaf.end - leaf.begin; });
+      met.compared += nearest(tree, point, search.k, neighbours);
+      continue;
     }
+    tree.leaves({point, point}, [&] { return search.bound; }, [&](const auto& leaf) {
+      double distance[kLeaf];
+      tree.distances(point, leaf, distance);
+      met.compared += leaf.end - leaf.begin;
+      met.found += std::count_if(distance, distance + (leaf.end - leaf.begin),
+                                 [&](double value) { return value <= search.bound; });
+    });
   }
-  return static_cast<double>(compared) / static_cast<double>(sample);
+  return met;
 }
 
 }  // namespace
 
 bool tree_pays(const PairFilter& filter, Search search, Metric metric, int64_t width) {
-  constexpr double kPair =
-      0.03;  // a score of the filter, both ways, over a distance of the tree and its share of nodes
+  // In distances of the tree, each with its share of nodes: a score of the filter, both ways, and a pair within the radius,
+  // which it compares again, sorts and copies.
+  constexpr double kPair = 0.03, kFound = 6;
   constexpr int64_t kLeastRows = 256;
   const int64_t n = filter.base().original.size(0), d = filter.base().original.size(1);
   if (metric == Metric::kCosine || d > kTreeColumns || filter.query().original.size(0) == 0) return false;
   if (width != 0 || n == 0) return width == -2 && n > 0;
   if (n < kLeastRows) return false;
-  const double compared =
-      with_width(d, [&](auto columns) { return rows_compared<decltype(columns)::value>(filter, search); });
-  return compared < kPair * static_cast<double>(n) * (filter.self() ? 1 : 2);
+  const Met met = with_width(d, [&](auto columns) { return rows_met<decltype(columns)::value>(filter, search); });
+  const double scores = static_cast<double>(met.queries * n) * (filter.self() ? 1 : 2);
+  return static_cast<double>(met.compared) < kPair * scores + kFound * static_cast<double>(met.found);
 }
 
 void tree_nearest(const PairFilter& filter, int64_t k, Metric metric, float* distances, int64_t* neighbours) {
@@ -265,55 +377,42 @@ std::tuple<Tensor, Tensor, Tensor> tree_graph(const PairFilter& filter, double b
   Tensor indices, values;
   with_width(filter.base().original.size(1), [&](auto columns) {
     constexpr size_t kWidth = decltype(columns)::value;
+    using Node = typename Tree<kWidth>::Node;
     const Tree<kWidth> tree(filter.base());
-    std::vector<int64_t> leaf_nodes;
-    for (size_t node = 0; node < tree.nodes().size(); ++node) {
-      if (tree.nodes()[node].child < 0) leaf_nodes.push_back(static_cast<int64_t>(node));
+    std::vector<const Node*> leaves;
+    for (const Node& node : tree.nodes()) {
+      if (node.child < 0) leaves.push_back(&node);
     }
-    // found(i, entries) for every row, in no order; an entry is index << 32 | bits of the distance.
-    const auto search = [&](const auto& found) {
-      parallel_blocks(static_cast<int64_t>(leaf_nodes.size()), [&](Blocks& next) {
-        std::vector<int64_t> near;
-        std::vector<uint64_t> entries;
-        for (int64_t b = next(); b < static_cast<int64_t>(leaf_nodes.size()); b = next()) {
-          const auto& mine = tree.nodes()[leaf_nodes[b]];
+    // visit(leaf, near): every leaf, and the leaves that are within `bound` of it.
+    const auto for_leaves = [&](const auto& visit) {
+      parallel_blocks(static_cast<int64_t>(leaves.size()), [&](Blocks& next) {
+        std::vector<const Node*> near;
+        RowsNear<kWidth> found(tree, bound);
+        for (int64_t b = next(); b < static_cast<int64_t>(leaves.size()); b = next()) {
           near.clear();
-          tree.leaves(
-              mine.box, [&] { return bound; }, [&](const auto& leaf) { near.push_back(&leaf - tree.nodes().data()); });
-          for (int64_t p = mine.begin; p < mine.end; ++p) {
-            const Box<kWidth> point = tree.at(p);
-            entries.clear();
-            for (const int64_t other : near) {
-              const auto& leaf = tree.nodes()[other];
-              if (leaf.box.distance(point) > bound) continue;
-              double distance[kLeaf];
-              tree.distances(point.low, leaf, distance);
-              for (int64_t r = 0; r < leaf.end - leaf.begin; ++r) {
-                if (!(distance[r] <= bound)) continue;
-                const float value = returned_distance(distance[r], metric);
-                uint32_t bits;
-                std::memcpy(&bits, &value, sizeof bits);
-                entries.push_back(static_cast<uint64_t>(tree.row(leaf.begin + r)) << 32 | bits);
-              }
-            }
-            found(tree.row(p), entries);
-          }
+          tree.leaves(leaves[b]->box, [&] { return bound; }, [&](const Node& leaf) { near.push_back(&leaf); });
+          visit(found, *leaves[b], near);
         }
       });
     };
-    search(
-        [&](int64_t i, const std::vector<uint64_t>& entries) { offset[i + 1] = static_cast<int64_t>(entries.size()); });
+    for_leaves([&](RowsNear<kWidth>& found, const Node& leaf, const std::vector<const Node*>& near) {
+      for (int64_t p = leaf.begin; p < leaf.end; ++p) offset[tree.row(p) + 1] = found.count(p, near);
+    });
     for (int64_t i = 0; i < n; ++i) offset[i + 1] += offset[i];
     indices = new_tensor(rows, {offset[n]}, ScalarType::Int);
     values = new_tensor(rows, {offset[n]});
     auto* out_index = indices.mutable_data_ptr<int32_t>();
     auto* out_value = values.mutable_data_ptr<float>();
-    search([&](int64_t i, std::vector<uint64_t>& entries) {
-      std::sort(entries.begin(), entries.end());
-      for (size_t e = 0; e < entries.size(); ++e) {
-        const auto bits = static_cast<uint32_t>(entries[e]);
-        out_index[offset[i] + static_cast<int64_t>(e)] = static_cast<int32_t>(entries[e] >> 32);
-        std::memcpy(&out_value[offset[i] + static_cast<int64_t>(e)], &bits, sizeof bits);
+    for_leaves([&](RowsNear<kWidth>& found, const Node& leaf, const std::vector<const Node*>& near) {
+      int64_t pairs = 0, candidates = 0;
+      for (int64_t p = leaf.begin; p < leaf.end; ++p) pairs += offset[tree.row(p) + 1] - offset[tree.row(p)];
+      for (const Node* other : near) candidates += other->end - other->begin;
+      // Where many of the candidates are found they are sorted once for all rows of the leaf, else what each row finds.
+      const bool together = pairs * kFewFound >= candidates * (leaf.end - leaf.begin);
+      if (together) found.gather(near);
+      for (int64_t p = leaf.begin; p < leaf.end; ++p) {
+        together ? found.compare(p) : found.search(p, near);
+        found.write(metric, out_index + offset[tree.row(p)], out_value + offset[tree.row(p)]);
       }
     });
   });
