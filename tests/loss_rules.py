@@ -36,7 +36,7 @@ def assert_within_budget(ours: Loss, plain: Loss, truth: Loss, features: Tensor,
 
 
 def check_loss_rules(name: str, loss: Loss, features: Tensor) -> None:
-    """Scaled gradients, no gradient, half precision, autocast, strides, compile, threads, second derivatives."""
+    """Scaled gradients, no gradient, half precision, autocast, strides, compile, threads, refused derivatives."""
     expected = value_and_gradient(loss, features)
     value, gradient = expected
     assert value.dtype == gradient.dtype == torch.float32
@@ -80,3 +80,5 @@ def check_loss_rules(name: str, loss: Loss, features: Tensor) -> None:
     (first,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
     with pytest.raises(NotImplementedError, match=f"{name}: second derivatives are not available"):
         first.square().sum().backward()
+    with pytest.raises(NotImplementedError, match=f"{name}: forward-mode derivatives are not available"):
+        torch.func.jvp(loss, (features,), (features,))

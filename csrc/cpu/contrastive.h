@@ -40,7 +40,7 @@ public:
     const int64_t clusters = head_.clusters, d = head_.d;
     collect_rows();
     const int64_t width =
-        gram_ ? clusters : std::clamp<int64_t>(kTileNumbers / std::max<int64_t>(slots(), 1), 1024, clusters);
+        gram_ ? clusters : std::min(clusters, std::max<int64_t>(kTileNumbers / std::max<int64_t>(slots(), 1), 1024));
     // The exponentials of one sample stay in the cache until its weights are made, unless they are too many.
     const bool keep = width >= clusters && per_sample() * clusters <= kKeptNumbers;
     for (int64_t tile = 0; tile < clusters; tile += width) {

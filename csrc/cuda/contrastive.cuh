@@ -143,6 +143,7 @@ __global__ void sample_losses(RowState* states, double* losses, int64_t count, i
   for (int64_t row = i * (1 + k); row < (i + 1) * (1 + k); ++row) {
     RowState& state = states[row];
     loss += state.top == 0 ? log1p(state.s) : log(denominator(state)) + state.top;
+    if (!isfinite(state.own)) loss = NAN;  // nothing else looks at it where there is one centroid
     const double row_scale = scale * state.inverse_norm;
     double divisor = denominator(state);
     state.own_weight = static_cast<float>(-row_scale * (state.s / divisor));

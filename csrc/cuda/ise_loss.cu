@@ -21,9 +21,10 @@ namespace {
 
 using Losses = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// The three scalars, by one block, rows in one order.
-__global__ void reduce_losses(const double* contrastive, const double* preserving, float* loss, float* contrastive_out,
-                              float* preserving_out, int64_t rows, int64_t k, double lp_weight) {
+// The three scalars, by one block, rows in one order; NaN where a centroid is not finite, whose exponentials may be 0.
+__global__ void reduce_losses(const double* contrastive, const double* preserving, const unsigned* longest, float* loss,
+                              float* contrastive_out, float* preserving_out, int64_t rows, int64_t k,
+                              double lp_weight) {
   __shared__ double scratch[kHeadWarps];
   double c = 0, p = 0;
   for (int64_t i = threadIdx.x; i < rows; i += kHeadThreads) {
@@ -31,6 +32,7 @@ __global__ void reduce_losses(const double* contrastive, const double* preservin
     if (preserving) p += preserving[i];
   }
   c = block_sum(c, scratch) / static_cast<double>(rows * (1 + k));
+  if (!isfinite(length_of_bits(*longest))) c = NAN;
   p = block_sum(p, scratch) / static_cast<double>(rows);
   if (threadIdx.x == 0) {
     *contrastive_out = static_cast<float>(c);
@@ -225,7 +227,7 @@ Losses losses(const Tensor& f, const Tensor& y, const Tensor& c, const std::opti
   if (preserves && (wide || block < rows)) preserve_labels(nullptr);
   Tensor loss = device_empty(f, {}), contrastive = device_empty(f, {}), preserving = device_empty(f, {});
   LAUNCH(reduce_losses, 1, kHeadThreads, 0, stream, words_of<double>(row_losses),
-         preserves ? words_of<double>(lp_row_losses) : nullptr, loss.mutable_data_ptr<float>(),
+         preserves ? words_of<double>(lp_row_losses) : nullptr, longest, loss.mutable_data_ptr<float>(),
          contrastive.mutable_data_ptr<float>(), preserving.mutable_data_ptr<float>(), rows, k, options.lp_weight);
   return {loss, contrastive, preserving, supports, contrastive_gradient, lp_gradient};
 }

@@ -167,7 +167,7 @@ class ClusterMemory(nn.Module):
         return self._gram
 
     def set_extra_state(self, state: Tensor | None) -> None:
-        self._gram = None if state is None else state.to(self.centroids.device)
+        self._gram = None if state is None else state.to(self.centroids.device, copy=True)  # update writes it
 
     def extra_repr(self) -> str:
         clusters = self.centroids.shape[0]

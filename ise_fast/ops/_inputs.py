@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from ise_fast._checks import FLOATING, check_dense
 
@@ -34,6 +35,21 @@ def in_working_precision(name: str, x: Tensor) -> Tensor:
         TypeError: if it is no floating tensor.
     """
     return floating(name, x).to(working_dtype(x))
+
+
+def differentiable(operator: str, x: Tensor) -> Tensor:
+    """`floating` for the features of a loss, whose gradient goes backwards only.
+
+    Raises:
+        TypeError: if it is no floating tensor.
+        NotImplementedError: if it carries a tangent of forward-mode differentiation, which torch would take for 0.
+    """
+    floating("features", x)
+    if not torch.compiler.is_compiling() and unpack_dual(x).tangent is not None:
+        raise NotImplementedError(
+            f"{operator}: forward-mode derivatives are not available; ise_fast.reference.{operator} has them"
+        )
+    return x
 
 
 def refuse_second_derivative(operator: str) -> NoReturn:

@@ -8,7 +8,7 @@ from torch import Tensor
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import check_dense, check_int, check_number, check_tensor
 from ise_fast.ops._fake import register_fake
-from ise_fast.ops._inputs import in_working_precision
+from ise_fast.ops._inputs import differentiable, in_working_precision
 from ise_fast.ops._losses import fake_loss, register_loss, wants_gradient
 from ise_fast.types import Groups
 
@@ -84,7 +84,7 @@ def group_nce_loss(
         eps: both constants of the published loss, >= 0.
 
     Returns:
-        A float32 scalar, differentiable in `features`; second derivatives are refused.
+        A float32 scalar, differentiable in `features`; second and forward-mode derivatives are refused.
 
     Raises:
         TypeError, ValueError: naming the argument: shape, dtype, device, a number out of range, or (CPU) a label
@@ -99,7 +99,8 @@ def group_nce_loss(
         >>> refresh_groups_(sums, table, group_members(groups, 4), torch.arange(4))
         >>> group_nce_loss(f, sums, groups.bincount(), torch.tensor([0, 0, 2, 3])).backward()
     """
-    f, s = in_working_precision("features", features), in_working_precision("sums", sums)
+    f = in_working_precision("features", differentiable("group_nce_loss", features))
+    s = in_working_precision("sums", sums)
     tau = check_number("temperature", temperature, 0, above=True)
     eps = check_number("eps", eps, 0)
     check_dense("counts", counts)

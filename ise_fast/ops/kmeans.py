@@ -33,7 +33,7 @@ def kmeans_start(x: Tensor, clusters: int, generator: torch.Generator | None = N
     """
     rows = in_working_precision("x", x).detach()
     k = check_int("clusters", clusters, 1, rows.shape[0], f"x has {rows.shape[0]} rows")
-    draws = torch.rand(k, generator=generator, dtype=torch.float64).to(rows.device)
+    draws = torch.rand(k, generator=generator, dtype=torch.float64, device="cpu").to(rows.device)
     chosen: Tensor = torch.ops.ise_fast.kmeans_start(rows, draws)
     return chosen
 

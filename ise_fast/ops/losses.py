@@ -10,7 +10,7 @@ from torch import Tensor
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import check_all_dense, check_dense, check_int, check_number, check_tensor
 from ise_fast.ops._fake import register_fake
-from ise_fast.ops._inputs import floating, refuse_second_derivative, working_dtype
+from ise_fast.ops._inputs import differentiable, floating, refuse_second_derivative, working_dtype
 from ise_fast.types import ISELossOutput
 
 
@@ -36,10 +36,10 @@ def ise_loss(
     largest among those of each other label g in the batch (ties: the first support takes the gradient). The rows of
     the contrastive term are f_i / ||f_i|| and the supports; `ise_fast.reference.ise_loss` is the direct form.
 
-    Nothing of size B (1 + k) x K is formed, and scratch stays below about 400 MB up to a million centroids. The
-    gradient is computed in the forward pass where `features` asks for one; the backward pass scales it. All three
-    losses are differentiable in `features`; second derivatives are refused. A batch of one label, one row or two
-    centroids is fine.
+    Nothing of size B (1 + k) x K is formed, and scratch stays below about 400 MB on a CPU and 1 GB on CUDA, up to a
+    million centroids. The gradient is computed in the forward pass where `features` asks for one; the backward pass
+    scales it. All three losses are differentiable in `features`; second and forward-mode derivatives are refused. A
+    batch of one label, one row or two centroids is fine.
 
     Mixed precision follows the features: where they are float16 or bfloat16, each matrix product on CUDA is one of
     numbers of that type, with centroids, supports and weights rounded to it (so centroids must lie in its range). Sums,
@@ -76,7 +76,7 @@ def ise_loss(
         >>> out = ise_loss(f, torch.tensor([0, 0, 2, 2]), c, degree=0.25)
         >>> out.loss.backward()
     """
-    f, c = floating("features", features), floating("centroids", centroids)
+    f, c = differentiable("ise_loss", features), floating("centroids", centroids)
     check_dense("labels", labels)
     check_all_dense(gram=gram)
     given = check_tensor("degree", degree, 0, (torch.float64,)) if isinstance(degree, Tensor) else None
@@ -118,7 +118,7 @@ def cluster_nce_loss(features: Tensor, labels: Tensor, centroids: Tensor, temper
 
     Source: Dai et al., Cluster Contrast for Unsupervised Person Re-Identification, 2021.
     """
-    f, c = floating("features", features), floating("centroids", centroids)
+    f, c = differentiable("cluster_nce_loss", features), floating("centroids", centroids)
     check_dense("labels", labels)
     tau = check_number("temperature", temperature, 0, above=True)
     needs_gradient = f.requires_grad and torch.is_grad_enabled()

@@ -24,8 +24,8 @@ def merge_nearest(graph: CSRGraph, labels: Tensor, penalty: float, merges: int) 
     other joins two clusters, until `merges` clusters are gone or the graph has no more pairs. D is float64.
 
     On `radius_graph(x, r, metric="sqeuclidean")` the answer is that of all N^2 pairs if `merges` merges were found and
-    the last D is at most r + 2 penalty times the size of the smallest cluster: no pair outside the graph has a smaller
-    one. Otherwise take a larger r.
+    the last D is less than float32(r) + 2 penalty times the size of the smallest cluster: no pair outside the graph has
+    so small a one, rounded to float32 as the graph's values are. Otherwise take a larger r.
 
     Args:
         graph: square CSRGraph of distances, symmetric; an entry above the diagonal is a pair, those below are ignored.
@@ -87,7 +87,8 @@ def merge_rows(x: Tensor, labels: Tensor, penalty: float, merges: int) -> Merges
     widest = 4.001 * float(rows.double().square().sum(1).max())
     while True:
         out = merge_nearest(radius_graph(rows, radius, metric="sqeuclidean"), labels, penalty, wanted)
-        enough = len(out.pairs) == wanted and float(out.dissimilarity[-1]) <= radius + 2 * penalty * int(sizes.min())
+        outside = float(torch.tensor(radius)) + 2 * penalty * int(sizes.min())  # the least D that a pair may have there
+        enough = len(out.pairs) == wanted and float(out.dissimilarity[-1]) < outside
         if enough or radius >= widest:
             return out
         radius = min(max(1.3 * radius, widest / 1000), widest)

@@ -10,7 +10,7 @@ from torch import Tensor
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import check_dense, check_int, check_number
 from ise_fast.ops._fake import register_fake
-from ise_fast.ops._inputs import in_working_precision
+from ise_fast.ops._inputs import differentiable, in_working_precision
 from ise_fast.ops._losses import fake_loss, register_loss, wants_gradient
 from ise_fast.types import CSRGraph
 
@@ -70,7 +70,7 @@ def multi_label_loss(
         hard_share: r in (0, 1]; int(r * negatives) must be 1 at least in every row (N > 100 for the published 0.01).
 
     Returns:
-        A float32 scalar, differentiable in `features`; second derivatives are refused.
+        A float32 scalar, differentiable in `features`; second and forward-mode derivatives are refused.
 
     Raises:
         TypeError, ValueError: naming the argument: shape, dtype, device, a number out of range, or (CPU) a row without
@@ -84,7 +84,8 @@ def multi_label_loss(
         >>> positives = cycle_positives(table, torch.tensor([3, 7]))
         >>> multi_label_loss(table[[3, 7]].requires_grad_(), table, positives).backward()
     """
-    f, v = in_working_precision("features", features), in_working_precision("table", table)
+    f = in_working_precision("features", differentiable("multi_label_loss", features))
+    v = in_working_precision("table", table)
     delta = check_number("delta", delta, 0)
     share = check_number("hard_share", hard_share, 0, 1, above=True)
     if f.dim() == v.dim() == 2 and positives.shape != (f.shape[0], v.shape[0]):

@@ -8,7 +8,7 @@ from torch import Tensor
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import check_all_dense, check_dense, check_int, check_number
 from ise_fast.ops._fake import register_fake
-from ise_fast.ops._inputs import in_working_precision
+from ise_fast.ops._inputs import differentiable, in_working_precision
 from ise_fast.ops._losses import fake_loss, register_loss, wants_gradient
 
 
@@ -55,12 +55,12 @@ def soft_nce_loss(
         excluded: [B, e] int64, rows that take no part, -1 for none.
 
     Returns:
-        A float32 scalar, differentiable in `features`; second derivatives are refused.
+        A float32 scalar, differentiable in `features`; second and forward-mode derivatives are refused.
 
     Raises:
         TypeError, ValueError: naming the argument: shape, dtype, device, a number out of range, or (CPU) a target
             outside its range or excluded, NaN or infinity. On CUDA, which would have to wait to see them, the loss is
-            then NaN.
+            then NaN; a row of the table outside all ranges has to be finite there, too, or spoils the gradient.
 
     Source: Lin et al., Softened Similarity Learning, CVPR 2020; Zhang et al., mixup, ICLR 2018; Yun et al., CutMix,
     ICCV 2019; Wang et al., Camera-aware Proxies, AAAI 2021; Cho et al., Part-based Pseudo Label Refinement, CVPR 2022.
@@ -70,7 +70,8 @@ def soft_nce_loss(
         >>> table = torch.nn.functional.normalize(torch.randn(5, 8), dim=1)
         >>> soft_nce_loss(f, table, torch.tensor([[0, 3], [1, -1]]), torch.tensor([[0.7, 0.3], [1.0, 0.0]])).backward()
     """
-    f, v = in_working_precision("features", features), in_working_precision("table", table)
+    f = in_working_precision("features", differentiable("soft_nce_loss", features))
+    v = in_working_precision("table", table)
     w = in_working_precision("weights", weights).to(f.dtype)
     tau = check_number("temperature", temperature, 0, above=True)
     check_dense("columns", columns)

@@ -10,7 +10,7 @@ from torch import Tensor
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import check_dense, check_int, check_number
 from ise_fast.ops._fake import register_fake
-from ise_fast.ops._inputs import in_working_precision, refuse_second_derivative
+from ise_fast.ops._inputs import differentiable, in_working_precision, refuse_second_derivative
 from ise_fast.types import Nearest
 
 
@@ -51,7 +51,8 @@ def nearest_centroids(features: Tensor, centroids: Tensor, labels: Tensor, k: in
 def support_samples(features: Tensor, centroids: Tensor, labels: Tensor, nearest: Tensor, degree: float) -> Tensor:
     """s_j = u_j / ||u_j|| with u_j = f + degree (m_j - o): a step from the own centroid o towards the nearest others.
 
-    Differentiable in `features`; centroids and degree are constants. A zero u_j stays zero.
+    Differentiable in `features`, where second and forward-mode derivatives are refused; centroids and degree are
+    constants. A zero u_j stays zero.
 
     Args:
         features: [B, d] float32 (float16 and bfloat16 are converted; float64 on a CPU), unit rows.
@@ -70,7 +71,8 @@ def support_samples(features: Tensor, centroids: Tensor, labels: Tensor, nearest
 
     Source: Zhang et al., Implicit Sample Extension, CVPR 2022, equation 2.
     """
-    f, c = in_working_precision("features", features), in_working_precision("centroids", centroids)
+    f = in_working_precision("features", differentiable("support_samples", features))
+    c = in_working_precision("centroids", centroids)
     check_dense("labels", labels)
     check_dense("nearest", nearest)
     degree = check_number("degree", degree, 0, 1)

@@ -82,8 +82,8 @@ def label_rows(features: Features, graph: SharedGraph, eps: float, min_samples: 
 def cluster(features: Features, settings: JaccardSettings) -> DBSCANResult:
     """Labels and core flags of own rows: those of `ise_fast.cluster.JaccardDBSCAN` on all rows together.
 
-    Memory of a process: its own features, two blocks of others, 4 k1 + 2 bytes for each row of all, and its part of V'
-    and of the graph.
+    Memory of a process: its own features, two blocks of others, 4 k1 bytes and k1 / 2 bits for each row of all, and its
+    part of V' and of the graph.
 
     Args:
         features: `HeldRows` on processes of torch.distributed, or `StoredRows` of a file.

@@ -111,6 +111,20 @@ def test_a_loaded_memory_goes_on_to_the_bit(unit_rows: UnitRows) -> None:
     assert memory.centroids.equal(other.centroids)
 
 
+def test_memories_from_one_state_go_their_own_ways(unit_rows: UnitRows) -> None:
+    memory = ClusterMemory(8)
+    memory.reset(unit_rows(5, 8))
+    before = memory.gram
+    assert before is not None
+    kept, state = before.clone(), memory.state_dict()
+    other = ClusterMemory(8)
+    other.load_state_dict(state)
+    other.update(unit_rows(3, 8, 1), torch.arange(3))
+    assert memory.gram is not None
+    assert memory.gram.equal(kept)
+    assert_gram_is_fresh(other)
+
+
 def test_half_precision_rows(unit_rows: UnitRows, device: torch.device) -> None:
     memory, expected = ClusterMemory(8).to(device), ClusterMemory(8).to(device)
     f, y = unit_rows(3, 8, 1).to(device).bfloat16(), torch.arange(3, device=device)

@@ -355,6 +355,12 @@ def test_second_derivative_is_refused(device: torch.device) -> None:
         (gradient,) = torch.autograd.grad(loss(), leaf, create_graph=True)
         with pytest.raises(NotImplementedError, match=f"{name}: second derivatives are not available"):
             gradient.square().sum().backward()
+    for name, tangent_of in (
+        ("ise_loss", lambda x: ops.ise_loss(x, y, c, 0.25).loss),
+        ("cluster_nce_loss", lambda x: ops.cluster_nce_loss(x, y, c)),
+    ):
+        with pytest.raises(NotImplementedError, match=f"{name}: forward-mode derivatives are not available"):
+            torch.func.jvp(tangent_of, (leaf.detach(),), (leaf.detach(),))
 
 
 def test_opcheck(device: torch.device) -> None:

@@ -35,6 +35,27 @@ def test_labels_are_numbered_and_pairs_within_a_cluster_are_passed_over() -> Non
     assert out.dissimilarity.tolist() == [1.0, 49.0]
 
 
+def test_a_pair_that_is_outside_by_less_than_float32_shows() -> None:
+    """Of two pairs that round to one distance the first counts, and it is the one outside the first radius."""
+
+    def pair(squared: float, height: float) -> list[list[float]]:
+        along = float(torch.tensor(squared).sqrt() - 2e-6)  # a float32 number
+        return [[0, 0, height], [along, (squared - along**2) ** 0.5, height]]
+
+    step = 1.002
+    radius = float(torch.tensor(step).square()) * 1.0001  # as merge_rows begins
+    below = float(torch.tensor(radius))
+    assert below < radius < below + 2.0**-24
+    row = [[i * step, 0, 300] for i in range(4)]
+    x = torch.tensor(pair((radius + below + 2.0**-24) / 2, 100) + pair((radius + below) / 2, 200) + row)
+    labels = torch.tensor([0, 1, 2, 3, 4, 4, 4, 4])
+    graph = ops.radius_graph(x, radius, metric="sqeuclidean")
+    assert (graph.indptr[1], graph.indptr[3] - graph.indptr[2]) == (1, 2)
+    whole = ops.merge_nearest(ops.radius_graph(x, 1e9, metric="sqeuclidean"), labels, 0.0, 1)
+    assert whole.pairs.tolist() == [[0, 1]]
+    assert ops.merge_rows(x, labels, 0.0, 1).pairs.tolist() == [[0, 1]]
+
+
 def test_empty_graph() -> None:
     none = torch.empty(0, dtype=torch.int64)
     out = ops.merge_nearest(CSRGraph(torch.zeros(1, dtype=torch.int64), none.int(), torch.empty(0)), none, 0.0, 3)

@@ -47,6 +47,8 @@ def test_gradcheck_and_refused_second_derivative() -> None:
     (gradient,) = torch.autograd.grad(ops.support_samples(f, c, y, m, 0.25).sum(), f, create_graph=True)
     with pytest.raises(NotImplementedError, match="support_samples: second derivatives"):
         gradient.sum().backward()
+    with pytest.raises(NotImplementedError, match="support_samples: forward-mode derivatives"):
+        torch.func.jvp(lambda x: ops.support_samples(x, c, y, m, 0.25), (f.detach(),), (f.detach(),))
 
 
 def test_zero_stays_zero(device: torch.device) -> None:
