@@ -8,7 +8,7 @@
 
 namespace ise_fast {
 
-// out[r] = squared_distance(query, base + index[r] * d).
+// out[r] = the squared distance of query and base + index[r] * d, as distance.h defines it.
 void squared_distances(const float* query, const float* base, int64_t d, const int32_t* index, int64_t n, double* out);
 void squared_distances(const double* query, const double* base, int64_t d, const int32_t* index, int64_t n,
                        double* out);

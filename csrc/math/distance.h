@@ -29,24 +29,6 @@ ISE_HOST_DEVICE double squared_distance_lane(const A* a, const B* b, int64_t d, 
   return sum;
 }
 
-// The whole squared distance by one thread: vectorises over the lanes.
-template <class A, class B>
-inline double squared_distance(const A* a, const B* b, int64_t d) {
-  double partial[kDotLanes] = {};
-  int64_t i = 0;
-  for (; i + kDotLanes <= d; i += kDotLanes) {
-    for (int lane = 0; lane < kDotLanes; ++lane) {
-      const double difference = static_cast<double>(a[i + lane]) - static_cast<double>(b[i + lane]);
-      partial[lane] += difference * difference;
-    }
-  }
-  for (int lane = 0; i < d; ++i, ++lane) {
-    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-    partial[lane] += difference * difference;
-  }
-  return fold_dot_lanes(partial);
-}
-
 ISE_HOST_DEVICE double cosine_distance(double dot, double a_squared, double b_squared) {
   const double both = a_squared * b_squared;
   const double length = both > 1e-290 && both < 1e290 ? sqrt(both) : sqrt(a_squared) * sqrt(b_squared);

@@ -8,6 +8,7 @@ from torch import Tensor
 import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast import ops
 from ise_fast.ops._csr import Csr, offsets_of, take_rows
+from ise_fast.ops.shards import pattern_products, softmax_rows
 from ise_fast.reference.k_reciprocal import half_width
 from ise_fast.types import CSRGraph
 
@@ -16,7 +17,12 @@ ROWS = 1024  # of a block
 
 
 def nearest_by_features(core: Tensor, new: Tensor, eps: float, metric: str) -> Tensor:
-    """Places in `core` [C, d] of the rows nearest to `new` [M, d], or -1 beyond eps. float64 is compared as float32."""
+    """Places in `core` [C, d] of the rows nearest to `new` [M, d], or -1 beyond eps.
+
+    float64 is compared as float32, seen from the first core sample: where all rows are far from 0 they would be one.
+    """
+    if core.dtype == torch.float64 and metric != "cosine":
+        core, new = core - core[0], new.double() - core[0]
     near = ops.knn(core.float(), 1, y=new.float(), metric=metric)
     within = near.distances[:, 0] <= torch.tensor(eps, dtype=torch.float32)
     return torch.where(within, near.indices[:, 0], -1)
@@ -103,8 +109,12 @@ def _encode_new(fitted: Tensor, nn: Tensor, new: Tensor, nearest: Tensor, recipr
     joins = in_half & (3 * shared > 2 * in_half.sum(1))[:, None]
     expanded = members.clone()
     expanded[row[:, None].expand_as(of_sample)[joins], of_sample[joins]] = True  # R*
-    closeness = 2 * (new.double() @ fitted.double().T) - 2
-    return closeness.masked_fill(~expanded, -torch.inf).softmax(1).nan_to_num(0.0).float()
+    row, column = expanded.nonzero(as_tuple=True)
+    indptr = offsets_of(expanded.sum(1))
+    products = pattern_products(new, fitted, indptr, column.int(), "dot")
+    encoding = torch.zeros(len(new), len(fitted), device=new.device)
+    encoding[row, column] = softmax_rows(products, indptr)
+    return encoding
 
 
 def _distances(averaged: Csr, own: Tensor, eps: float) -> CSRGraph:

@@ -26,17 +26,18 @@ class DBSCAN(GraphClusterer):
         min_samples: neighbours, self included, that make a core sample, >= 1.
         metric: "euclidean", "sqeuclidean", "cosine", or "precomputed": X is then a square matrix of distances, dense,
             scipy sparse or a `CSRGraph`; in the last two an entry that is not stored means "not neighbours".
-        algorithm: taken for scikit-learn's sake, as are `leaf_size` and `n_jobs`; the three change no result there and
-            nothing here. Threads are torch's (torch.set_num_threads).
-        leaf_size: see `algorithm`.
-        n_jobs: see `algorithm`.
+        algorithm: "auto", "brute", "kd_tree" or "ball_tree": says no more than how float32 input is compared (below).
+        leaf_size: taken for scikit-learn's sake, as is `n_jobs`; it changes no result there and nothing here.
+        n_jobs: see `leaf_size`. Threads are torch's (torch.set_num_threads).
         verbose: show how far the search for neighbours is, and what it will take: a bar on a terminal, else the log
             (level INFO). On a GPU only the estimate; rows of a group of processes tell nothing.
 
     scikit-learn's `p` and `metric_params`, other metrics and callables are refused.
 
-    float32 input is compared as scikit-learn's brute force does (see `ise_fast.ops.radius_graph`), other NumPy types as
-    float64, float16 and bfloat16 tensors as float32. Sparse features are made dense.
+    float32 input is compared as scikit-learn does: in float64 where it takes a tree, which "auto" does for the Euclidean
+    distance of more than 11 samples with at most 15 columns, else as by its brute force (see
+    `ise_fast.ops.radius_graph`). Other NumPy types are compared as float64, float16 and bfloat16 tensors as float32.
+    Sparse features are made dense.
 
     Attributes:
         labels_: [n_samples] cluster of each sample; -1 is noise.
@@ -45,7 +46,7 @@ class DBSCAN(GraphClusterer):
         n_features_in_: number of columns seen by `fit`.
 
     The attributes are of the kind and on the device of the input: NumPy, torch, or CuPy; torch for a `CSRGraph`.
-    `predict` compares features in float32.
+    `predict` compares features in float32, float64 ones by their differences from the first core sample.
 
     Example:
         >>> import numpy as np
@@ -77,17 +78,24 @@ class DBSCAN(GraphClusterer):
 
     def _check_metric(self) -> None:
         check_choice("metric", self.metric, ("euclidean", "sqeuclidean", "cosine", "precomputed"))
+        check_choice("algorithm", self.algorithm, ("auto", "brute", "kd_tree", "ball_tree"))
 
     def _distances(self, x: Tensor, eps: float) -> CSRGraph:
         with watched_search(x, 1, shown=bool(self.verbose)):
-            return ops.radius_graph(x, eps, metric=self.metric)
+            return ops.radius_graph(self._compared(x, len(x)), eps, metric=self.metric)
+
+    def _compared(self, x: Tensor, samples: int) -> Tensor:
+        """In float64 where scikit-learn's trees do, of `samples` rows in all."""
+        tree = samples > 11 and x.shape[1] <= 15 if self.algorithm == "auto" else self.algorithm != "brute"
+        return x.double() if tree and self.metric == "euclidean" else x
 
     def _own_labels(self, x: Tensor, peers: Peers) -> DBSCANResult:
         eps, least = peers.together(
             lambda: (check_number("eps", self.eps, 0), check_int("min_samples", self.min_samples, 1))
         )
         peers.same(eps=eps, min_samples=least, metric=self.metric)
-        features = HeldRows("X", x, peers, keep_double=True, unit=False)
+        compared = self._compared(x, sum(peers.objects(len(x))))
+        features = HeldRows("X", compared, peers, keep_double=True, unit=False)
         return own_dbscan(own_radius(features, eps, self.metric), eps, least)
 
     def _nearest_core(self, x: Tensor) -> Tensor:

@@ -41,8 +41,19 @@ def test_dbscan_equals_sklearn(seed: int, metric: str, dtype: type) -> None:
     if metric == "cosine" and seed % 2:
         x = x[~(x == 0).all(1)] + dtype(0.25)  # at ties of a cosine with eps, theirs rounds either way
     for min_samples in (1, 4):
-        theirs = sklearn.cluster.DBSCAN(eps=eps, min_samples=min_samples, metric=metric, algorithm="brute").fit(x)
-        assert_same_clustering(DBSCAN(eps, min_samples, metric).fit(x), theirs)
+        for algorithm in ("brute", "auto"):
+            theirs = sklearn.cluster.DBSCAN(eps=eps, min_samples=min_samples, metric=metric, algorithm=algorithm).fit(x)
+            assert_same_clustering(DBSCAN(eps, min_samples, metric, algorithm=algorithm).fit(x), theirs)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "brute", "kd_tree", "ball_tree"])
+@pytest.mark.parametrize(("samples", "columns"), [(10, 1), (12, 1), (500, 1), (500, 15), (500, 16)])
+def test_float32_is_compared_as_sklearn_does(samples: int, columns: int, algorithm: str) -> None:
+    """Steps of a tenth, which is no float32 number: a tree compares them in float64, brute force does not."""
+    x = np.zeros((samples, columns), dtype=np.float32)
+    x[:, 0] = np.arange(samples) * 0.1
+    theirs = sklearn.cluster.DBSCAN(eps=0.1, min_samples=3, algorithm=algorithm).fit(x)
+    assert_same_clustering(DBSCAN(0.1, 3, algorithm=algorithm).fit(x), theirs)
 
 
 @pytest.mark.parametrize("kind", ["features", "dense", "sparse"])

@@ -94,6 +94,13 @@ def test_dbscan_predicts_the_nearest_core_sample(metric: str) -> None:
     np.testing.assert_array_equal(estimator.predict(torch.from_numpy(new)).numpy(), expected)
 
 
+def test_predict_of_rows_far_from_zero() -> None:
+    x = np.concatenate([blobs(5, 60, spread=0.1), blobs(6, 60, spread=0.1) + 40]).astype(float) + 1.6e9
+    estimator = DBSCAN(0.5, 4).fit(x)
+    core = estimator.core_sample_indices_
+    np.testing.assert_array_equal(estimator.predict(x[core]), estimator.labels_[core])
+
+
 @pytest.mark.parametrize("kind", ["dense", "sparse", "graph"])
 def test_predict_by_distances(kind: str) -> None:
     """Of equal distances the first core sample counts; samples that are no core do not, however near."""
