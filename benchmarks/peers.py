@@ -7,10 +7,10 @@ are not installed are left out, with a line that says so. FILE receives the seco
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,12 @@ TILE = 8192  # queries whose products are held at once
 Peer = tuple[str, str, Callable[[], Any]]  # name, module it needs, call
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.peers", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="receives the seconds of all runs as JSON")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        parser.error("a CUDA device is needed, torch finds none")
     rows: list[dict[str, Any]] = []
     with DEVICE:
         for n in (12_936, 32_621):
@@ -44,10 +49,9 @@ def main(arguments: Sequence[str]) -> int:
             rows += compare(f"loss {b:,} x {clusters:,} x 2,048", partial(our_loss, *given), loss_peers(*given))
         for n in (12_936, 32_621, 126_441, 1_000_000):
             rows += compare(f"features to labels {n:,} x 2,048", partial(labels, images(n, 2048)), [])
-    if arguments:
+    if options.file:
         record = {"machine": machine.describe(DEVICE), "rows": rows}
-        Path(arguments[0]).write_text(json.dumps(record, indent=1) + "\n")
-    return 0
+        options.file.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def compare(name: str, ours: Callable[[], Any], peers: Sequence[Peer]) -> list[dict[str, Any]]:
@@ -122,4 +126,4 @@ def labels(x: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

@@ -1,11 +1,11 @@
-"""What approximate neighbours do to labels: python -m benchmarks.recall [ROWS WIDTH].
+"""python -m benchmarks.recall [ROWS WIDTH]: what approximate neighbours do to labels.
 
 Candidates are the rows of the nearest cells of k-means, an inverted file; all that follows is exact.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import torch
 from sklearn.metrics import adjusted_rand_score
@@ -19,7 +19,7 @@ from ise_fast.types import CSRGraph
 K1, K2, EPS, MIN_SAMPLES = 30, 6, 0.6, 4
 
 
-def overlapping_features(n: int, d: int, seed: int = 0) -> Tensor:
+def overlapping_parts(n: int, d: int, seed: int = 0) -> Tensor:
     """[n, d] unit rows of a mixture in eight dimensions whose n / 17 parts overlap."""
     g = torch.Generator().manual_seed(seed)
     centres = torch.randn(n // 17, 8, generator=g)
@@ -58,7 +58,7 @@ def table(rows: int, width: int) -> str:
     ]
     kinds = {
         "clustered": clustered_features(rows, width, rows // 17),
-        "overlapping": overlapping_features(rows, width),
+        "overlapping": overlapping_parts(rows, width),
     }
     for name, x in kinds.items():
         exact = ops.knn(x, K1).indices
@@ -79,5 +79,13 @@ def table(rows: int, width: int) -> str:
     return "\n".join(lines)
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.recall", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("rows", nargs="?", type=int, default=3000)
+    parser.add_argument("width", nargs="?", type=int, default=64)
+    options = parser.parse_args()
+    print(table(options.rows, options.width))
+
+
 if __name__ == "__main__":
-    print(table(*(int(word) for word in sys.argv[1:3] or (3000, 64))))
+    main()

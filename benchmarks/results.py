@@ -1,48 +1,56 @@
 """python -m benchmarks.results: make docs/results.md from the records in benchmarks/results/.
 
 `<machine>/results.json` are records of `python -m benchmarks`, `<dataset>.json` of `python -m benchmarks.training`,
-`methods-<dataset>.jsonl` of `python -m benchmarks.methods`, `ablation-<dataset>.jsonl` and
-`camera-shift-<dataset>.jsonl` of `python -m benchmarks.ablation`, `fuzz.json` of `python -m fuzzing.record` in tests/.
-`<machine>/notes.md` and `<dataset>.md` say what the tables do not: how to read them, misses with their cause.
+`methods-<dataset>.jsonl` of `python -m benchmarks.methods`, `ablation-<dataset>.jsonl` of
+`python -m benchmarks.ablation`, `fuzz.json` of `python -m fuzzing.record` in tests/. `<machine>/notes.md` and
+`<dataset>.md` say what the tables do not: how to read them, misses with their cause. `method-steps.md` was written by
+hand and is taken as it is.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import ablation_table, fuzz_table, methods_table, record, table
 
 RECORDS = Path(__file__).parent / "results"
-FUZZER = RECORDS / "fuzz.json"
 TARGET = Path(__file__).parents[1] / "docs" / "results.md"
 
 HEAD = """# Results
 
-Made by `python -m benchmarks.results` from the records in `benchmarks/results/`; as measured, also where we lose.
+Made by `python -m benchmarks.results` from the records and notes in `benchmarks/results/`; as measured, also where we
+lose.
 """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.results", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, default=TARGET, help="the page, docs/results.md unless given")
+    parser.parse_args(arguments).out.write_text(page(RECORDS))
+
+
+def page(records: Path) -> str:
+    """The page from a folder of records, into which the figures go that it shows."""
     parts = [HEAD]
-    for path in sorted(set(RECORDS.glob("*.json")) - {FUZZER}):
+    fuzzer = records / "fuzz.json"
+    for path in sorted(set(records.glob("*.json")) - {fuzzer}):
         parts.append(training(json.loads(path.read_text())) + _notes(path.with_suffix(".md")))
-    for pattern, section in (
-        ("methods-*.jsonl", methods_table.section),
-        ("ablation-*.jsonl", ablation_table.section),
-        ("camera-shift-*.jsonl", ablation_table.shift_section),
-    ):
-        for path in sorted(RECORDS.glob(pattern)):
+    for pattern, section in (("methods-*.jsonl", methods_table.section), ("ablation-*.jsonl", ablation_table.section)):
+        for path in sorted(records.glob(pattern)):
             if "-tuning-" in path.name:
                 continue
             parts.append(section(path) + _notes(path.with_suffix(".md")))
-    for path in sorted(RECORDS.glob("*/results.json")):
+    parts.append((records / "method-steps.md").read_text())
+    for path in sorted(records.glob("*/results.json")):
         parts.append(operators(path))
-    if FUZZER.exists():
-        parts.append(fuzz_table.section(FUZZER))
-    TARGET.write_text("\n".join(parts))
+    if fuzzer.exists():
+        parts.append(fuzz_table.section(fuzzer))
+    return "\n".join(parts)
 
 
 def operators(path: Path) -> str:
