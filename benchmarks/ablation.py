@@ -2,7 +2,6 @@
 
     python -m benchmarks.ablation synthetic
     python -m benchmarks.ablation omniglot --data-dir DIR
-    python -m benchmarks.ablation synthetic --camera-shift 0 0.5 1 1.5 2     # the baseline and ISE alone
 
 Every run is `python -m ise_fast.train` with the data set's small preset, one thread and an arm's flags. Learning rate
 and memory momentum are chosen first, the same for all arms: the best mean mAP of the baseline and ISE over a grid, on
@@ -14,9 +13,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.runs import Records, arguments, further_flags, launch, work_off
@@ -43,7 +40,6 @@ class Run(NamedTuple):
     seed: int
     lr: float
     momentum: float
-    camera_shift: float | None = None
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Run:
@@ -58,19 +54,7 @@ def train(dataset: str, run: Run, further: Sequence[str]) -> dict[str, Any]:
     """
     flags = ["--dataset", dataset, *ARMS[run.arm], "--seed", str(run.seed), "--lr", str(run.lr)]
     flags += ["--momentum", str(run.momentum)]
-    with tempfile.TemporaryDirectory() as folder:
-        if run.camera_shift is not None:
-            flags += ["--data-dir", str(_shifted(Path(folder), run.camera_shift)), "--preset", "synthetic"]
-            flags += ["--dataset", "market1501"]
-        return launch(flags, further)
-
-
-def _shifted(folder: Path, camera_shift: float) -> Path:
-    """The synthetic data set with cameras that differ more or less, in the layout of Market-1501."""
-    from ise_fast.data import SyntheticSpec, generate_synthetic
-
-    generate_synthetic(folder / "Market-1501-v15.09.15", SyntheticSpec(camera_shift=camera_shift), workers=1)
-    return folder
+    return launch(flags, further)
 
 
 def tuning_runs() -> list[Run]:
@@ -106,9 +90,7 @@ def paired(records: Sequence[dict[str, Any]], arm: str, other: str, score: str =
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = arguments("benchmarks.ablation", (__doc__ or "").split("\n")[0], seeds=20)
-    parser.add_argument("--camera-shift", type=float, nargs="+", help="synthetic: this knob, instead of the arms")
-    options = parser.parse_args(argv)
+    options = arguments("benchmarks.ablation", (__doc__ or "").split("\n")[0], seeds=20).parse_args(argv)
     further = further_flags(options)
 
     def done(name: str, runs: list[Run]) -> Records | None:
@@ -120,11 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if tuning is None:
         return
     setting, seeds = chosen(tuning.runs), range(1, options.seeds + 1)
-    if options.camera_shift:
-        settings = itertools.product(seeds, options.camera_shift, TUNING_ARMS)
-        done("camera-shift", [Run(arm, seed, *setting, shift) for seed, shift, arm in settings])
-    else:
-        done("ablation", [Run(arm, seed, *setting) for seed in seeds for arm in ARMS])
+    done("ablation", [Run(arm, seed, *setting) for seed in seeds for arm in ARMS])
 
 
 if __name__ == "__main__":
