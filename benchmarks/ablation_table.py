@@ -34,7 +34,8 @@ def section(path: Path) -> str:
     _figure(path.with_suffix(".svg"), differences)
     return (
         f"## Ablation on {dataset}\n\n{_made_by(records, dataset + _data(dataset))} Mean ± deviation over seeds, in "
-        "per cent, last epoch; differences are paired by seed, with 95 % intervals (Student's t).\n\n"
+        "per cent, last epoch; differences are paired by seed, with 95 % intervals (Student's t). PLI: progressive "
+        "linear interpolation, which makes the supports.\n\n"
         + "\n".join(rows)
         + f"\n\n![paired differences](../benchmarks/results/{path.stem}.svg)\n"
     )
