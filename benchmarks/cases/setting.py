@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-#: images and identities of the training sets (RECIPES of the field: Market-1501, MSMT17, MSMT17 with its gallery)
+#: images and identities of the training sets (Market-1501, MSMT17, MSMT17 with its gallery; the last is made up)
 IDENTITIES = {12_936: 751, 32_621: 1_041, 126_441: 4_101, 1_000_000: 30_000}
 
 

@@ -1,5 +1,5 @@
 // The k nearest rows, ordered by (distance, index), exact: a certified filter over blocks of a float32 matrix product,
-// then float64 distances of the few candidates that it leaves (ALGORITHMS: docs/architecture.md).
+// then float64 distances of the few candidates that it leaves (docs/architecture.md).
 #include <cmath>
 #include <optional>
 #include <string>

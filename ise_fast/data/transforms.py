@@ -1,8 +1,8 @@
 """Augmentation of whole batches on the device that holds them, with parameters drawn in advance on the CPU.
 
-The published recipe per image (RECIPES.md: flip, pad 10 and random crop, normalise, random erasing), done for a batch
-by one gather and one select. The parameters come from a CPU generator, so that a run is the same on CPU and GPU and
-can be resumed by saving the generator's state.
+The published recipe per image (docs/recipe.md: flip, pad 10 and random crop, normalise, random erasing), done for a
+batch by one gather and one select. The parameters come from a CPU generator, so that a run is the same on CPU and GPU
+and can be resumed by saving the generator's state.
 """
 
 from __future__ import annotations

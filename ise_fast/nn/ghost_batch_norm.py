@@ -1,8 +1,9 @@
 """Batch normalisation over parts of a batch, so that one GPU trains as several did.
 
 The published runs of this field normalise 256 images in four groups of 64, because DataParallel gave each of four GPUs
-its own quarter and its own statistics. On one GPU a plain BatchNorm sees all 256 and loses 7-25 mAP. Ghost batch
-normalisation (Hoffer et al. 2017, "Train longer, generalize better") brings the groups back on any number of GPUs.
+its own quarter and its own statistics. On one GPU a plain BatchNorm sees all 256; users of other programs report 7 to
+25 mAP less. Ghost batch normalisation (Hoffer et al. 2017, "Train longer, generalize better") brings the groups back on
+any number of GPUs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Every function of `ise_fast.ops`, with the same name and signature, in readable PyTorch and NumPy on any device.
+"""Every function of `ise_fast.ops`, with the same name and arguments, in readable PyTorch and NumPy on any device.
 
-This is the oracle of the tests, the fallback where a compiled operator is missing, and the baseline of the benchmarks.
-The letters are the papers'.
+This is the oracle of the tests and the baseline of the benchmarks; nothing falls back to it. `knn` alone has fewer
+arguments, no `candidates` and `beyond`. The letters are the papers'.
 """
 
 from ise_fast.reference.dbscan import dbscan
