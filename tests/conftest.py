@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the device (CUDA when there is one) and seeded unit features."""
+"""Fixtures for all tests: the device (CUDA when there is one), torch's threads and seeded unit features."""
 
 from __future__ import annotations
 
@@ -84,6 +84,14 @@ def pytest_runtest_makereport() -> Iterator[None]:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Every operator test runs on the CPU, and on a GPU where there is one."""
     return torch.device(request.param)
+
+
+@pytest.fixture
+def restore_threads() -> Iterator[None]:
+    """A test may set torch's threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from ise_fast.types import CSRGraph
@@ -17,6 +19,12 @@ def clustered(unit_rows: Callable[..., Tensor], n: int, d: int, seed: int = 0) -
     """n unit rows around n / 8 centres."""
     centres = unit_rows(max(n // 8, 1), d, seed).repeat(16, 1)[:n]
     return torch.nn.functional.normalize(centres + 0.6 * unit_rows(n, d, seed + 1), dim=1)
+
+
+def graph_of(n: int, entries: dict[tuple[int, int], float]) -> CSRGraph:
+    """The sparse graph of n points that stores these (row, column): distance."""
+    rows, columns = zip(*entries, strict=True) if entries else ((), ())
+    return CSRGraph.from_scipy(csr_array((np.float32(list(entries.values())), (rows, columns)), shape=(n, n)))
 
 
 def same_bits(a: CSRGraph, b: CSRGraph) -> bool:

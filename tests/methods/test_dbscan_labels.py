@@ -18,14 +18,6 @@ def cluster(features: torch.Tensor, settings: DBSCANSettings) -> PseudoLabels:
     return DBSCANLabels(settings)(features, None, 0)
 
 
-@pytest.fixture
-def blobs() -> torch.Tensor:
-    """Eight tight groups of ten unit rows."""
-    generator = torch.Generator().manual_seed(0)
-    centres = normalize(torch.randn(8, 32, generator=generator), dim=1)
-    return normalize(centres.repeat_interleave(10, 0) + 0.05 * torch.randn(80, 32, generator=generator), dim=1)
-
-
 def test_groups_become_clusters(blobs: torch.Tensor) -> None:
     result = cluster(blobs, DBSCANSettings(k1=10, k2=2, eps=0.7))
     assert result.clusters == 8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import normalize
 
 from ise_fast import ops
 from ise_fast.engine.config import parse
@@ -15,13 +14,6 @@ from ise_fast.methods.plain_distance import advise_radius, estimate_pairs
 from tests.methods.test_dbscan_labels import collapsed
 
 METRICS = ("cosine", "euclidean")
-
-
-@pytest.fixture
-def blobs() -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    centres = normalize(torch.randn(8, 32, generator=generator), dim=1)
-    return normalize(centres.repeat_interleave(10, 0) + 0.05 * torch.randn(80, 32, generator=generator), dim=1)
 
 
 @pytest.mark.parametrize("metric", METRICS)

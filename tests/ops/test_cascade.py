@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
+from pseudo_label_data import same_bits
 from row_kinds import KINDS, rows
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -18,13 +17,6 @@ D = 33  # columns of `rows`
 WIDTHS = (1, 8, D - 1, D)
 
 
-@pytest.fixture
-def restore_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def knn_by(x: Tensor, k: int, y: Tensor | None, metric: str, width: int, block: int = 0) -> KNN:
     return KNN(*torch.ops.ise_fast.knn(x, k, y, metric, block, width)[:2])
 
@@ -35,10 +27,6 @@ def graph_by(x: Tensor, eps: float, metric: str, width: int, block: int = 0) -> 
 
 def same_knn(a: KNN, b: KNN) -> bool:
     return a.indices.equal(b.indices) and a.distances.equal(b.distances)
-
-
-def same_graph(a: CSRGraph, b: CSRGraph) -> bool:
-    return a.indptr.equal(b.indptr) and a.indices.equal(b.indices) and a.values.equal(b.values)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -62,8 +50,8 @@ def test_graphs_of_every_width(kind: str, metric: str) -> None:
         expected = reference.radius_graph(x, eps, metric=metric)
         few = CSRGraph(*torch.ops.ise_fast.radius_pairs(x, x[:9], eps, metric, False, 0, NONE))
         for width in (NONE, *WIDTHS):
-            assert same_graph(graph_by(x, eps, metric, width), expected), width
-            assert same_graph(CSRGraph(*torch.ops.ise_fast.radius_pairs(x, x[:9], eps, metric, False, 0, width)), few)
+            assert same_bits(graph_by(x, eps, metric, width), expected), width
+            assert same_bits(CSRGraph(*torch.ops.ise_fast.radius_pairs(x, x[:9], eps, metric, False, 0, width)), few)
 
 
 @pytest.mark.parametrize("kind", ["falling spectrum", "integers", "copies"])
@@ -78,7 +66,7 @@ def test_blocks_and_threads(restore_threads: None, kind: str) -> None:
                     assert same_knn(knn_by(x, 9, queries, "sqeuclidean", width, block), expected)
     expected_graph = graph_by(x, 2.0, "euclidean", NONE)
     for block in (7, 64, 1000):
-        assert same_graph(graph_by(x, 2.0, "euclidean", 8, block), expected_graph)
+        assert same_bits(graph_by(x, 2.0, "euclidean", 8, block), expected_graph)
 
 
 def test_lists_that_outgrow_their_room() -> None:
@@ -119,10 +107,10 @@ def test_the_tree(kind: str, d: int) -> None:
     for typed in (x, x.double() * 1.1):
         for radius in (eps, 0.0, min(10 * eps, 1e38)):  # few of the rows that are compared, none, most
             expected = reference.radius_graph(typed, radius)
-            assert same_graph(graph_by(typed, radius, "euclidean", TREE), expected)
+            assert same_bits(graph_by(typed, radius, "euclidean", TREE), expected)
 
 
 def test_the_tree_is_chosen_in_the_plane_and_keeps_the_bits() -> None:
     x = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert same_graph(ops.radius_graph(x, 0.05), graph_by(x, 0.05, "euclidean", NONE))
+    assert same_bits(ops.radius_graph(x, 0.05), graph_by(x, 0.05, "euclidean", NONE))
     assert same_knn(ops.knn(x.float(), 8), knn_by(x.float(), 8, None, "sqeuclidean", NONE))

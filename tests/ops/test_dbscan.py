@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pseudo_label_data import with_threads
+from pseudo_label_data import graph_of, with_threads
 from scipy.sparse import csr_array, csr_matrix
 from sklearn.cluster import DBSCAN
 
@@ -67,11 +67,6 @@ def test_equals_sklearn(kind: str, first: int, device: torch.device) -> None:
         model.fit(csr_matrix(matrix))
         assert_same(ops.dbscan(graph, model.eps, model.min_samples), model)
         assert_same(ops.dbscan(wide, model.eps, model.min_samples), model)
-
-
-def graph_of(n: int, entries: dict[tuple[int, int], float]) -> CSRGraph:
-    rows, columns = zip(*entries, strict=True) if entries else ((), ())
-    return CSRGraph.from_scipy(csr_array((np.float32(list(entries.values())), (rows, columns)), shape=(n, n)))
 
 
 def both_ways(pairs: list[tuple[int, int]], value: float = 0.1) -> dict[tuple[int, int], float]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,13 +13,6 @@ from ise_fast.types import KNN
 
 UnitRows = Callable[..., Tensor]
 METRICS = ("sqeuclidean", "euclidean", "cosine")
-
-
-@pytest.fixture
-def restore_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def knn_blocks(x: Tensor, k: int, y: Tensor | None, metric: str, block: int) -> tuple[KNN, int]:

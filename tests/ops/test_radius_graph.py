@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,13 +15,6 @@ from ise_fast.types import CSRGraph
 
 UnitRows = Callable[..., Tensor]
 METRICS = ("sqeuclidean", "euclidean", "cosine")
-
-
-@pytest.fixture
-def restore_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def assert_same(found: CSRGraph, expected: CSRGraph) -> None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pseudo_label_data import graph_of
 from scipy.sparse import csr_array, csr_matrix
 from sklearn.cluster import DBSCAN
 
@@ -47,37 +48,32 @@ def test_equals_sklearn(seed: int) -> None:
     assert found.core_mask.nonzero()[:, 0].tolist() == expected.core_sample_indices_.tolist()
 
 
-def graph(n: int, entries: dict[tuple[int, int], float]) -> CSRGraph:
-    rows, columns = zip(*entries, strict=True) if entries else ((), ())
-    return CSRGraph.from_scipy(csr_array((np.float32(list(entries.values())), (rows, columns)), shape=(n, n)))
-
-
 def test_border_point_takes_the_first_cluster_that_reaches_it() -> None:
     pairs = [(0, 1), (0, 2), (1, 2), (4, 5), (4, 6), (5, 6), (2, 3), (3, 4)]  # 3 lies between two triangles
     entries = {pair: 0.1 for a, b in pairs for pair in ((a, b), (b, a))}
-    found = dbscan(graph(8, entries), 0.5, min_samples=4)
+    found = dbscan(graph_of(8, entries), 0.5, min_samples=4)
     assert found.core_mask.tolist() == [False, False, True, False, True, False, False, False]
     assert found.labels.tolist() == [0, 0, 0, 0, 1, 1, 1, -1]
 
 
 def test_directed_edges_are_followed_forwards_only() -> None:
     """1 -> 0 and 2 -> 0 are edges, 0 -> 1 and 0 -> 2 are not: with min_samples = 1 every point is core."""
-    found = dbscan(graph(3, {(1, 0): 0.1, (2, 0): 0.1}), 0.5, min_samples=1)
+    found = dbscan(graph_of(3, {(1, 0): 0.1, (2, 0): 0.1}), 0.5, min_samples=1)
     assert found.labels.tolist() == [0, 1, 2]
-    found = dbscan(graph(3, {(0, 1): 0.1, (0, 2): 0.1}), 0.5, min_samples=1)
+    found = dbscan(graph_of(3, {(0, 1): 0.1, (0, 2): 0.1}), 0.5, min_samples=1)
     assert found.labels.tolist() == [0, 0, 0]
 
 
 def test_diagonal() -> None:
-    far, none = graph(2, {(0, 0): 0.9, (0, 1): 0.1, (1, 0): 0.1}), graph(2, {(0, 1): 0.1, (1, 0): 0.1})
+    far, none = graph_of(2, {(0, 0): 0.9, (0, 1): 0.1, (1, 0): 0.1}), graph_of(2, {(0, 1): 0.1, (1, 0): 0.1})
     assert dbscan(none, 0.5, 2).core_mask.tolist() == [True, True]
     assert dbscan(far, 0.5, 2).core_mask.tolist() == [False, True]
 
 
 def test_eps_zero_and_no_points() -> None:
-    assert dbscan(graph(3, {(0, 1): 0.0, (1, 0): 0.0}), 0.0, 2).labels.tolist() == [0, 0, -1]
+    assert dbscan(graph_of(3, {(0, 1): 0.0, (1, 0): 0.0}), 0.0, 2).labels.tolist() == [0, 0, -1]
     assert dbscan(torch.zeros(0, 0), 0.5, 1).labels.shape == (0,)
-    assert dbscan(graph(0, {}), 0.5, 1).core_mask.shape == (0,)
+    assert dbscan(graph_of(0, {}), 0.5, 1).core_mask.shape == (0,)
 
 
 def test_float32_distances_compare_in_float32() -> None:
