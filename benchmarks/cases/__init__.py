@@ -18,6 +18,7 @@ CASES: dict[str, Callable[[Setting], Iterator[Case]]] = {
     "features_to_labels": labels.features_to_labels,
     "real_like_labels": labels.real_like_labels,
     "few_columns": labels.few_columns,
+    "many_neighbours": labels.many_neighbours,
     "label_stages": labels.label_stages,
     "hard_jaccard": hard.hard_jaccard,
     "nearest_centroids": head.nearest_centroids,

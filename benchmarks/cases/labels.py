@@ -298,21 +298,32 @@ def few_columns(setting: Setting) -> Iterator[Case]:
     if setting.growth:
         sizes += [(1_000_000, 2), (1_000_000, 3)]
     for n, d in sizes:
-        x, eps = _blobs(n, d)
-        truth = torch.from_numpy(_fitted("ours", x, eps))
-        yield Case(
-            operator="few_columns",
-            shape={"N": n, "d": d},
-            variants=[
-                Variant("DBSCAN", partial(_fitted, "ours", x, eps)),
-                Variant(
-                    "scikit-learn",
-                    partial(_fitted, "scikit-learn", x, eps),
-                    partial(checks.same_labels, truth, exact=True),
-                ),
-            ],
-            bytes=x.nbytes + n * 8,
-        )
+        yield _against_sklearn("few_columns", {"N": n, "d": d}, *_blobs(n, d))
+
+
+def many_neighbours(setting: Setting) -> Iterator[Case]:
+    """The same where each point has hundreds or thousands of neighbours: points anywhere in the unit cube."""
+    if missing("sklearn") or setting.device.type != "cpu":
+        return
+    n = 400 if setting.quick else 20_000
+    for d, eps in ((1, 0.01), (1, 0.05), (2, 0.1), (2, 0.2), (3, 0.2)):
+        x = np.random.default_rng(0).random((n, d))
+        neighbours = ops.radius_graph(torch.from_numpy(x), eps).nnz // n
+        yield _against_sklearn("many_neighbours", {"N": n, "d": d, "neighbours": neighbours}, x, eps)
+
+
+def _against_sklearn(operator: str, shape: dict[str, int], x: Any, eps: float) -> Case:
+    truth = torch.from_numpy(_fitted("ours", x, eps))
+    theirs = partial(_fitted, "scikit-learn", x, eps)
+    return Case(
+        operator=operator,
+        shape=shape,
+        variants=[
+            Variant("DBSCAN", partial(_fitted, "ours", x, eps)),
+            Variant("scikit-learn", theirs, partial(checks.same_labels, truth, exact=True)),
+        ],
+        bytes=x.nbytes + len(x) * 8,
+    )
 
 
 def _blobs(n: int, d: int) -> tuple[Any, float]:

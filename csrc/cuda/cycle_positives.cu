@@ -31,7 +31,7 @@ struct Cycle {
   double unit_error;  // of the products, per length of both rows
 
   __device__ double error(int64_t row) const {
-    return unit_error * lengths[row] * length_of_bits(*longest) + static_cast<double>(d) * kUnderflow;
+    return unit_error * lengths[row] * length_of_bits(*longest) + kUnderflow;
   }
   __device__ float exact(int64_t a, int64_t b) const {
     return static_cast<float>(warp_dot(table + a * d, table + b * d, d)) + 0.0f;

@@ -22,7 +22,7 @@ namespace {
 constexpr int kHeadThreads = 256;
 constexpr int kHeadWarps = kHeadThreads / kWarpSize;
 constexpr double kShortestNorm = 1e-12;  // as torch.nn.functional.normalize
-constexpr double kUnderflow = 0x1p-126;  // what a term of a product may lose below the smallest normal number
+constexpr double kUnderflow = 0x1p-100;  // more than the terms of a product lose below the smallest normal number
 
 // A number of a matrix, by a thread each; blocks do not reach over the end of a row. (The rows are not gridDim.y, which
 // ends at 65,535.)
@@ -183,8 +183,8 @@ __global__ void nearest_of_rows(const float* z, const float* features, const flo
   for_all(d, [&](int64_t c) { return feature[c]; }, [&](int64_t, double x) { square += x * x; });
   square = block_sum(square, square_scratch);
   const uint64_t bound = bound_of_kth(row, static_cast<int>(columns), own, k, scratch);
-  const double error = unit_error * sqrt(square) * Max{}(static_cast<double>(length_of_bits(*longest)), shortest) +
-                       static_cast<double>(d) * kUnderflow;
+  const double error =
+      unit_error * sqrt(square) * Max{}(static_cast<double>(length_of_bits(*longest)), shortest) + kUnderflow;
   // In float32, whose rounding is a sixteenth of the error at most.
   const auto threshold = static_cast<float>(bound == kWorstKey ? -INFINITY : descending_value(bound) - 2.0625 * error);
   const bool known_before = from == 0 || similarity[i * k] == similarity[i * k];

@@ -53,8 +53,7 @@ __global__ void find_hard(MultiLabel in, float* products, const unsigned* longes
   for (int64_t p = begin + threadIdx.x; p < end; p += kHeadThreads) z[in.positives[p]] = -INFINITY;
   __syncthreads();
   const auto wanted = static_cast<int64_t>(in.share * static_cast<double>(in.n - (end - begin)));
-  const double error = unit_error * sqrt(warp_dot(feature, feature, in.d)) * length_of_bits(*longest) +
-                       static_cast<double>(in.d) * kUnderflow;
+  const double error = unit_error * sqrt(warp_dot(feature, feature, in.d)) * length_of_bits(*longest) + kUnderflow;
   if (wanted > 0) {
     hardest_of_row(
         z, feature, in.table, keys + static_cast<int64_t>(blockIdx.x) * in.n, in.n, in.d, wanted, error, shared,

@@ -77,8 +77,7 @@ __global__ void find_hardest(SoftmaxBatch in, float* products, const unsigned* l
     if (slots[s].kind != kEmpty) z[slots[s].column] = -INFINITY;  // says "not here" from now on
   }
   __syncthreads();
-  const double error = unit_error * sqrt(warp_dot(feature, feature, in.d)) * length_of_bits(*longest) +
-                       static_cast<double>(in.d) * kUnderflow;
+  const double error = unit_error * sqrt(warp_dot(feature, feature, in.d)) * length_of_bits(*longest) + kUnderflow;
   const int64_t found = hardest_of_row(
       z, feature, in.table, key, in.all, in.d, negatives, error, shared,
       [&](int64_t j) { return j >= sums.begin && j < sums.end && z[j] != -INFINITY; },

@@ -30,8 +30,7 @@ ISE_HOST_DEVICE double squared_distance_lane(const A* a, const B* b, int64_t d, 
 }
 
 ISE_HOST_DEVICE double cosine_distance(double dot, double a_squared, double b_squared) {
-  const double both = a_squared * b_squared;
-  const double length = both > 1e-290 && both < 1e290 ? sqrt(both) : sqrt(a_squared) * sqrt(b_squared);
+  const double length = sqrt(a_squared * b_squared);
   const double distance = 1.0 - (length > 0.0 ? dot / length : 0.0);
   return distance < 0.0 ? 0.0 : distance > 2.0 ? 2.0 : distance;
 }

@@ -12,6 +12,7 @@ from ise_fast._search_progress import watched_search
 from ise_fast.cluster._graph_clusterer import GraphClusterer
 from ise_fast.cluster._nearest_core import nearest_by_features
 from ise_fast.cluster.arrays import from_numpy
+from ise_fast.reference.neighbors import of_ordinary_length
 from ise_fast.sharded import HeldRows, Peers
 from ise_fast.sharded.density import own_dbscan
 from ise_fast.sharded.radius import own_radius
@@ -87,6 +88,8 @@ class DBSCAN(GraphClusterer):
     def _compared(self, x: Tensor, samples: int) -> Tensor:
         """In float64 where scikit-learn's trees do, of `samples` rows in all."""
         tree = samples > 11 and x.shape[1] <= 15 if self.algorithm == "auto" else self.algorithm != "brute"
+        if self.metric == "cosine":
+            return of_ordinary_length(x)
         return x.double() if tree and self.metric == "euclidean" else x
 
     def _own_labels(self, x: Tensor, peers: Peers) -> DBSCANResult:

@@ -56,9 +56,7 @@ def _compared(x: Tensor, y: Tensor, metric: str, rows: Tensor, there: Tensor) ->
     if metric != "cosine":
         return pattern_products(y, x, indptr, column, "sqeuclidean")
     query = torch.arange(len(y), device=y.device).repeat_interleave(counts)
-    ours, theirs = _squared(y)[query], _squared(x)[column.long()]
-    both = ours * theirs
-    length = torch.where((both > 1e-290) & (both < 1e290), both.sqrt(), ours.sqrt() * theirs.sqrt())
+    length = (_squared(y)[query] * _squared(x)[column.long()]).sqrt()
     cosine = torch.where(length > 0, pattern_products(y, x, indptr, column, "dot") / length, 0.0)
     return (1 - cosine).clamp(0, 2)
 

@@ -11,6 +11,7 @@ import ise_fast._library  # noqa: F401 - registers torch.ops.ise_fast
 from ise_fast._checks import HALF_OR_SINGLE, check_choice, check_int, check_number, check_tensor
 from ise_fast.ops._candidates import nearest_candidates
 from ise_fast.ops._fake import register_fake
+from ise_fast.reference.neighbors import of_ordinary_length
 from ise_fast.types import KNN, CertifiedKNN, CSRGraph
 
 METRICS = ("sqeuclidean", "euclidean", "cosine")
@@ -116,6 +117,8 @@ def radius_graph(x: Tensor, eps: float, *, metric: str = "euclidean") -> CSRGrap
     rows = _features("x", x, (*HALF_OR_SINGLE, torch.float64))
     eps = check_number("eps", eps, 0)
     check_choice("metric", metric, METRICS)
+    if metric == "cosine" and not torch.compiler.is_compiling():
+        rows = of_ordinary_length(rows)
     return CSRGraph(*torch.ops.ise_fast.radius_graph(rows, eps, metric))
 
 

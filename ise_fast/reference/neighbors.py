@@ -65,6 +65,8 @@ def radius_graph(x: Tensor, eps: float, *, metric: str = "euclidean") -> CSRGrap
     rows = check_features("x", x)
     eps = check_number("eps", eps, 0)
     check_choice("metric", metric, METRICS)
+    if metric == "cosine":
+        rows = of_ordinary_length(rows)
     if metric == "euclidean":
         rounded = torch.tensor(eps, dtype=rows.dtype, device="cpu")
         bound, range_ = rounded.square().item(), torch.finfo(rows.dtype)
@@ -112,6 +114,24 @@ def fixed_order_sum(terms: Tensor) -> Tensor:
     return lanes[..., 0]
 
 
+def of_ordinary_length(x: Tensor) -> Tensor:
+    """For the cosine: rows whose squares, or products of them, float64 cannot hold, times a power of two each.
+
+    float32 rows are as they are: float64 holds theirs.
+    """
+    if x.dtype != torch.float64:
+        return x
+    largest = x.abs().amax(1) if x.shape[1] else x.new_zeros(len(x))
+    odd = largest.isfinite() & (largest > 0) & ((largest > 2.0**200) | (largest < 2.0**-200))
+    if not odd.any():
+        return x
+    half = -torch.frexp(largest[odd]).exponent[:, None].double() / 2  # the power itself may be beyond the range
+    out = x.clone()
+    out[odd] *= half.floor().exp2()
+    out[odd] *= half.ceil().exp2()
+    return out
+
+
 def in_float32(distances: Tensor) -> Tensor:
     """Rounded; the largest number for what is beyond it."""
     return distances.clamp(max=torch.finfo(torch.float32).max).float()
@@ -127,9 +147,7 @@ def _exact(a: Tensor, b: Tensor, metric: str) -> Tensor:
     a, b = a.double(), b.double()
     if metric != "cosine":
         return fixed_order_sum((a - b).square())
-    ours, theirs = fixed_order_sum(a * a), fixed_order_sum(b * b)
-    both = ours * theirs
-    length = torch.where((both > 1e-290) & (both < 1e290), ieee_sqrt(both), ieee_sqrt(ours) * ieee_sqrt(theirs))
+    length = ieee_sqrt(fixed_order_sum(a * a) * fixed_order_sum(b * b))
     similarity = fixed_order_sum(a * b) / torch.where(length > 0, length, 1.0)
     return (1 - similarity).clamp(0, 2)
 
