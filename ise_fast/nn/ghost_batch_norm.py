@@ -8,25 +8,25 @@ any number of GPUs.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+import warnings
+from collections import Counter
+from functools import cache
+from inspect import signature
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ise_fast._checks import check_int
+
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def _checked(chunks: int) -> int:
-    if not isinstance(chunks, int) or isinstance(chunks, bool):
-        raise TypeError(f"chunks: expected an integer, got {type(chunks).__name__}")
-    if chunks < 1:
-        raise ValueError(f"chunks: expected at least 1, got {chunks}")
-    return chunks
-
-
 class _GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """What the 1d and the 2d layer share; the number of dimensions is checked by nn.BatchNorm1d / 2d beside it."""
+    """What all ghost layers share; the layer whose twin it is stands behind it among a class's bases."""
+
+    chunks: int
 
     def __init__(
         self,
@@ -40,22 +40,58 @@ class _GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-        self.chunks = _checked(chunks)
+        self.chunks = check_int("chunks", chunks, 1)
 
     def forward(self, input: Tensor) -> Tensor:
         chunks = min(self.chunks, input.shape[0] // 2)
         if not self.training or chunks <= 1:
             return super().forward(input)
-        self._check_input_dim(input)
-        first, *rest = input.tensor_split(chunks)
         # Only the first chunk reaches the running statistics: under DataParallel the copies on the other GPUs are
         # thrown away after the step, and only the first one shares its buffers with the model that is kept.
-        outputs = [super().forward(first)]
-        outputs += [F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps) for x in rest]
-        return torch.cat(outputs)
+        first, *rest = input.tensor_split(chunks)
+        return torch.cat([super().forward(first), *self._without_statistics(rest)])
+
+    def _without_statistics(self, parts: list[Tensor]) -> list[Tensor]:
+        """The parts, each normalised by itself; running statistics stay as they are."""
+        return [F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps) for x in parts]
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, chunks={self.chunks}"
+
+
+class _GhostOfSubclass(_GhostBatchNorm):
+    """The twin of a subclass, which does more than normalise: each part goes through the subclass's own forward."""
+
+    def _without_statistics(self, parts: list[Tensor]) -> list[Tensor]:
+        kept = self._buffers
+        self._buffers = {name: None if x is None else x.clone() for name, x in kept.items()}
+        try:
+            return [super(_GhostBatchNorm, self).forward(x) for x in parts]
+        finally:
+            self._buffers = kept
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle finds the subclass by its name, and its twin by the subclass."""
+        return _new, (type(self).__bases__[-1],), self.__getstate__()
+
+
+@cache
+def _ghost_of(plain: type[nn.Module]) -> type[_GhostBatchNorm] | None:
+    """The ghost twin of a class of layers, None where there is none."""
+    if plain is nn.BatchNorm1d:
+        return GhostBatchNorm1d
+    if plain is nn.BatchNorm2d:
+        return GhostBatchNorm2d
+    takes_more = len(signature(plain.forward).parameters) != 2  # besides self and the batch, and how is that split?
+    if takes_more or not issubclass(plain, nn.BatchNorm1d | nn.BatchNorm2d):
+        return None
+    return type(f"Ghost{plain.__name__}", (_GhostOfSubclass, plain), {"__module__": plain.__module__})
+
+
+def _new(plain: Any) -> nn.Module:
+    twin = _ghost_of(plain)
+    assert twin is not None
+    return twin.__new__(twin)
 
 
 class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
@@ -76,8 +112,8 @@ class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
         [B, C] or [B, C, L] to the same shape.
 
     Raises:
-        TypeError: if `chunks` is not an integer.
-        ValueError: if `chunks` is below 1, or the input has another number of dimensions.
+        TypeError, ValueError: if `chunks` is no integer of at least 1.
+        ValueError: if the input has another number of dimensions.
     """
 
 
@@ -89,43 +125,42 @@ class GhostBatchNorm2d(_GhostBatchNorm, nn.BatchNorm2d):
 
 
 def convert_ghost_batch_norm(module: ModuleT, chunks: int) -> ModuleT:
-    """Replace every BatchNorm1d and BatchNorm2d in `module` by its ghost twin with this number of chunks.
+    """Make every BatchNorm1d and BatchNorm2d in `module` its ghost twin with this number of chunks.
 
-    The new layers own the same parameter and buffer tensors, so an optimiser made before the conversion stays valid,
-    and keep frozen parameters and training mode. Ghost layers that are there already get the new number of chunks;
-    other kinds of normalisation (SyncBatchNorm, InstanceNorm, ...) are left alone.
+    The layers stay the objects that they are, with their tensors, hooks, frozen parameters and training mode, and
+    become instances of `GhostBatchNorm1d` or `GhostBatchNorm2d`: an optimiser made before stays valid. Layers of a
+    subclass, such as timm's BatchNormAct2d, get a twin of their own, which sends each part of the batch through the
+    subclass's forward. Ghost layers that are there already get the new number of chunks.
+
+    SyncBatchNorm, BatchNorm3d, lazy layers that have seen no batch yet, and subclasses whose forward takes more than
+    the batch are left alone, which a warning says. So are other kinds of normalisation (InstanceNorm, ...), in silence.
 
     Args:
         module: any module; changed in place.
         chunks: parts per training batch *that this process sees*: batch size / (processes x 64) for chunks of 64.
 
     Returns:
-        `module`, or the new layer if `module` itself is a BatchNorm.
+        `module`.
+
+    Raises:
+        TypeError, ValueError: if `chunks` is no integer of at least 1.
+
+    Warns:
+        UserWarning: if there are layers of batch normalisation that were left alone, and chunks > 1.
     """
-    chunks = _checked(chunks)
-    return cast(ModuleT, _convert(module, chunks))
-
-
-def _convert(module: nn.Module, chunks: int) -> nn.Module:
-    if isinstance(module, _GhostBatchNorm):
-        module.chunks = chunks
-    elif type(module) in _GHOST_TWIN:
-        return _twin(module, chunks)
-    for name, child in module.named_children():
-        setattr(module, name, _convert(child, chunks))
+    chunks = check_int("chunks", chunks, 1)
+    left: Counter[str] = Counter()
+    for layer in list(module.modules()):
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not isinstance(layer, _GhostBatchNorm):
+            plain: Any = type(layer)
+            twin = _ghost_of(plain)
+            if twin is None:
+                left[plain.__name__] += 1
+                continue
+            layer.__class__ = twin
+        if isinstance(layer, _GhostBatchNorm):
+            layer.chunks = chunks
+    if left and chunks > 1:
+        found = ", ".join(f"{count} {name}" for name, count in left.items())
+        warnings.warn(f"module: no ghost twin of {found}: these layers normalise whole batches", stacklevel=2)
     return module
-
-
-def _twin(norm: Any, chunks: int) -> nn.Module:
-    twin = _GHOST_TWIN[type(norm)](
-        norm.num_features, chunks, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta"
-    )
-    # Tensors are handed over, not copied; forward hooks are not: they belong to the layer they were put on.
-    twin._parameters, twin._buffers = norm._parameters, norm._buffers
-    return twin.train(norm.training)
-
-
-_GHOST_TWIN: dict[type[nn.Module], type[_GhostBatchNorm]] = {
-    nn.BatchNorm1d: GhostBatchNorm1d,
-    nn.BatchNorm2d: GhostBatchNorm2d,
-}

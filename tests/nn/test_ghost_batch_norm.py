@@ -1,15 +1,46 @@
 """Ghost batch normalisation against what it stands for: DataParallel replicas that each see one chunk."""
 
 import copy
+import pickle
+import warnings
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ise_fast.nn import GhostBatchNorm1d, GhostBatchNorm2d, convert_ghost_batch_norm
 
 SHAPES = [(nn.BatchNorm1d, GhostBatchNorm1d, (6,)), (nn.BatchNorm1d, GhostBatchNorm1d, (6, 5))]
 SHAPES += [(nn.BatchNorm2d, GhostBatchNorm2d, (6, 4, 3))]
+
+
+class BatchNormAct(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d: a forward of its own, which does not call that of nn.BatchNorm2d."""
+
+    def __init__(self, num_features, act):
+        super().__init__(num_features)
+        self.act = act
+
+    def forward(self, x):
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        statistics = self.running_mean, self.running_var
+        x = F.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
+        return self.act(x)
+
+
+class OfTokens(nn.BatchNorm1d):
+    """[B, L, C]"""
+
+    def forward(self, x):
+        return super().forward(x.mT).mT
+
+
+class Conditional(nn.BatchNorm1d):
+    def forward(self, x, scale):
+        return super().forward(x) * scale
 
 
 def randomised(norm):
@@ -119,16 +150,82 @@ def test_convert():
     assert isinstance(convert_ghost_batch_norm(nn.BatchNorm1d(3), 2), GhostBatchNorm1d)
 
 
+@pytest.mark.parametrize(
+    ("plain", "shape"),
+    [(lambda: BatchNormAct(6, nn.ReLU(inplace=True)), (6, 4, 3)), (lambda: OfTokens(6), (5, 6))],
+)
+@pytest.mark.parametrize(("batch", "chunks"), [(8, 4), (9, 2)])
+def test_subclasses_get_a_twin(plain, shape, batch, chunks):
+    torch.manual_seed(batch)
+    norm = randomised(plain())
+    layer = convert_ghost_batch_norm(nn.Sequential(copy.deepcopy(norm)), chunks)[0]
+    assert isinstance(layer, type(norm))
+    assert list(layer.state_dict()) == list(norm.state_dict())
+    copies = (
+        copy.deepcopy(layer),
+        pickle.loads(pickle.dumps(layer)),
+        torch.compile(copy.deepcopy(layer), backend="eager"),
+    )
+    x, grad = torch.randn(batch, *shape) * 3 + 1, torch.randn(batch, *shape)
+    expected, gradients, buffers = replicas(norm, x, chunks, grad)
+    for ours in (layer, *copies):
+        input = x.clone().requires_grad_()
+        output = ours(input)
+        output.backward(grad)
+        assert torch.equal(output, expected)
+        for got, want in zip((input.grad, ours.weight.grad, ours.bias.grad), gradients, strict=True):
+            torch.testing.assert_close(got, want)
+        for name, buffer in ours.state_dict().items():
+            assert name not in buffers or torch.equal(buffer, buffers[name]), name
+    norm.load_state_dict(buffers, strict=False)
+    assert torch.equal(layer.eval()(x), norm.eval()(x))
+    assert convert_ghost_batch_norm(layer, 7).chunks == 7
+
+
+def test_a_layer_with_two_names_is_one_layer():
+    net = nn.Module()
+    net.first = net.second = nn.BatchNorm1d(3)
+    convert_ghost_batch_norm(net, 2)
+    assert isinstance(net.second, GhostBatchNorm1d)
+    assert net.second is net.first
+
+
+def test_hooks_stay():
+    norm, calls = nn.BatchNorm1d(3), []
+    norm.register_forward_hook(lambda *_: calls.append(1))
+    convert_ghost_batch_norm(norm, 2)(torch.randn(4, 3))
+    assert calls == [1]
+
+
 def test_convert_leaves_other_norms():
-    for other in (nn.SyncBatchNorm(3), nn.InstanceNorm2d(3), nn.BatchNorm3d(3)):
-        assert convert_ghost_batch_norm(other, 4) is other
+    for other in (nn.InstanceNorm2d(3), nn.GroupNorm(3, 3)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert type(convert_ghost_batch_norm(other, 4)) is type(other)
+
+
+def test_batch_norms_without_a_twin_are_counted():
+    others = nn.SyncBatchNorm(3), nn.BatchNorm3d(3), nn.LazyBatchNorm2d(), nn.SyncBatchNorm(3), Conditional(3)
+    net = nn.Sequential(nn.BatchNorm2d(3), *others)
+    message = "no ghost twin of 2 SyncBatchNorm, 1 BatchNorm3d, 1 LazyBatchNorm2d, 1 Conditional: "
+    with pytest.warns(UserWarning, match=message) as caught:
+        convert_ghost_batch_norm(net, 4)
+    assert caught[0].filename == __file__
+    assert [type(layer) for layer in net[1:]] == [type(layer) for layer in others]
+    assert isinstance(net[0], GhostBatchNorm2d)
+    with warnings.catch_warnings():  # one part is the whole batch
+        warnings.simplefilter("error")
+        convert_ghost_batch_norm(net, 1)
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="chunks: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="chunks: expected an integer of at least 1, got 0"):
         GhostBatchNorm1d(3, 0)
-    with pytest.raises(TypeError, match="chunks: expected an integer, got float"):
+    with pytest.raises(TypeError, match=r"chunks: expected an integer, got 2\.0"):
         convert_ghost_batch_norm(nn.BatchNorm1d(3), 2.0)
+    with pytest.raises(TypeError, match="chunks: expected an integer, got True"):
+        GhostBatchNorm1d(3, True)
+    assert GhostBatchNorm1d(3, np.int64(2)).chunks == 2
     with pytest.raises(ValueError, match="4D input"):
         GhostBatchNorm2d(3, 2)(torch.randn(8, 3))
 
