@@ -143,6 +143,10 @@ class CSRGraph:
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"CSRGraph is immutable: cannot set {name}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy, which would set the parts one by one."""
+        return type(self), (self.indptr, self.indices, self.values, self.shape)
+
     def __repr__(self) -> str:
         return f"CSRGraph(shape={self.shape}, nnz={self.nnz}, device={self.device})"
 
@@ -176,12 +180,16 @@ class CSRGraph:
     def from_scipy(cls, matrix: Any) -> CSRGraph:
         """From any scipy sparse matrix: rows compressed, columns sorted, explicit zeros kept.
 
+        float32 stays, everything else becomes float64, as in scikit-learn.
+
         Raises:
             ValueError: if the matrix stores an entry twice.
         """
         import numpy as np
 
         csr = matrix.tocsr(copy=True)
+        if csr.dtype != np.float32:
+            csr = csr.astype(np.float64, copy=False)
         if not csr.has_sorted_indices:
             csr.sort_indices()
         if not csr.has_canonical_format:

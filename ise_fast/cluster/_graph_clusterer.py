@@ -197,7 +197,7 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
             raise ValueError(f"X: expected {self.n_features_in_} columns as in fit, got shape {tuple(shape)}")
 
     def _from_sparse(self, matrix: Any) -> Tensor | CSRGraph:
-        return CSRGraph.from_scipy(matrix if matrix.dtype == "float32" else matrix.astype("float64"))
+        return CSRGraph.from_scipy(matrix)
 
     def _keep(self, x: Tensor | CSRGraph) -> None:
         """What `_nearest_core` needs of the fitted samples."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,30 @@ def test_a_precomputed_graph_gives_the_labels_of_the_features(kind: str) -> None
     if kind == "graph":
         assert isinstance(found.components_, CSRGraph)
         np.testing.assert_array_equal(found.components_.to_scipy().toarray(), graph.to_scipy()[core.numpy()].toarray())
+
+
+def same_graph(a: CSRGraph, b: CSRGraph) -> bool:
+    return a.shape == b.shape and all(getattr(a, p).equal(getattr(b, p)) for p in ("indptr", "indices", "values"))
+
+
+def test_a_graph_is_copied_and_pickled_with_what_holds_it() -> None:
+    graph = ops.radius_graph(torch.from_numpy(blobs(1, 40)), 0.5)
+    part = CSRGraph(graph.indptr[:11], graph.indices[: graph.indptr[10]], graph.values[: graph.indptr[10]], (10, 40))
+    for clone in (copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
+        assert same_graph(clone(part), part)
+        fitted = clone(JaccardDBSCAN(0.5, 1, metric="precomputed").fit(graph))
+        assert same_graph(fitted.components_, graph)
+        assert fitted.predict(part).tolist() == fitted.labels_[:10].tolist()
+    assert copy.copy(part).values is part.values
+    assert copy.deepcopy(part).values.data_ptr() != part.values.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.uint8, np.float32])
+def test_a_graph_of_any_numbers(dtype: type) -> None:
+    distances = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype=dtype)
+    graph = CSRGraph.from_scipy(sparse.csr_array(distances))
+    assert graph.values.dtype == (torch.float32 if dtype == np.float32 else torch.float64)
+    assert ops.dbscan(graph, 1.0, 3).core_mask.tolist() == [False, True, False]
 
 
 def test_dbscan_takes_a_graph() -> None:
