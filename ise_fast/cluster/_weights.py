@@ -55,7 +55,7 @@ def weighted_dbscan(
 def _neighbors(graph: CSRGraph | Tensor, eps: float) -> Any:
     """[N, N] sparse, 1 where the distance is at most eps; a diagonal that a sparse graph does not store counts."""
     if isinstance(graph, Tensor):
-        return sparse.csr_array(to_numpy(graph <= tensor(eps, dtype=graph.dtype)).astype(np.float64))
+        return sparse.csr_array(to_numpy(graph <= tensor(eps, dtype=graph.dtype, device="cpu")).astype(np.float64))
     matrix = graph.to_scipy().tocoo()
     near = matrix.data <= matrix.data.dtype.type(eps)
     implicit = np.setdiff1d(np.arange(graph.shape[0]), matrix.row[matrix.row == matrix.col])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Self
 
+import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -15,7 +16,7 @@ from ise_fast import ops
 from ise_fast._checks import check_int
 from ise_fast.cluster._clusterer import Clusterer
 from ise_fast.cluster._group_fit import own_rows
-from ise_fast.cluster.arrays import Restore, from_foreign, is_foreign
+from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign
 from ise_fast.sharded import HeldRows, Peers
 from ise_fast.sharded.kmeans import shared_kmeans
 from ise_fast.sharded.kmeans_start import shared_kmeans_start
@@ -149,8 +150,8 @@ class KMeans(Clusterer):
         return shared_kmeans_start(features, k, _generator(peers.objects(start)[0]))
 
     @staticmethod
-    def _tensor(array: Any) -> torch.Tensor:
-        return from_foreign("init", array)[0] if is_foreign(array) else torch.as_tensor(array)
+    def _tensor(array: Any) -> Tensor:
+        return from_foreign("init", array)[0] if is_foreign(array) else from_numpy(np.asarray(array))
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -47,7 +47,7 @@ def _dense_neighbors(distance: Tensor, eps: float) -> list[list[int]]:
     check_finite("graph", distance)
     if (distance < 0).any():
         raise ValueError(f"graph: expected distances of at least 0, got {distance.min().item()}")
-    within = distance <= torch.tensor(eps, dtype=distance.dtype)
+    within = distance <= torch.tensor(eps, dtype=distance.dtype, device="cpu")
     return [row.nonzero()[:, 0].tolist() for row in within]
 
 

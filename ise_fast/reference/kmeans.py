@@ -86,7 +86,7 @@ def kmeans_start(x: Tensor, clusters: int, generator: torch.Generator | None = N
     """
     rows = check_features("x", x).double()
     k = check_int("clusters", clusters, 1, rows.shape[0], f"x has {rows.shape[0]} rows")
-    draws = torch.rand(k, generator=generator, dtype=torch.float64)
+    draws = torch.rand(k, generator=generator, dtype=torch.float64, device="cpu")
     chosen = [int(draws[0] * rows.shape[0])]
     for draw in draws[1:].tolist():
         distances = (rows[:, None] - rows[chosen]).square().sum(2).min(dim=1).values

@@ -37,7 +37,7 @@ def re_ranking(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda
     v, entry = query_expansion(v, in_star, nn, k2)
     i, j = entry.nonzero(as_tuple=True)
     rows = jaccard_rows(pairs_to_graph([(i, j, v[i, j])], len(x), x.device), queries)
-    jaccard = torch.from_numpy(np.stack(list(rows))) if queries else torch.zeros(0, len(x))
+    jaccard = torch.from_numpy(np.stack(list(rows))) if queries else torch.zeros(0, len(x), device="cpu")
     return (1 - weight) * jaccard[:, queries:].to(x.device) + weight * d[:queries, queries:].float()
 
 

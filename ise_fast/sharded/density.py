@@ -25,7 +25,7 @@ def own_dbscan(graph: OwnGraph, eps: float, min_samples: int) -> DBSCANResult:
     counts = [end - start for start, end in pairwise(starts)]
     own, total, device = counts[peers.rank], starts[-1], graph.indptr.device
     row = torch.arange(own, dtype=torch.int32, device=device).repeat_interleave(graph.indptr.diff())
-    near = graph.values <= torch.tensor(eps, dtype=torch.float32)
+    near = graph.values <= torch.tensor(eps, dtype=torch.float32, device="cpu")
 
     # A diagonal that is not stored counts as self; a stored one above eps leaves self out.
     neighbours = torch.bincount(row[near], minlength=own)

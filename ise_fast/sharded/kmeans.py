@@ -106,7 +106,7 @@ def _inertia(features: HeldRows, distances: Tensor) -> float:
     """The sum of the distances of all rows, in the lanes of csrc/math/row_sum.h."""
     shift = features.first % SUM_LANES
     length = -(-(shift + len(distances)) // SUM_LANES) * SUM_LANES
-    numbers = torch.zeros(length, dtype=torch.float64)  # nothing is added where others have their rows
+    numbers = torch.zeros(length, dtype=torch.float64, device="cpu")  # 0 where others have their rows
     numbers[shift : shift + len(distances)] = distances.cpu()
 
     def add(_: int, lanes: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def _inertia(features: HeldRows, distances: Tensor) -> float:
         return lanes
 
     def begin(_: int) -> Tensor:
-        return torch.zeros(SUM_LANES, dtype=torch.float64)
+        return torch.zeros(SUM_LANES, dtype=torch.float64, device="cpu")
 
     sums = features.peers.pass_along(1, begin, add)
     lanes = features.peers.from_last(sums[0] if sums else begin(0)).view(LANES, LANES)

@@ -35,7 +35,7 @@ def shared_kmeans_start(features: HeldRows, clusters: int, generator: torch.Gene
     Raises:
         PeerError: another process failed, or is gone.
     """
-    draws = torch.rand(clusters, generator=generator, dtype=torch.float64).tolist()
+    draws = torch.rand(clusters, generator=generator, dtype=torch.float64, device="cpu").tolist()
     chances = _Chances(features)
     chosen = [min(int(draws[0] * features.rows), features.rows - 1)]
     centres = [chances.see(chosen[0])]
@@ -130,7 +130,8 @@ def _squared_distances(x: Tensor, row: Tensor) -> NDArray[np.float64]:
     """[n] of every row of x from one, [1, d]."""
     if x.device.type == "cpu" and x.dtype == torch.float32:  # a third of a step, which looks for a centre and adds up
         n = len(x)
-        distances = pattern_products(x, row, torch.arange(n + 1), torch.zeros(n, dtype=torch.int32), "sqeuclidean")
+        indptr, first = torch.arange(n + 1, device="cpu"), torch.zeros(n, dtype=torch.int32, device="cpu")
+        distances = pattern_products(x, row, indptr, first, "sqeuclidean")
     else:
         distances = ops.kmeans_step(x, row).distances.cpu()
     return distances.numpy()

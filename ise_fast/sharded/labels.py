@@ -41,7 +41,7 @@ class JaccardSettings:
     max_pairs: int | None = None
 
     def __post_init__(self) -> None:
-        if not torch.tensor(check_number("eps", self.eps, 0), dtype=torch.float32) < 1:
+        if not torch.tensor(check_number("eps", self.eps, 0), dtype=torch.float32, device="cpu") < 1:
             raise ValueError(f"eps: expected a number in [0, 1), got {self.eps}")
         check_int("min_samples", self.min_samples, 1)
         check_int("k1", self.k1, 1)

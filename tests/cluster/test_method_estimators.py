@@ -11,7 +11,7 @@ import torch
 from golden_data import load
 
 from ise_fast import ops, reference
-from ise_fast.cluster import BottomUp, Infomap, KMeans, SelfPacedDBSCAN
+from ise_fast.cluster import DBSCAN, BottomUp, Infomap, JaccardDBSCAN, KMeans, SelfPacedDBSCAN
 from ise_fast.cluster.infomap import neighbour_links, run_infomap
 
 
@@ -43,6 +43,31 @@ def test_finds_blobs_in_every_kind_of_input(estimator: Any) -> None:
     assert estimator.n_features_in_ == 12
     with pytest.raises(ValueError, match=r"^X: expected at least one sample"):
         estimator.fit(torch.ones(0, 3))
+
+
+ESTIMATORS = [
+    DBSCAN(0.5),
+    JaccardDBSCAN(k1=12, k2=3),
+    KMeans(6, init=blobs()[:6]),
+    SelfPacedDBSCAN(0.5, 0.05, 4, 12, 3),
+]
+
+
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, BottomUp(6)])
+def test_a_default_device_is_for_other_tensors(estimator: Any) -> None:
+    x = blobs()
+    expected = estimator.fit_predict(x)
+    with torch.device("meta"):
+        assert estimator.fit_predict(x).tolist() == expected.tolist()
+        assert estimator.fit_predict(torch.from_numpy(x)).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "precomputed"])
+def test_a_default_device_is_not_for_weights(metric: str) -> None:
+    x = np.random.default_rng(0).random((30, 30))
+    with torch.device("meta"):
+        labels = DBSCAN(0.5, 1, metric).fit(x, sample_weight=np.arange(30)).labels_
+    assert labels.tolist() == DBSCAN(0.5, 1, metric).fit(x, sample_weight=np.arange(30)).labels_.tolist()
 
 
 def test_kmeans_is_the_operator() -> None:

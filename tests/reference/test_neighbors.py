@@ -11,7 +11,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors, radius_neighbors_graph
 from torch import Tensor
 
-from ise_fast.reference import knn, radius_graph
+from ise_fast.reference import dbscan, jaccard_distance, kmeans_start, knn, radius_graph, re_ranking
 from ise_fast.reference.neighbors import fixed_order_sum
 
 UnitRows = Callable[..., Tensor]
@@ -157,3 +157,17 @@ def test_knn_bad_input(change: dict[str, object], error: type[Exception], messag
 def test_radius_bad_eps(eps: float) -> None:
     with pytest.raises(ValueError, match=r"^eps: expected a finite number in \[0, inf\)"):
         radius_graph(torch.eye(3), eps)
+
+
+def test_a_default_device_is_for_other_tensors(unit_rows: UnitRows) -> None:
+    x = unit_rows(20, 4)
+    calls: list[Callable[[], Tensor]] = [
+        lambda: radius_graph(x, 0.5).values,
+        lambda: dbscan(jaccard_distance(x, 4, 2), 0.5, 2).labels,
+        lambda: kmeans_start(x, 3, torch.Generator().manual_seed(0)),
+        lambda: re_ranking(x[:0], x, 4, 2),
+    ]
+    for call in calls:
+        expected = call()
+        with torch.device("meta"):
+            assert call().equal(expected)

@@ -11,6 +11,8 @@ import torch
 from ise_fast import ops
 from ise_fast.cluster import JaccardDBSCAN
 from ise_fast.sharded import HeldRows, JaccardSettings, Peers, StoredRows, cluster
+from ise_fast.sharded.kmeans import shared_kmeans
+from ise_fast.sharded.kmeans_start import shared_kmeans_start
 from ise_fast.sharded.neighbours import Nearest, own_neighbours
 from tests.sharded.shapes import clustered, copied
 
@@ -49,6 +51,19 @@ def test_a_file_in_blocks_has_the_labels_of_memory(block: int, dtype: str, tmp_p
     assert own_neighbours(StoredRows(torch.from_numpy(x), block=block), 5).equal(
         ops.knn(torch.from_numpy(x).float(), 5).indices.int()
     )
+
+
+def test_a_default_device_is_for_other_tensors() -> None:
+    x, start = clustered(30, 4, 0), torch.Generator()
+    settings = JaccardSettings(k1=8, k2=3)
+    expected = cluster(StoredRows(x, block=10), settings).labels
+    held = HeldRows("x", x, Peers(), unit=False)
+    rows = shared_kmeans_start(held, 3, start.manual_seed(0))
+    labels = shared_kmeans(held, rows).labels
+    with torch.device("meta"):
+        assert cluster(StoredRows(x, block=10), JaccardSettings(k1=8, k2=3)).labels.equal(expected)
+        assert shared_kmeans_start(held, 3, start.manual_seed(0)).equal(rows)
+        assert shared_kmeans(held, rows).labels.equal(labels)
 
 
 def test_bad_rows_are_refused_in_one_line() -> None:
