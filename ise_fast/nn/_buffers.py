@@ -1,11 +1,27 @@
-"""Buffers whose length changes by epoch, in a state dict."""
+"""Buffers of a memory: their length changes by epoch, their precision never."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
+
+
+class KeepsPrecision(nn.Module):
+    """A module whose buffers move with it, and keep their dtype where the modules around it are cast.
+
+    They are what an algorithm has counted, not weights: `half` would leave nothing that an operator takes, and `float`
+    would round float64.
+    """
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        def moved(tensor: Tensor) -> Tensor:
+            new: Tensor = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        super()._apply(moved, recurse)
+        return self
 
 
 def take_lengths(

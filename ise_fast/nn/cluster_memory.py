@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ise_fast._checks import check_choice, check_features, check_int, check_label_vector, check_number
+from ise_fast.nn._buffers import KeepsPrecision
 from ise_fast.ops.groups import group_members, refresh_groups_
 from ise_fast.ops.memory import _refresh_gram_, _update
 
@@ -16,13 +17,14 @@ GRAM_LIMIT = 8192
 """Most centroids for which the Gram matrix is kept (256 MB); above, the loss takes the rows that it needs."""
 
 
-class ClusterMemory(nn.Module):
+class ClusterMemory(KeepsPrecision):
     """One unit centroid a cluster, moved towards the batch after each step.
 
     Call `reset` once an epoch with the new clusters, give the memory to `ISELoss` or `ClusterNCELoss`, and call
     `update` after the backward pass. Centroids are float32 and take no gradient; `state_dict` holds them and the Gram
     matrix, so that training goes on to the bit, and loads into a memory with another number of clusters. Change them
-    through `reset` and `update` only.
+    through `reset` and `update` only. Moved with a model that holds it, a memory keeps its precision where that is cast
+    (`half`, `double`).
 
     Args:
         num_features: d, the width of a feature.
@@ -58,7 +60,7 @@ class ClusterMemory(nn.Module):
         self.momentum = check_number("momentum", momentum, 0, 1)
         self.mode = check_choice("mode", mode, ("hard", "momentum", "kalman"))
         self.process_noise = check_number("process_noise", process_noise, 0)
-        self.register_buffer("centroids", torch.empty(0, self.num_features))
+        self.register_buffer("centroids", torch.empty(0, self.num_features, dtype=torch.float32))
         if mode == "kalman":
             self.register_buffer("variances", torch.empty(0, dtype=torch.float64))
             self.register_buffer("residual", torch.ones((), dtype=torch.float64))
@@ -147,8 +149,8 @@ class ClusterMemory(nn.Module):
         variances[moved] = (1 - gain) * before
         self.variances = variances
 
-    def _apply(self, fn: Any, recurse: bool = True) -> ClusterMemory:
-        """Moved or converted: the Gram matrix belongs to the tensor as it was."""
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Moved: the Gram matrix belongs to the tensor as it was."""
         self._gram = None
         super()._apply(fn, recurse)
         return self

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ise_fast import ops
 from ise_fast._checks import check_features, check_int, check_number, check_tensor
-from ise_fast.nn._buffers import take_lengths
+from ise_fast.nn._buffers import KeepsPrecision, take_lengths
 from ise_fast.types import Groups
 
 
-class InstanceMemory(nn.Module):
+class InstanceMemory(KeepsPrecision):
     """One row an image, moved towards its feature after each step; the sums of its groups follow.
 
     Call `reset` once with the features of all images, or with zeros; `regroup` when there are new labels; and `update`
     after the backward pass. Give `table` to `ops.soft_nce_loss` or `ops.multi_label_loss`, `sums` and `counts` to
     `ops.group_nce_loss`. `state_dict` holds rows and groups, so that training goes on to the bit, and loads into a
-    memory of another size.
+    memory of another size. Moved with a model that holds it, a memory keeps its precision where that is cast (`half`).
 
     Args:
         num_features: d, the width of a feature.
@@ -47,10 +47,10 @@ class InstanceMemory(nn.Module):
         super().__init__()
         self.num_features = check_int("num_features", num_features, 1)
         self.momentum = check_number("momentum", momentum, 0, 1)
-        self.register_buffer("table", torch.empty(0, self.num_features))
+        self.register_buffer("table", torch.empty(0, self.num_features, dtype=torch.float32))
         self.register_buffer("groups", torch.empty(0, dtype=torch.int64))
         self.register_buffer("counts", torch.empty(0, dtype=torch.int64))
-        self.register_buffer("sums", torch.empty(0, self.num_features))
+        self.register_buffer("sums", torch.empty(0, self.num_features, dtype=torch.float32))
         self._members: Groups | None = None
 
     @property
@@ -114,7 +114,7 @@ class InstanceMemory(nn.Module):
             # waited for.
             ops.refresh_groups_(self.sums, self.table, self.members, self.groups[index].clamp(min=0))
 
-    def _apply(self, fn: Any, recurse: bool = True) -> InstanceMemory:
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
         self._members = None
         super()._apply(fn, recurse)
         return self

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ise_fast import ops
 from ise_fast._checks import check_device, check_features, check_int, check_label_vector, check_number
-from ise_fast.nn._buffers import take_lengths
+from ise_fast.nn._buffers import KeepsPrecision, take_lengths
 
 
-class ProxyMemory(nn.Module):
+class ProxyMemory(KeepsPrecision):
     """One unit row for each (camera, cluster) that has images, by camera, then cluster.
 
     Call `reset` once an epoch, `update` after the backward pass. For `ops.soft_nce_loss`: within a camera
     `columns = own(...)[:, None]`, `ranges = camera_ranges(cams)`; across cameras `columns = of_clusters(labels)`.
+    Moved with a model that holds it, a memory keeps its precision where that is cast (`half`, `double`).
 
     Args:
         num_features: d, the width of a feature.
@@ -35,7 +36,7 @@ class ProxyMemory(nn.Module):
         super().__init__()
         self.num_features = check_int("num_features", num_features, 1)
         self.momentum = check_number("momentum", momentum, 0, 1)
-        self.register_buffer("proxies", torch.empty(0, self.num_features))
+        self.register_buffer("proxies", torch.empty(0, self.num_features, dtype=torch.float32))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
         self.register_buffer("cams", torch.empty(0, dtype=torch.int64))
 

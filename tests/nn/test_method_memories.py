@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from golden_data import load
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ise_fast import ops
@@ -101,6 +104,57 @@ def test_kalman_memory_follows_its_formula() -> None:
         each.update(c, torch.tensor([0, 1, 2]), supports=c[:, None])
     assert memory.centroids.equal(other.centroids)
     assert memory.variances.equal(other.variances)
+
+
+def of_every_kind() -> nn.ModuleList:
+    """Memories in use."""
+    generator = torch.Generator().manual_seed(0)
+    x = normalize(torch.randn(12, 8, generator=generator), dim=1)
+    y = torch.arange(12) % 3
+    hard, kalman = ClusterMemory(8), ClusterMemory(8, mode="kalman")
+    hard.reset(x[:3])
+    kalman.reset(x[:3], counts=torch.tensor([4, 10, 2]), residual=1 / 3)
+    instances, proxies = InstanceMemory(8), ProxyMemory(8)
+    instances.reset(x)
+    instances.regroup(y)
+    proxies.reset(x, y, y % 2)
+    return nn.ModuleList([hard, kalman, instances, proxies])
+
+
+def after_a_step(memories: nn.ModuleList) -> list[Tensor]:
+    rows = torch.eye(8)[:3].to(next(memories.buffers()).device)
+    for memory in memories:
+        memory.update(rows, torch.arange(3, device=rows.device))
+    return list(memories.buffers())
+
+
+@pytest.mark.parametrize("name", ["half", "bfloat16", "double", "float", "to", "type", "share_memory", "cpu"])
+def test_memories_keep_their_precision_in_a_module_that_is_cast(name: str) -> None:
+    casts: dict[str, Callable[[nn.Module], nn.Module]] = {
+        "to": lambda module: module.to("cpu", torch.float16),
+        "type": lambda module: module.type(torch.float64),
+    }
+    memories, expected = of_every_kind(), after_a_step(of_every_kind())
+    model = nn.Sequential(nn.Linear(2, 2), memories)
+    casts.get(name, lambda module: getattr(module, name)())(model)
+    for found, buffer in zip(after_a_step(memories), expected, strict=True):
+        assert found.dtype == buffer.dtype
+        assert found.equal(buffer)
+    moved = [buffer.dtype for buffer in model.to("meta", torch.float16).buffers()]
+    assert moved == [buffer.dtype for buffer in expected]
+    assert model.to("meta")[1][1].variances.device.type == "meta"
+
+
+def test_memories_are_float32_whatever_the_default() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        memories = of_every_kind()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    expected = of_every_kind()
+    assert [b.dtype for b in memories.buffers()] == [b.dtype for b in expected.buffers()]
+    expected.load_state_dict(memories.state_dict())
+    assert all(a.equal(b) for a, b in zip(expected.buffers(), memories.buffers(), strict=True))
 
 
 def test_kalman_memory_refuses_labels_out_of_range() -> None:
