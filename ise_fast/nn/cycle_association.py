@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softmax
 
 from ise_fast._checks import check_columns, check_device, check_features, check_number
+from ise_fast.nn._precision import without_autocast
+from ise_fast.ops._inputs import in_working_precision
 
 
 class CycleAssociationLoss(nn.Module):
@@ -16,7 +18,7 @@ class CycleAssociationLoss(nn.Module):
         loss = 1 / n sum over i of relu(max_j G_ij - G_ii + margin) + relu(max_j G_ji - G_ii + margin),   j other than i
 
     The sets are the people of two frames of one camera, a moment apart, so that most of them are in both. Matrices are
-    of the size of a frame: PyTorch's own operators do.
+    of the size of a frame: PyTorch's own operators do. Computed in float32 (float64 of float64), also under autocast.
 
     Args:
         delta: the softmax is sharp where cosines differ by this much, > 0.
@@ -66,6 +68,8 @@ class CycleAssociationLoss(nn.Module):
 def cycle_losses(x: Tensor, y: Tensor, n: Tensor, m: Tensor, delta: float, margin: float) -> Tensor:
     """`CycleAssociationLoss` of pairs of sets that are known to be right: nothing waits for a GPU.
 
+    Computed in float32 (float64 of float64), also under autocast.
+
     Args:
         x: [P, at least n, d] the smaller set of each pair, then any rows.
         y: [P, at least m, d] the other set of each, likewise.
@@ -77,6 +81,11 @@ def cycle_losses(x: Tensor, y: Tensor, n: Tensor, m: Tensor, delta: float, margi
     Returns:
         [P].
     """
+    with without_autocast(x.device):  # sharpened cosines in bfloat16 would turn the gradient
+        return _losses(in_working_precision("x", x), in_working_precision("y", y), n, m, delta, margin)
+
+
+def _losses(x: Tensor, y: Tensor, n: Tensor, m: Tensor, delta: float, margin: float) -> Tensor:
     of_x, of_y = (torch.arange(rows.shape[1], device=x.device) < count[:, None] for rows, count in ((x, n), (y, m)))
     cosines = x @ y.mT
     cycle = _chances(cosines, of_y, m, delta) @ _chances(cosines.mT, of_x, n, delta)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ise_fast.nn._precision import without_autocast
+
 
 class AveragePooling(nn.Module):
     """Mean over all positions. Shape: [B, C, H, W] to [B, C]."""
@@ -38,12 +40,13 @@ class GeMPooling(nn.Module):
         self.eps = eps
 
     def forward(self, input: Tensor) -> Tensor:
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input.device):
             powers = input.float().clamp(min=self.eps).pow(self.p)
             return powers.mean(dim=(2, 3)).pow(1 / self.p).to(input.dtype)
 
     def extra_repr(self) -> str:
-        return f"p={self.p.item():.3g}, eps={self.eps}"
+        p = "unknown" if self.p.is_meta else f"{self.p.item():.3g}"
+        return f"p={p}, eps={self.eps}"
 
 
 POOLINGS: dict[str, type[nn.Module]] = {"avg": AveragePooling, "gem": GeMPooling}

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ise_fast.nn import CycleAssociationLoss
+from ise_fast.nn.cycle_association import cycle_losses
 
 
 def by_loops(x: Tensor, y: Tensor, delta: float, margin: float) -> float:
@@ -44,6 +45,23 @@ def test_gradient() -> None:
     g = torch.Generator().manual_seed(0)
     x, y = (torch.randn(k, 4, generator=g, dtype=torch.float64).requires_grad_() for k in (3, 5))
     assert torch.autograd.gradcheck(CycleAssociationLoss(), (x, y))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = (normalize(torch.randn(k, 16, generator=g), dim=1).to(dtype).requires_grad_() for k in (5, 7))
+    n, m = torch.tensor([4]), torch.tensor([6])
+
+    def losses() -> tuple[Tensor, Tensor]:
+        return CycleAssociationLoss()(x, y), cycle_losses(x[None], y[None], n, m, 0.5, 0.5)[0]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses()
+    for loss, expected in zip(found, losses(), strict=True):
+        assert loss.dtype == torch.float32
+        assert loss.equal(expected)
+        assert torch.autograd.grad(loss, x)[0].equal(torch.autograd.grad(expected, x)[0])
 
 
 @pytest.mark.parametrize(

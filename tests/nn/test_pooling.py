@@ -35,6 +35,20 @@ def test_gem_takes_negative_and_half_input():
     torch.testing.assert_close(output, torch.full((2, 3), 100.0, dtype=torch.float16), rtol=2e-3, atol=0)
 
 
+def test_gem_on_meta():
+    assert GeMPooling().to("meta")(torch.rand(2, 3, 4, 4, device="meta")).shape == (2, 3)
+
+
+def test_gem_compiles_without_graph_break():
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.compile(GeMPooling(), fullgraph=True, backend="eager")(x).equal(GeMPooling()(x))
+
+
+def test_gem_says_its_p():
+    assert repr(GeMPooling(2.5)) == "GeMPooling(p=2.5, eps=1e-06)"
+    assert repr(GeMPooling().to("meta")) == "GeMPooling(p=unknown, eps=1e-06)"
+
+
 @pytest.mark.parametrize(("name", "value"), [("p", 0.0), ("p", -1.0), ("eps", 0.0), ("p", float("nan"))])
 def test_gem_bad_arguments(name, value):
     with pytest.raises(ValueError, match=f"{name}: expected a positive number, got {value}"):
