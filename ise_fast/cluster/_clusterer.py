@@ -10,7 +10,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from ise_fast._checks import check_features
-from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, to_numpy
+from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, learn_columns, to_numpy
 
 
 class Clusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
@@ -54,7 +54,7 @@ class Clusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
         if len(x) == 0:
             raise ValueError(f"X: expected at least one sample, got shape {tuple(x.shape)}")
         if reset:
-            self.n_features_in_ = x.shape[1]
+            learn_columns(self, x.shape[1])
         elif x.shape[1] != self.n_features_in_:
             raise ValueError(f"X: expected {self.n_features_in_} features as in fit, got shape {tuple(x.shape)}")
         return x, restore

@@ -18,7 +18,7 @@ from ise_fast._checks import check_features, check_number
 from ise_fast.cluster._group_fit import fit_own_rows
 from ise_fast.cluster._nearest_core import nearest_by_distances
 from ise_fast.cluster._weights import check_weights, weighted_dbscan
-from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, same, to_numpy
+from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, learn_columns, same, to_numpy
 from ise_fast.ops._csr import take_rows
 from ise_fast.sharded import Peers
 from ise_fast.types import CSRGraph, DBSCANResult
@@ -192,7 +192,7 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
 
     def _check_columns(self, shape: tuple[int, ...], reset: bool, new: bool) -> None:
         if reset:
-            self.n_features_in_ = shape[1]
+            learn_columns(self, shape[1])
         elif new and shape[1] != self.n_features_in_:
             raise ValueError(f"X: expected {self.n_features_in_} columns as in fit, got shape {tuple(shape)}")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from ise_fast._checks import FLOATING, check_tensor
-from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, to_numpy
+from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, learn_columns, to_numpy
 from ise_fast.sharded import Peers
 
 
@@ -33,7 +33,7 @@ def fit_own_rows(estimator: Any, X: Any, group: ProcessGroup, *, weighted: bool)
     estimator._core, estimator._core_labels = core, labels[core]
     estimator.labels_, estimator.core_sample_indices_ = restore(labels), restore(core)
     estimator.components_ = restore(x[core])
-    estimator.n_features_in_ = x.shape[1]
+    learn_columns(estimator, x.shape[1])
 
 
 def _shareable_rows(estimator: Any, X: Any, weighted: bool) -> tuple[Tensor, Restore]:

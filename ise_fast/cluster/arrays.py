@@ -44,6 +44,13 @@ def from_foreign(name: str, x: Any) -> tuple[Tensor, Restore]:
     return torch.utils.dlpack.from_dlpack(x), restore
 
 
+def learn_columns(estimator: Any, count: int) -> None:
+    """What `fit` learns of columns without names; those of an earlier table are forgotten, as in scikit-learn."""
+    estimator.n_features_in_ = count
+    if hasattr(estimator, "feature_names_in_"):
+        del estimator.feature_names_in_
+
+
 def from_numpy(x: np.ndarray[Any, Any]) -> Tensor:
     """A validated NumPy array as a tensor: float32 stays, everything else becomes float64, as in scikit-learn."""
     x = np.asarray(x, dtype=np.float32 if x.dtype == np.float32 else np.float64)

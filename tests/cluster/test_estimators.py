@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import sklearn.cluster
 import torch
@@ -15,7 +16,7 @@ from golden_data import load, names
 from scipy.sparse import csr_array
 
 from ise_fast import ops
-from ise_fast.cluster import DBSCAN, JaccardDBSCAN
+from ise_fast.cluster import DBSCAN, JaccardDBSCAN, KMeans
 
 
 def assert_same_clustering(found: Any, expected: Any) -> None:
@@ -129,6 +130,17 @@ def test_the_kind_of_array_that_comes_goes_back(estimator: Any, foreign: type[Fo
         np.testing.assert_array_equal(of_foreign.values, values)
     np.testing.assert_array_equal(estimator.components_.values, x[expected["core_sample_indices_"]])
     assert estimator.n_features_in_ == 6
+
+
+@pytest.mark.parametrize("estimator", [DBSCAN(0.7, 4), KMeans(3)])
+def test_names_of_columns_go_with_their_table(estimator: Any) -> None:
+    x = features(0, 30, 4)
+    table = pandas.DataFrame(x, columns=list("abcd"))
+    assert estimator.fit(table).feature_names_in_.tolist() == list("abcd")
+    estimator.fit(torch.from_numpy(x[:, :3].copy()))
+    assert estimator.n_features_in_ == 3
+    assert not hasattr(estimator, "feature_names_in_")
+    assert len(estimator.predict(pandas.DataFrame(x[:, :3], columns=list("xyz")))) == 30
 
 
 def test_tensors_share_memory_and_keep_their_values() -> None:
