@@ -6,9 +6,14 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
+import sklearn.cluster
 import torch
 from golden_data import load
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 from ise_fast import ops, reference
 from ise_fast.cluster import DBSCAN, BottomUp, Infomap, JaccardDBSCAN, KMeans, SelfPacedDBSCAN
@@ -84,6 +89,49 @@ def test_kmeans_is_the_operator() -> None:
     assert best == min(ops.kmeans(x, x[s]).inertia for s in starts)
 
 
+@pytest.mark.parametrize("of", [lambda x: x[::-1].copy()[::-1], np.ndarray.tolist, pandas.DataFrame, torch.from_numpy])
+def test_kmeans_starts_from_any_table(of: Any) -> None:
+    x, start = blobs(), blobs()[5:8].copy()
+    expected = KMeans(3, init=start, max_iter=1).fit(x).cluster_centers_
+    found = KMeans(3, init=of(start), max_iter=1).fit(x).cluster_centers_
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_kmeans_draws_rows_to_start_from() -> None:
+    x = blobs()
+    fitted = KMeans(90, init="random", random_state=0).fit(x)  # as many as rows: each is drawn once
+    assert fitted.labels_.tolist() == list(range(90))
+    runs = [KMeans(7, init="random", random_state=seed).fit(x).inertia_ for seed in range(3)]
+    assert len(set(runs)) > 1
+    assert KMeans(7, init="random", random_state=1).fit(torch.from_numpy(x)).inertia_ == runs[1]
+
+
+@pytest.mark.parametrize(("init", "runs"), [("random", 10), ("k-means++", 1), (blobs()[:7], 1)])
+def test_kmeans_chooses_a_number_of_runs(init: Any, runs: int) -> None:
+    auto, told = (KMeans(7, init=init, n_init=n, random_state=1).fit(blobs()) for n in ("auto", runs))
+    np.testing.assert_array_equal(auto.cluster_centers_, told.cluster_centers_)
+    with pytest.raises(TypeError, match="n_init: expected an integer, got 'many'"):
+        KMeans(7, n_init="many").fit(blobs())
+
+
+def test_kmeans_transforms_and_scores_as_sklearn() -> None:
+    x = blobs().astype(np.float64)
+    ours = KMeans(6, random_state=0).fit(x)
+    theirs = sklearn.cluster.KMeans(6, init=ours.cluster_centers_, n_init=1).fit(x)
+    np.testing.assert_allclose(ours.transform(x), theirs.transform(x), rtol=0, atol=1e-7)  # they take products
+    np.testing.assert_array_equal(ours.transform(x).argmin(1), ours.labels_)
+    assert ours.score(x[:50]) == pytest.approx(theirs.score(x[:50]))
+    assert ours.score(x) == -ours.inertia_
+    rows = torch.from_numpy(x[:5]).float()
+    assert ours.transform(rows).dtype == torch.float32
+    assert ours.transform(rows).shape == (5, 6)
+    assert list(ours.get_feature_names_out()) == [f"kmeans{i}" for i in range(6)]
+    kinds = make_pipeline(KMeans(6, random_state=0), LogisticRegression()).fit(x, np.arange(90) % 6)
+    assert kinds.score(x, np.arange(90) % 6) == 1
+    search = GridSearchCV(KMeans(random_state=0, n_init=4), {"n_clusters": [2, 4, 6]}).fit(x)
+    assert search.best_params_ == {"n_clusters": 6}
+
+
 def test_self_paced_is_the_published_rule() -> None:
     g = load("method_spcl_reliability")
     theta = None
@@ -144,7 +192,9 @@ def test_infomap_without_its_package_or_any_link(monkeypatch: pytest.MonkeyPatch
     [
         (KMeans(91), "n_clusters: n_samples=90 should be >= n_clusters=91"),
         (KMeans(0), "n_clusters: expected an integer of at least 1"),
-        (KMeans(2, init="random"), r"init: expected k-means\+\+ or an array"),
+        (KMeans(2, init="best"), r"init: expected k-means\+\+, random or an array of centres, got 'best'"),
+        (KMeans(2, init=blobs), r"init: expected k-means\+\+, random or an array of centres, got <function blobs"),
+        (KMeans(2, init=np.full((2, 12), np.nan)), "init: expected finite values, got NaN or infinity in row 0"),
         (KMeans(2, init=np.ones((3, 12))), r"init: expected shape \(2, 12\), got \(3, 12\)"),
         (BottomUp(91), "n_clusters: n_samples=90 should be >= n_clusters=91"),
         (BottomUp(merge_share=0), "merge_share: expected a finite number"),

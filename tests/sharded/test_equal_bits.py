@@ -109,11 +109,13 @@ def test_kmeans_of_a_group(name: str, world: int, answers: Answers) -> None:
     case = GROUPINGS[name]
     init = "k-means++" if case.centres is None else case.centres
     one = KMeans(case.clusters, init=init, n_init=2, random_state=3, max_iter=2).fit(case.rows)
+    drawn = KMeans(case.clusters, init="random", random_state=4, max_iter=1).fit(case.rows)
     own = [answers[rank][f"kmeans {name}", world] for rank in range(world)]
     assert torch.cat([part["estimator"][0] for part in own]).equal(one.labels_)
     for part in own:
         assert part["estimator"][1].equal(one.cluster_centers_)
         assert part["estimator"][2:] == [one.inertia_, one.n_iter_]
+        assert part["drawn"].equal(drawn.cluster_centers_)
         assert part["predicted"].equal(one.predict(case.rows[:20]))
 
 

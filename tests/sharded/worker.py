@@ -61,11 +61,12 @@ def grouped(case: Grouping, group: dist.ProcessGroup | None, rank: int, size: in
         case.clusters, init="k-means++" if case.centres is None else case.centres, n_init=2, random_state=3, max_iter=2
     )
     estimator.fit(case.rows[low:high], group=group)
+    drawn = KMeans(case.clusters, init="random", random_state=4, max_iter=1).fit(case.rows[low:high], group=group)
     return {
         "start": start, "found": shared_kmeans(features, start, case.iterations),
         "estimator": [estimator.labels_, estimator.cluster_centers_, estimator.inertia_, estimator.n_iter_],
         "labelled": [(pseudo.labels, pseudo.centroids, pseudo.figures) for pseudo in labelled],
-        "predicted": estimator.predict(case.rows[:20]),
+        "drawn": drawn.cluster_centers_, "predicted": estimator.predict(case.rows[:20]),
     }  # fmt: skip
 
 
