@@ -15,16 +15,17 @@ from ise_fast.types import CSRGraph, DBSCANResult
 
 
 def check_weights(weights: Any, samples: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """[samples] float64, finite.
+    """[samples] float64, finite; a single number is the weight of every sample.
 
     Raises:
         ValueError: if they are not.
     """
     if is_foreign(weights):
         weights = to_numpy(from_foreign("sample_weight", weights)[0])
-    checked = check_array(
-        np.atleast_1d(np.asarray(weights)), ensure_2d=False, dtype=np.float64, input_name="sample_weight"
-    )
+    given = np.asarray(weights)
+    if given.ndim == 0:
+        given = np.full(samples, given)
+    checked = check_array(given, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
     if checked.shape != (samples,):
         raise ValueError(f"sample_weight: expected one weight for each of {samples} samples, got shape {checked.shape}")
     if not checked.any():
@@ -42,7 +43,7 @@ def weighted_dbscan(
     """
     ops.dbscan(graph, eps, min_samples)  # for its checks of graph, eps and min_samples
     near = _neighbors(graph, eps)
-    core = near @ weights >= min_samples
+    core = _totals(near, weights) >= min_samples
     i, j = near.nonzero()
     i, j = i[core[i]], j[core[i]]
     no_self = np.setdiff1d(np.arange(len(core)), i[i == j])
@@ -50,6 +51,14 @@ def weighted_dbscan(
     position = np.append(i, no_self), np.append(j, no_self)
     only_core = CSRGraph.from_scipy(sparse.csr_array((distance, position), shape=near.shape))
     return ops.dbscan(only_core.to(graph.device), 0.5, 1)
+
+
+def _totals(near: Any, weights: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """[N] the total weight of each row's neighbours, rounded as scikit-learn's np.sum over them: ten of 0.1 are 1."""
+    if (weights == np.rint(weights)).all():  # whose sums are exact in any order
+        return np.asarray(near @ weights)
+    near.sort_indices()
+    return np.array([weights[row].sum() for row in np.split(near.indices, near.indptr[1:-1])])
 
 
 def _neighbors(graph: CSRGraph | Tensor, eps: float) -> Any:

@@ -78,6 +78,28 @@ def test_weights_equal_sklearn(kind: str, seed: int) -> None:
         np.testing.assert_array_equal(ours.core_sample_indices_, theirs.core_sample_indices_)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "precomputed"])
+def test_weights_are_added_as_sklearn_does(metric: str) -> None:
+    """A total that meets min_samples only in one order of the sum: ten of 0.1, and many more."""
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.random(400))[:, None] * 40
+    x = np.abs(x - x.T) if metric == "precomputed" else x
+    for weights in (np.full(400, 0.1), rng.choice([0.1, 0.2, 0.7], 400)):
+        for min_samples in (1, 2, 3):
+            theirs = sklearn.cluster.DBSCAN(eps=0.5, min_samples=min_samples, metric=metric, algorithm="brute")
+            theirs.fit(x, sample_weight=weights)
+            assert_same_clustering(DBSCAN(0.5, min_samples, metric).fit(x, sample_weight=weights), theirs)
+    ten = DBSCAN(1, 1).fit(np.zeros((10, 1)), sample_weight=0.1)
+    assert ten.labels_.tolist() == [0] * 10
+
+
+@pytest.mark.parametrize("weight", [2, 0.5, np.float32(2), torch.tensor(2.0)])
+def test_one_weight_is_that_of_every_sample(weight: Any) -> None:
+    x = features(0, 40, 3)
+    one, each = (DBSCAN(0.7).fit(x, sample_weight=w).labels_ for w in (weight, np.full(40, float(weight))))
+    np.testing.assert_array_equal(one, each)
+
+
 @pytest.mark.parametrize("name", names("jaccard"))
 def test_jaccard_golden_labels(name: str) -> None:
     g = load(name)
@@ -132,6 +154,7 @@ def test_the_kind_of_array_that_comes_goes_back(estimator: Any, foreign: type[Fo
     assert estimator.n_features_in_ == 6
 
 
+@pytest.mark.filterwarnings("ignore:X has feature names")
 @pytest.mark.parametrize("estimator", [DBSCAN(0.7, 4), KMeans(3)])
 def test_names_of_columns_go_with_their_table(estimator: Any) -> None:
     x = features(0, 30, 4)
@@ -189,7 +212,7 @@ def test_bad_input(estimator: Any, x: Any, message: str) -> None:
         estimator.fit(x)
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, math.nan, 1.0], [[1.0], [1.0], [1.0]], 2.0])
+@pytest.mark.parametrize("weights", [[1.0], [1.0, math.nan, 1.0], [[1.0], [1.0], [1.0]], math.nan])
 def test_bad_weights(weights: Any) -> None:
     with pytest.raises(ValueError, match="sample_weight"):
         DBSCAN().fit(X, sample_weight=weights)
