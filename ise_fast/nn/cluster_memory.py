@@ -8,8 +8,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ise_fast._checks import check_choice, check_features, check_int, check_label_vector, check_number
+from ise_fast._checks import (
+    FLOATING,
+    check_choice,
+    check_dense,
+    check_device,
+    check_features,
+    check_int,
+    check_label_vector,
+    check_number,
+    check_tensor,
+)
 from ise_fast.nn._buffers import KeepsPrecision
+from ise_fast.nn._names import errors_name
 from ise_fast.ops.groups import group_members, refresh_groups_
 from ise_fast.ops.memory import _refresh_gram_, _update
 
@@ -118,20 +129,29 @@ class ClusterMemory(KeepsPrecision):
         Raises:
             TypeError, ValueError: naming the argument; the centroids are then untouched.
         """
-        if supports is not None and (supports.dim() != 3 or supports.shape[0] != features.shape[0]):
-            expected = f"[{features.shape[0]}, k, {self.num_features}]"
-            raise ValueError(f"supports: expected {expected}, got shape {tuple(supports.shape)}")
+        batch, width = check_tensor("features", features, 2, FLOATING).shape
+        if width != self.num_features:
+            raise ValueError(f"features: expected {self.num_features} columns, got shape {tuple(features.shape)}")
+        if supports is not None:
+            check_dense("supports", supports)
+            if supports.dim() != 3 or (supports.shape[0], supports.shape[2]) != (batch, width):
+                raise ValueError(f"supports: expected [{batch}, k, {width}], got shape {tuple(supports.shape)}")
         if self.mode == "kalman":
             self._filter(features, labels, supports)
         else:
-            _update(self.centroids, features, labels, supports, self.momentum, self.mode)
+            with errors_name(rows="features"):
+                _update(self.centroids, features, labels, supports, self.momentum, self.mode)
         gram, self._gram = self._gram, None  # forgotten should an interrupt come before both agree again
         if gram is not None:
             _refresh_gram_(gram, self.centroids, labels)
         self._gram = gram
 
     def _filter(self, features: Tensor, labels: Tensor, supports: Tensor | None) -> None:
-        rows, y = check_features("features", features), check_label_vector("labels", labels, len(features), "features")
+        y = check_label_vector("labels", labels, len(features), "features")
+        for name, x in (("features", features), ("labels", labels), ("supports", supports)):
+            if x is not None:
+                check_device(name, x, "centroids", self.centroids)
+        rows = check_features("features", features)
         if supports is not None:
             y = torch.cat([y, y.repeat_interleave(supports.shape[1])])
             rows = torch.cat([rows, check_features("supports", supports.flatten(0, 1))])

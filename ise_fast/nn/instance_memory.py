@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from ise_fast import ops
 from ise_fast._checks import check_features, check_int, check_number, check_tensor
 from ise_fast.nn._buffers import KeepsPrecision, take_lengths
+from ise_fast.nn._names import errors_name
 from ise_fast.types import Groups
 
 
@@ -108,7 +109,8 @@ class InstanceMemory(KeepsPrecision):
         Raises:
             TypeError, ValueError: naming the argument; the memory is then untouched.
         """
-        ops.update_memory_(self.table, features, index, self.momentum, "momentum")
+        with errors_name(rows="features", labels="index", centroids="table"):
+            ops.update_memory_(self.table, features, index, self.momentum, "momentum")
         if len(self.counts):
             # A row without a group refreshes the first one, which changes nothing: to leave it out a GPU would be
             # waited for.

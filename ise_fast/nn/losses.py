@@ -45,8 +45,11 @@ class ISELoss(nn.Module):
         NotUnitRowsWarning: once, on a CPU, where features are not of unit length.
 
     Example:
+        >>> memory = ClusterMemory(num_features=4)
+        >>> memory.reset(torch.eye(4))
+        >>> features, labels = torch.eye(4)[:2].requires_grad_(), torch.tensor([0, 1])
         >>> criterion = ISELoss()
-        >>> out = criterion(features, labels, memory, progress=step / steps)
+        >>> out = criterion(features, labels, memory, progress=0.5)
         >>> out.loss.backward()
         >>> memory.update(features, labels, supports=out.supports)
     """

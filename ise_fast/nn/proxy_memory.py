@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from ise_fast import ops
 from ise_fast._checks import check_device, check_features, check_int, check_label_vector, check_number
 from ise_fast.nn._buffers import KeepsPrecision, take_lengths
+from ise_fast.nn._names import errors_name
 
 
 class ProxyMemory(KeepsPrecision):
@@ -109,7 +110,8 @@ class ProxyMemory(KeepsPrecision):
         Raises:
             TypeError, ValueError: naming the argument; the memory is then untouched.
         """
-        ops.update_memory_(self.proxies, features, own, self.momentum, "momentum")
+        with errors_name(rows="features", labels="own", centroids="proxies"):
+            ops.update_memory_(self.proxies, features, own, self.momentum, "momentum")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         take_lengths(self, state_dict, prefix, "proxies", "labels", "cams")

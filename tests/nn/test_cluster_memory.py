@@ -164,12 +164,15 @@ def test_bad_reset_keeps_the_memory(centroids: Tensor, message: str) -> None:
     [
         ({"labels": torch.tensor([0, 4])}, "labels: "),
         ({"supports": torch.eye(4)[:2]}, r"supports: expected \[2, k, 4\], got shape \(2, 4\)"),
-        ({"features": torch.full((2, 4), torch.nan)}, "rows: "),
+        ({"features": torch.full((2, 4), torch.nan)}, "features: expected finite values"),
+        ({"features": torch.eye(4)[:2, :3]}, r"features: expected 4 columns, got shape \(2, 3\)"),
+        ({"supports": torch.ones(2, 1, 3)}, r"supports: expected \[2, k, 4\], got shape \(2, 1, 3\)"),
     ],
 )
-def test_bad_update_keeps_the_memory(change: dict[str, Tensor], message: str) -> None:
-    memory = ClusterMemory(4)
-    memory.reset(torch.eye(4))
+@pytest.mark.parametrize("mode", ["hard", "kalman"])
+def test_bad_update_keeps_the_memory(mode: str, change: dict[str, Tensor], message: str) -> None:
+    memory = ClusterMemory(4, mode=mode)
+    memory.reset(torch.eye(4), counts=torch.ones(4, dtype=torch.int64), residual=0.1)
     with pytest.raises(ValueError, match=f"^{message}"):
         memory.update(**{"features": torch.eye(4)[:2], "labels": torch.tensor([0, 1])} | change)
     assert memory.centroids.equal(torch.eye(4))

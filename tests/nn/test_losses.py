@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 import subprocess
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,9 +16,24 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ise_fast import reference
-from ise_fast.nn import ClusterMemory, ClusterNCELoss, ISELoss
+from ise_fast.nn import (
+    ClusterMemory,
+    ClusterNCELoss,
+    ISELoss,
+    cluster_memory,
+    cycle_association,
+    instance_memory,
+    losses,
+)
 
 UnitRows = Callable[..., Tensor]
+
+
+@pytest.mark.parametrize("module", [cluster_memory, cycle_association, instance_memory, losses])
+def test_examples_of_the_docstrings_run(module: ModuleType) -> None:
+    failed, attempted = doctest.testmod(module)
+    assert attempted > 0
+    assert failed == 0
 
 
 @pytest.mark.parametrize("name", names("head"))

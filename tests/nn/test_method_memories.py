@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -126,6 +127,24 @@ def after_a_step(memories: nn.ModuleList) -> list[Tensor]:
     for memory in memories:
         memory.update(rows, torch.arange(3, device=rows.device))
     return list(memories.buffers())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": torch.full((2, 8), torch.nan)}, "features: expected finite values, got NaN or infinity in row 0"),
+        ({"features": torch.eye(8)[:2].to("meta")}, "features: expected device cpu as {rows}, got meta"),
+        ({"index": torch.tensor([0, 99])}, "{index}: expected 0 to {last}, got 99 at row 1"),
+        ({"index": [0, 1]}, "{index}: expected a torch tensor, got list"),
+    ],
+)
+def test_errors_of_an_update_name_its_arguments(change: dict[str, Any], message: str) -> None:
+    given = {"features": torch.eye(8)[:2], "index": torch.tensor([0, 1])} | change
+    instances, proxies = of_every_kind()[2:]
+    for memory, index, rows in ((instances, "index", "table"), (proxies, "own", "proxies")):
+        expected = message.format(index=index, rows=rows, last=len(getattr(memory, rows)) - 1)
+        with pytest.raises((TypeError, ValueError), match=f"^{expected}$"):
+            memory.update(*given.values())
 
 
 @pytest.mark.parametrize("name", ["half", "bfloat16", "double", "float", "to", "type", "share_memory", "cpu"])
