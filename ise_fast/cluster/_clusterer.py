@@ -10,7 +10,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from ise_fast._checks import check_features
-from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, learn_columns, to_numpy
+from ise_fast.cluster.arrays import Restore, floats, from_foreign, from_numpy, is_foreign, learn_columns, to_numpy
 
 
 class Clusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
@@ -50,7 +50,7 @@ class Clusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
         if not is_foreign(X):
             return from_numpy(validate_data(self, X, reset=reset)), to_numpy
         source, restore = from_foreign("X", X)
-        x = check_features("X", source)
+        x = check_features("X", floats(source))
         if len(x) == 0:
             raise ValueError(f"X: expected at least one sample, got shape {tuple(x.shape)}")
         if reset:

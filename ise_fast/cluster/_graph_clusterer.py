@@ -18,7 +18,7 @@ from ise_fast._checks import check_features, check_number
 from ise_fast.cluster._group_fit import fit_own_rows
 from ise_fast.cluster._nearest_core import nearest_by_distances
 from ise_fast.cluster._weights import check_weights, weighted_dbscan
-from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, learn_columns, same, to_numpy
+from ise_fast.cluster.arrays import Restore, floats, from_foreign, from_numpy, is_foreign, learn_columns, same, to_numpy
 from ise_fast.ops._csr import take_rows
 from ise_fast.sharded import Peers
 from ise_fast.types import CSRGraph, DBSCANResult
@@ -117,7 +117,11 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
         Raises:
             TypeError, ValueError: naming the argument.
         """
-        radii = [check_number("eps", value, 0) for value in eps]
+        try:
+            values = list(eps)
+        except TypeError:
+            raise TypeError(f"eps: expected several numbers, got {eps!r}") from None
+        radii = [check_number("eps", value, 0) for value in values]
         if not radii:
             raise ValueError("eps: expected at least one number, got none")
         _, x, restore = self._read(X, reset=False)
@@ -179,7 +183,7 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
             return X, X, same
         if is_foreign(X):
             source, restore = from_foreign("X", X)
-            x = check_features("X", source)
+            x = check_features("X", floats(source))
             if len(source) == 0:
                 raise ValueError(f"X: expected at least one sample, got shape {tuple(source.shape)}")
             self._check_columns(source.shape, reset, new)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from ise_fast._checks import FLOATING, check_tensor
-from ise_fast.cluster.arrays import Restore, from_foreign, from_numpy, is_foreign, learn_columns, to_numpy
+from ise_fast.cluster.arrays import Restore, floats, from_foreign, from_numpy, is_foreign, learn_columns, to_numpy
 from ise_fast.sharded import Peers
 
 
@@ -53,5 +53,5 @@ def own_rows(X: Any) -> tuple[Tensor, Restore]:
     """
     if is_foreign(X):
         x, restore = from_foreign("X", X)
-        return check_tensor("X", x, 2, FLOATING), restore
+        return check_tensor("X", floats(x), 2, FLOATING), restore
     return check_tensor("X", from_numpy(np.asarray(X)), 2, FLOATING), to_numpy

@@ -44,6 +44,13 @@ def from_foreign(name: str, x: Any) -> tuple[Tensor, Restore]:
     return torch.utils.dlpack.from_dlpack(x), restore
 
 
+def floats(x: Tensor) -> Tensor:
+    """Integers and bool become float64, as those of NumPy; on a GPU, whose kernels take none, float32."""
+    if x.is_floating_point() or x.is_complex():  # the latter nobody takes
+        return x
+    return x.to(torch.float64 if x.device.type == "cpu" else torch.float32)
+
+
 def learn_columns(estimator: Any, count: int) -> None:
     """What `fit` learns of columns without names; those of an earlier table are forgotten, as in scikit-learn."""
     estimator.n_features_in_ = count

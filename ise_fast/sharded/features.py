@@ -83,6 +83,8 @@ class HeldRows(Features):
         if self.x.shape[1] != self.width:  # no rows, so nothing to take a width from
             self.x = self.x.new_empty((0, self.width))
         self.starts = starts_of([count for count, _ in shapes])
+        if self.rows == 0:
+            raise ValueError(f"{name}: expected at least one row, got none in all")
         self.home = self.x.device
 
     def pieces(self) -> Iterator[tuple[int, Tensor]]:
@@ -112,6 +114,8 @@ class StoredRows(Features):
         shape, dtype = tuple(getattr(x, "shape", ())), getattr(x, "dtype", None)
         if len(shape) != 2 or shape[1] == 0:
             raise ValueError(f"x: expected rows of at least one column, got shape {shape}")
+        if shape[0] == 0:
+            raise ValueError(f"x: expected at least one row, got shape {shape}")
         if isinstance(x, Tensor):
             check_tensor("x", x, 2, FLOATING)
         elif not isinstance(x, np.ndarray) or not np.issubdtype(dtype, np.floating):

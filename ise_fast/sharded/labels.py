@@ -49,6 +49,11 @@ class JaccardSettings:
         check_max_pairs(self.max_pairs)
 
 
+def _check_kind(features: object) -> None:
+    if not isinstance(features, Features):
+        raise TypeError(f"features: expected HeldRows or StoredRows, got {type(features).__name__}")
+
+
 def jaccard_rows(features: Features, settings: JaccardSettings, eps: float, copies: int = 0) -> SharedGraph:
     """Own rows of `ops.jaccard_graph` at eps.
 
@@ -62,8 +67,10 @@ def jaccard_rows(features: Features, settings: JaccardSettings, eps: float, copi
         The graph, and for each own row the one whose label it takes; None: its own.
 
     Raises:
+        TypeError: if they are no `Features`.
         TooManyPairs, PeerError: on all processes.
     """
+    _check_kind(features)
     k1 = min(settings.k1, features.rows)
     k2 = min(settings.k2, k1)
     near = own_neighbours(features, k1)
@@ -93,9 +100,11 @@ def cluster(features: Features, settings: JaccardSettings) -> DBSCANResult:
         DBSCANResult(labels [n] int64, core_mask [n] bool), on the CPU.
 
     Raises:
+        TypeError: if they are no `Features`.
         TooManyPairs: more than max_pairs pairs.
         PeerError: another process failed, or is gone.
     """
+    _check_kind(features)
     features.peers.same(**vars(settings))
     graph = jaccard_rows(features, settings, settings.eps, copies=settings.min_samples)
     labels, core = label_rows(features, graph, settings.eps, settings.min_samples)

@@ -16,7 +16,8 @@ from golden_data import load, names
 from scipy.sparse import csr_array
 
 from ise_fast import ops
-from ise_fast.cluster import DBSCAN, JaccardDBSCAN, KMeans
+from ise_fast.cluster import DBSCAN, BottomUp, JaccardDBSCAN, KMeans
+from ise_fast.cluster.arrays import floats
 
 
 def assert_same_clustering(found: Any, expected: Any) -> None:
@@ -218,9 +219,22 @@ def test_bad_weights(weights: Any) -> None:
         DBSCAN().fit(X, sample_weight=weights)
 
 
-def test_integer_tensor_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"X: expected dtype float32 .* got int64"):
-        DBSCAN().fit(torch.zeros(3, 2, dtype=torch.int64))
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_tensors_without_a_point_are_taken_as_those_of_numpy(dtype: torch.dtype) -> None:
+    x = torch.from_numpy(features(1, 60, 3)).abs().to(dtype)
+    for estimator in (DBSCAN(1), JaccardDBSCAN(k1=9, k2=3), KMeans(3, random_state=0), BottomUp(3)):
+        assert estimator.fit_predict(x).tolist() == estimator.fit_predict(x.numpy()).tolist()
+    assert DBSCAN(1).fit(x).components_.dtype == dtype
+    assert DBSCAN(1).fit(x).predict(x[:3]).dtype == torch.int64
+    assert floats(x.to("meta")).dtype == torch.float32  # of a GPU, whose kernels take no float64
+    with pytest.raises(TypeError, match=r"X: expected dtype float32 .* got complex64"):
+        DBSCAN(1).fit(x.to(torch.complex64))
+
+
+def test_eps_path_wants_several_numbers() -> None:
+    for eps in (0.5, np.array(0.5)):
+        with pytest.raises(TypeError, match=r"^eps: expected several numbers, got (array\()?0\.5"):
+            DBSCAN().eps_path(X, eps)
 
 
 @pytest.mark.parametrize("weights", [[0, 0, 0], [0.0, -0.0, 0.0]])

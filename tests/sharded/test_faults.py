@@ -107,7 +107,8 @@ def test_what_a_group_cannot_do_is_refused() -> None:
         with pytest.raises(ValueError, match=r"^sample_weight: expected none where a group"):
             DBSCAN().fit(x, sample_weight=[1, 1, 1, 1], group=group)
         with pytest.raises(TypeError, match=r"^X: expected dtype"):
-            DBSCAN().fit(x.long(), group=group)
+            DBSCAN().fit(x.to(torch.complex64), group=group)
+        assert DBSCAN(1).fit(x.long(), group=group).labels_.tolist() == DBSCAN(1).fit(x).labels_.tolist()
         fitted = JaccardDBSCAN().fit(x, group=group)
         assert fitted.labels_.tolist() == JaccardDBSCAN().fit(x).labels_.tolist()
         with pytest.raises(ValueError, match=r"^predict: expected an estimator fitted without a group"):

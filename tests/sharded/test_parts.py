@@ -10,7 +10,7 @@ import torch
 
 from ise_fast import ops
 from ise_fast.cluster import JaccardDBSCAN
-from ise_fast.sharded import HeldRows, JaccardSettings, Peers, StoredRows, cluster
+from ise_fast.sharded import HeldRows, JaccardSettings, Peers, StoredRows, cluster, jaccard_rows
 from ise_fast.sharded.kmeans import shared_kmeans
 from ise_fast.sharded.kmeans_start import shared_kmeans_start
 from ise_fast.sharded.neighbours import Nearest, own_neighbours
@@ -80,6 +80,13 @@ def test_bad_rows_are_refused_in_one_line() -> None:
             StoredRows(np.zeros(shape, dtype=np.float32))
     with pytest.raises(ValueError, match=r"^block: expected at least 1 row"):
         StoredRows(x, block=-1)
+    with pytest.raises(ValueError, match=r"^x: expected at least one row, got shape \(0, 4\)$"):
+        StoredRows(x[:0])
+    with pytest.raises(ValueError, match=r"^X: expected at least one row, got none in all$"):
+        HeldRows("X", x[:0], Peers())
+    for work in (lambda: cluster(x, JaccardSettings()), lambda: jaccard_rows(x, JaccardSettings(), 0.5)):
+        with pytest.raises(TypeError, match=r"^features: expected HeldRows or StoredRows, got Tensor$"):
+            work()
 
 
 @pytest.mark.parametrize(
