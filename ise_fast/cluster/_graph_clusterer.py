@@ -147,7 +147,7 @@ class GraphClusterer(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scik
             NotFittedError: before `fit`.
             TypeError, ValueError: naming the argument.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "labels_")  # not what a fit that failed has learned of the columns
         if self._group:
             raise ValueError("predict: expected an estimator fitted without a group, whose samples one process has")
         _, x, restore = self._read(X, reset=False, new=True)

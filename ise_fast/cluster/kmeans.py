@@ -154,7 +154,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clusterer):  # t
         return -float(ops.kmeans_step(x, centres).inertia)
 
     def _with_centres(self, X: Any) -> tuple[Tensor, Tensor, Restore]:
-        check_is_fitted(self)
+        check_is_fitted(self, "cluster_centers_")  # not what a fit that failed has learned of the columns
         x, restore = self._read(X, reset=False)
         return x, self._tensor(self.cluster_centers_).to(x), restore
 

@@ -14,6 +14,7 @@ import sklearn.cluster
 import torch
 from golden_data import load, names
 from scipy.sparse import csr_array
+from sklearn.exceptions import NotFittedError
 
 from ise_fast import ops
 from ise_fast.cluster import DBSCAN, BottomUp, JaccardDBSCAN, KMeans
@@ -229,6 +230,14 @@ def test_tensors_without_a_point_are_taken_as_those_of_numpy(dtype: torch.dtype)
     assert floats(x.to("meta")).dtype == torch.float32  # of a GPU, whose kernels take no float64
     with pytest.raises(TypeError, match=r"X: expected dtype float32 .* got complex64"):
         DBSCAN(1).fit(x.to(torch.complex64))
+
+
+@pytest.mark.parametrize("estimator", [DBSCAN(eps=-1), KMeans(99)])
+def test_a_fit_that_failed_is_none(estimator: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected|should be"):
+        estimator.fit(X)
+    with pytest.raises(NotFittedError):
+        estimator.predict(X)
 
 
 def test_eps_path_wants_several_numbers() -> None:
