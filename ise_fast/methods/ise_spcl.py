@@ -65,7 +65,7 @@ class DirectedMemory(HybridMemory):
         return self._gram
 
     def set_extra_state(self, state: Tensor | None) -> None:
-        self._gram = None if state is None else state.to(self.centroids.device)
+        self._gram = None if state is None else state.to(self.centroids.device, copy=True)
 
     def _apply(self, fn: Any, recurse: bool = True) -> DirectedMemory:
         self._gram = None
