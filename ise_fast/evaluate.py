@@ -17,6 +17,7 @@ import torch
 from ise_fast.data import Split
 from ise_fast.engine import assemble, distributed
 from ise_fast.engine.config import TrainConfig
+from ise_fast.engine.console import console_level, say, start_console
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import UsageError
 from ise_fast.engine.evaluator import evaluate
@@ -24,7 +25,6 @@ from ise_fast.engine.features import FeatureExtractor
 from ise_fast.engine.flags import add_flags, expand_home, normalise, run_parser
 from ise_fast.engine.inference import open_checkpoint
 from ise_fast.engine.precision import Precision, allow_tf32
-from ise_fast.engine.run_log import console_level, start_console
 from ise_fast.engine.wording import make_parser
 from ise_fast.methods import flag
 from ise_fast.models import EmbeddingNet, build_model
@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
         finally:
             distributed.stop()
     except UsageError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        say(f"{prog}: error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+        say(f"{prog}: interrupted")
         return 130
     return 0
 

@@ -16,6 +16,7 @@ from ise_fast.engine import assemble, distributed, run_folder
 from ise_fast.engine.checkpoint import CheckpointFolder
 from ise_fast.engine.cluster_quality import judge_of
 from ise_fast.engine.config import TrainConfig, parse
+from ise_fast.engine.console import console_level, say, start_console
 from ise_fast.engine.distributed import World
 from ise_fast.engine.errors import Interrupted, RunError, UsageError
 from ise_fast.engine.features import FeatureExtractor
@@ -25,7 +26,7 @@ from ise_fast.engine.report import DATA, PAGE, write_report
 from ise_fast.engine.report_data import ReportData
 from ise_fast.engine.report_samples import sample_run
 from ise_fast.engine.result import TrainResult
-from ise_fast.engine.run_log import RunLog, console_level, start_console
+from ise_fast.engine.run_log import RunLog
 from ise_fast.engine.trainer import Trainer
 
 PROG = "python -m ise_fast.train"
@@ -38,15 +39,15 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     try:
         run(sys.argv[1:] if argv is None else argv, prog)
     except UsageError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        say(f"{prog}: error: {error}")
         return error.exit_status
     except RunError as error:
         return error.exit_status  # train has logged it, in the run's log file too
     except Interrupted as stop:
-        print(f"{prog}: {stop}", file=sys.stderr)
+        say(f"{prog}: {stop}")
         return stop.exit_status
     except KeyboardInterrupt:  # before the run has a folder, or a second Ctrl-C
-        print(f"{prog}: interrupted", file=sys.stderr)
+        say(f"{prog}: interrupted")
         return 130
     return 0
 

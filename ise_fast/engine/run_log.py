@@ -19,36 +19,11 @@ import torch
 from ise_fast.data.files import publish
 from ise_fast.engine.checkpoint import CheckpointFolder
 from ise_fast.engine.config import TrainConfig, to_yaml
+from ise_fast.engine.console import consoles
 
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]  # one epoch
-
-
-def console_level(*, quiet: bool, is_main: bool) -> int:
-    """What the console of a process shows: every rank but the first is silent, and --quiet leaves out the news."""
-    return logging.CRITICAL if not is_main else logging.WARNING if quiet else logging.INFO
-
-
-class ConsoleHandler(logging.Handler):
-    """Log lines on standard error that do not tear progress bars apart."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record), file=sys.stderr)
-
-
-def start_console(level: int = logging.INFO) -> None:
-    """Send the package's log to the console, from `level` on."""
-    root = logging.getLogger("ise_fast")
-    root.setLevel(logging.INFO)
-    root.propagate = False
-    for old in [h for h in root.handlers if isinstance(h, ConsoleHandler)]:
-        root.removeHandler(old)
-    handler = ConsoleHandler(level)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    root.addHandler(handler)
 
 
 class LogFile(logging.FileHandler):
@@ -97,6 +72,8 @@ class RunLog:
         logging.getLogger("ise_fast").addHandler(handler)
         self._files.callback(handler.close)
         self._files.callback(logging.getLogger("ise_fast").removeHandler, handler)
+        for console in consoles():
+            console.say_gone()
         self._write("config.yaml", to_yaml(config))
         self._write("environment.json", json.dumps(environment(), indent=2) + "\n")
         self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))

@@ -145,11 +145,11 @@ class Trainer:
         if best:
             progress.best = record
         progress.epoch, progress.iteration, progress.losses, progress.record = number, 0, None, {}
+        progress.history.append(record)
+        self._save(best=best)  # first: what is published here is written anew from the checkpoint on resuming
         figures = (*self.labeller.figures, *self.objective.figures)
         line = epoch_line(record, epochs, self.objective.parts, figures)
         log.info("%s%s", line, " (best)" if best else "")
-        progress.history.append(record)
-        self._save(best=best)  # first: what is published here is written anew from the checkpoint on resuming
         self._publish(record)
 
     def _publish(self, record: dict[str, Any]) -> None:

@@ -235,6 +235,36 @@ def test_a_full_disk_ends_the_run_with_a_usable_checkpoint(
     assert_same_run(straight, folder)
 
 
+class GoneAfter(io.StringIO):
+    """A console whose reader ends after so many lines."""
+
+    def __init__(self, lines: int) -> None:
+        super().__init__()
+        self.left = lines
+
+    def write(self, text: str) -> int:
+        self.left -= text.count("\n")
+        if self.left < 0:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("lines", [None, 0, 5])  # None: closed before the start
+def test_a_console_that_is_gone_ends_no_run(
+    lines: int | None, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: Path
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", None if lines is None else GoneAfter(lines))
+        assert main([*flags, "--logs-dir", str(folder)]) == 0
+    assert_same_run(straight, folder)
+    said = [line.split(" ", 3)[3] for line in (folder / "train.log").read_text().splitlines()]
+    assert [line.split()[0] for line in said if not line.startswith("the console")] == [
+        *("untrained", "epoch", "epoch", "untrained", "best", "last", "results")
+    ]
+    assert sum(line.startswith("the console cannot be written") for line in said) == 1
+
+
 def test_resume_from_a_path_keeps_the_best(flags: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert main([*flags, "--logs-dir", str(folder), "--keep-checkpoints", "5"]) == 0
