@@ -59,3 +59,11 @@ def check_suffix(flag: str, path: Path, known: Sequence[str]) -> None:
     """
     if path.suffix.lower() not in known:
         raise UsageError(f"{flag}: expected a name that ends in {', '.join(known)}, got {path}")
+
+
+def check_count(flag: str, value: int, low: int = 1) -> None:
+    """Raises:
+    UsageError: if a number is too small.
+    """
+    if value < low:
+        raise UsageError(f"{flag}: expected a number of at least {low}, got {value}")

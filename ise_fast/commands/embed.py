@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ise_fast.commands.command import Parser, check_suffix, finish, user_path
+from ise_fast.commands.command import Parser, check_count, check_suffix, finish, user_path
 from ise_fast.commands.feature_file import SUFFIXES, write_features
 
 PROG = "ise-fast embed"
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: Any) -> None:
     check_suffix("--output", options.output, SUFFIXES)
+    check_count("--batch-size", options.batch_size)
+    check_count("--workers", options.workers)
     from tqdm.auto import tqdm
 
     from ise_fast.data import open_images

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ise_fast.commands.command import Parser, check_suffix, finish, user_path
+from ise_fast.commands.command import Parser, check_count, check_suffix, finish, user_path
 from ise_fast.commands.feature_file import read_features, write_columns
 
 PROG = "ise-fast search"
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Any) -> None:
     for output in options.output:
         check_suffix("--output", output, (*TABLES, *PICTURES))
+    check_count("-k", options.k)
+    check_count("--workers", options.workers)
     import torch
 
     from ise_fast import ops
@@ -50,6 +52,7 @@ def _run(options: Any) -> None:
         from ise_fast.commands.embed import find_images
 
         paths = [str(path) for path in find_images([options.gallery], None)[0]]
+        _check_found(options.k, paths)
         gallery = model.embed(paths, workers=options.workers)
     else:
         numbers, columns = read_features(options.gallery)
@@ -58,8 +61,7 @@ def _run(options: Any) -> None:
         paths, gallery = [str(path) for path in columns["path"]], torch.tensor(numbers, dtype=torch.float32)
         if gallery.shape[1] != model.num_features:
             raise ValueError(f"--gallery: expected {model.num_features} numbers an image, got {gallery.shape[1]}")
-    if not 1 <= options.k <= len(paths):
-        raise ValueError(f"-k: expected 1 to {len(paths)} (images in the gallery), got {options.k}")
+        _check_found(options.k, paths)
     queries = model.embed(options.images, workers=options.workers)
     found = ops.knn(gallery.to(queries.device), options.k, y=queries, metric="cosine")
     lists = [
@@ -72,6 +74,11 @@ def _run(options: Any) -> None:
             print(f"  {rank:3d}  {similarity:6.3f}  {path}")
     for output in options.output:
         _write(output, options.images, lists, model.size)
+
+
+def _check_found(k: int, gallery: Sequence[str]) -> None:
+    if k > len(gallery):
+        raise ValueError(f"-k: expected 1 to {len(gallery)} (images in the gallery), got {k}")
 
 
 def _write(output: Path, queries: Sequence[Path], lists: list[list[tuple[str, float]]], size: tuple[int, int]) -> None:

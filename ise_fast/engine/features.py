@@ -24,6 +24,9 @@ class FeatureExtractor:
         batch_size: images in a batch, per process.
         channels_last: memory format of the batches.
         before_batch: called before each batch; may raise to end the extraction (an interrupt).
+
+    Raises:
+        ValueError: for a batch of no image.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class FeatureExtractor:
         channels_last: bool = False,
         before_batch: Callable[[], None] = lambda: None,
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self.model = model
         self.world = world
         self.precision = precision

@@ -75,6 +75,7 @@ class TrainedModel(nn.Module):
 
         Raises:
             DatasetError: for an image that cannot be read.
+            ValueError: for a batch of no image.
         """
         store = images if isinstance(images, ImageStore) else open_images(images, self.size, "none", workers)
         device = self.mean.device

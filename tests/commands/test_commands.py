@@ -55,6 +55,12 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["embed", "x", "--chekpoint", "c", "--checkpoint", "c", "-o", "f.npz"], "did you mean --checkpoint?"),
         (["embed", "x", "--checkpoint", "c", "-o", "f.h5"], "--output: expected a name that ends in .npz, .npy"),
         (["embed", "x", "--checkpoint", "c", "-o", "f"], "--output: expected a name that ends in"),
+        (
+            ["embed", "x", "--checkpoint", "c", "-o", "f.npy", "--batch-size", "-1"],
+            "--batch-size: expected a number of",
+        ),
+        (["embed", "x", "--checkpoint", "c", "-o", "f.npy", "-j", "0"], "--workers: expected a number of at least 1"),
+        (["search", "x", "--checkpoint", "c", "--gallery", "g", "-k", "0"], "-k: expected a number of at least 1, got"),
         (["export", "c", "-o", "m.tflite"], "--output: expected a name that ends in .onnx, .pt2, got m.tflite"),
         (["export", "missing.pt", "-o", "m.onnx"], "missing.pt: there is no such file"),
         (["embed", "x"], "the following arguments are required: --checkpoint, -o/--output"),
@@ -93,6 +99,9 @@ def test_load_model_is_the_network_with_its_normalisation(trained: Path, picture
     assert torch.equal(model.embed(paths), expected)
     assert torch.equal(model.embed([str(path) for path in paths], batch_size=3)[:3], model.embed(paths[:3]))
     assert ise_fast.load_model(trained, size=(64, 32)).size == (64, 32)
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size: expected at least 1, got {size}"):
+            model.embed(paths, batch_size=size)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".csv", ".NPZ"])
