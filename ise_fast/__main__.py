@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 
 import ise_fast
+from ise_fast.engine.console import printing, say
+from ise_fast.engine.errors import UsageError
 
 # command: module with main(argv) -> exit status, what it does
 COMMANDS = {
@@ -41,26 +43,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0 done, 1 the run failed, 2 wrong arguments, 128 + n signal n."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if words else 2
+        return _tell(usage()) or (0 if words else 2)
     if words[0] in ("-V", "--version"):
-        print(f"ise_fast {ise_fast.__version__}")
-        return 0
+        return _tell(f"ise_fast {ise_fast.__version__}")
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
-        print(f"ise-fast: error: there is no command {words[0]!r}; {hint}", file=sys.stderr)
+        say(f"ise-fast: error: there is no command {words[0]!r}; {hint}")
         return 2
     try:
         module = importlib.import_module(COMMANDS[words[0]][0])
     except KeyboardInterrupt:  # torch takes seconds to import
-        print(f"ise-fast {words[0]}: interrupted", file=sys.stderr)
+        say(f"ise-fast {words[0]}: interrupted")
         return 130
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as python -m does: a method or backbone of the user may lie here
     name = {"prog": f"ise-fast {words[0]}"} if words[0] in MODULES else {}
     status: int = module.main(words[1:], **name)
     return status
+
+
+def _tell(text: str) -> int:
+    """Print the text; 2 where that cannot be done."""
+    try:
+        with printing():
+            print(text)
+    except UsageError as error:
+        say(f"ise-fast: error: {error}")
+        return error.exit_status
+    return 0
 
 
 if __name__ == "__main__":

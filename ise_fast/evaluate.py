@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ise_fast.commands.command import check_target
 from ise_fast.data import Split
+from ise_fast.data.files import publish
 from ise_fast.engine import assemble, distributed
 from ise_fast.engine.config import TrainConfig
 from ise_fast.engine.console import console_level, say, start_console
@@ -179,10 +182,10 @@ def run(config: EvaluateConfig, world: World) -> dict[str, Any]:
         log.info("note: this is the best epoch so far of its run, chosen on this test split")
     if world.is_main and config.output is not None:
         text = json.dumps(results, indent=2) + "\n"
-        _write("--output", lambda: Path(config.output or "").write_text(text))
+        _write("--output", config.output, lambda file: file.write(text.encode()))
     if world.is_main and config.features is not None:
         arrays = {**_columns("query", query, test.query), **_columns("gallery", gallery, test.gallery)}
-        _write("--features", lambda: np.savez(config.features or "", **arrays))
+        _write("--features", config.features, lambda file: np.savez(file, **arrays))
     return results
 
 
@@ -195,25 +198,17 @@ def _check_targets(config: EvaluateConfig) -> None:
     if config.features is not None and not config.features.endswith(".npz"):
         raise UsageError(f"--features: expected a name that ends in .npz, got {config.features}")
     for name in ("output", "features"):
-        _check_target(f"--{name}", getattr(config, name))
+        target = getattr(config, name)
+        check_target(f"--{name}", None if target is None else Path(target))
 
 
-def _check_target(flag_name: str, target: str | None) -> None:
-    """What can be known before the features are extracted, which may take long."""
-    if target is None:
-        return
-    path = Path(target)
-    if path.is_dir():
-        raise UsageError(f"{flag_name}: expected a file, got the folder {path}")
-    if not path.parent.is_dir():
-        raise UsageError(f"{flag_name}: cannot be written: there is no folder {path.parent}")
-
-
-def _write(flag_name: str, write: Callable[[], object]) -> None:
+def _write(flag_name: str, target: str, write: Callable[[Any], object]) -> None:
+    """Whole or not at all: what was there before stays where the new file cannot be written."""
     try:
-        write()
+        with publish(Path(os.path.realpath(target))) as temporary, temporary.open("wb") as file:
+            write(file)
     except OSError as error:
-        raise UsageError(f"{flag_name}: cannot be written: {error}") from error
+        raise UsageError(f"{flag_name}: {target} cannot be written: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ise_fast.commands.command import Parser, finish, user_path
+from ise_fast.commands.command import Parser, check_target, finish, user_path
 
 PROG = "python -m ise_fast.report"
 
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 
 def _run(options: Any) -> None:
+    check_target("--output", options.output)
     from ise_fast.engine.report import write_report
     from ise_fast.engine.report_compare import write_comparison
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ise_fast.commands.command import Parser, check_suffix, finish, user_path
+from ise_fast.commands.command import Parser, check_suffix, check_target, finish, user_path
 from ise_fast.commands.feature_file import SUFFIXES, read_features, write_columns
 
 PROG = "ise-fast cluster"
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Any) -> None:
     if options.output is not None:
         check_suffix("--output", options.output, OUTPUTS)
+        check_target("--output", options.output)
         if len(options.eps or []) > 1 and options.output.suffix.lower() == ".npy":
             raise ValueError("--output: .npy holds the labels of one --eps; several fit .csv, .npz, .json or .parquet")
     check_suffix("FILE", options.file, SUFFIXES)

@@ -6,10 +6,12 @@ import argparse
 import difflib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ise_fast.engine.console import printing, say, silence
 from ise_fast.engine.errors import UsageError
 
 
@@ -41,14 +43,18 @@ def user_path(text: str) -> Path:
 def finish(prog: str, body: Callable[[], None]) -> int:
     """Run a command: 0 done, 2 with one line for what the user can mend, 130 for Ctrl-C."""
     try:
-        body()
+        try:
+            body()
+        finally:
+            with printing():  # what is still held back, also where --help ends the program
+                pass
     except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
     except (ValueError, TypeError, ImportError, MemoryError, OSError) as error:  # UsageError and DatasetError too
-        print(f"{prog}: error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        say(f"{prog}: error: {' '.join(str(error).split()) or type(error).__name__}")
         return 2
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted, nothing was written", file=sys.stderr)
+        say(f"{prog}: interrupted, nothing was written")
         return 130
     return 0
 
@@ -67,3 +73,21 @@ def check_count(flag: str, value: int, low: int = 1) -> None:
     """
     if value < low:
         raise UsageError(f"{flag}: expected a number of at least {low}, got {value}")
+
+
+def check_target(flag: str, path: Path | None) -> None:
+    """Raises:
+    UsageError: if no file can be written at this path, before any work is done. None: none is wanted.
+    """
+    if path is None:
+        return
+    try:
+        if path.is_dir():
+            raise UsageError(f"{flag}: expected a file, got the folder {path}")
+        if not path.parent.is_dir():
+            raise UsageError(f"{flag}: {path} cannot be written: there is no folder {path.parent}")
+        if not path.exists() or path.is_file():  # no device or pipe
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+    except OSError as error:
+        raise UsageError(f"{flag}: {path} cannot be written: {error.strerror}") from error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ise_fast.commands.command import Parser, check_count, check_suffix, finish, user_path
-from ise_fast.commands.feature_file import SUFFIXES, write_features
+from ise_fast.commands.command import Parser, check_count, check_suffix, check_target, finish, user_path
+from ise_fast.commands.feature_file import SUFFIXES, check_names, write_features
+from ise_fast.engine.console import say, show
 
 PROG = "ise-fast embed"
 
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: Any) -> None:
     check_suffix("--output", options.output, SUFFIXES)
+    check_target("--output", options.output)
     check_count("--batch-size", options.batch_size)
     check_count("--workers", options.workers)
     from tqdm.auto import tqdm
@@ -44,6 +45,7 @@ def _run(options: Any) -> None:
     from ise_fast.engine.inference import load_model
 
     paths, columns = find_images(options.images, options.identity_pattern)
+    check_names(options.output, paths)
     model = load_model(options.checkpoint, device=choose_device(options.device))
     on_error: Literal["skip", "raise"] = "skip" if options.unreadable == "skip" else "raise"
     store = open_images(paths, model.size, "none", options.workers, on_error)
@@ -52,9 +54,9 @@ def _run(options: Any) -> None:
     kept = {name: [values[i] for i in store.kept] for name, values in columns.items()}
     write_features(options.output, features.cpu().numpy(), {"path": [str(p) for p in store.paths], **kept})
     for path, reason in store.skipped:
-        print(f"{PROG}: skipped {path}: {reason}", file=sys.stderr)
+        say(f"{PROG}: skipped {path}: {reason}")
     if not options.quiet:
-        print(f"{options.output}: {len(store)} images, {features.shape[1]} numbers each")
+        show(f"{options.output}: {len(store)} images, {features.shape[1]} numbers each")
 
 
 def find_images(places: Sequence[Path], pattern: str | None) -> tuple[list[Path], dict[str, list[int]]]:
@@ -78,7 +80,7 @@ def find_images(places: Sequence[Path], pattern: str | None) -> tuple[list[Path]
             warnings.simplefilter("always", DatasetWarning)
             dataset = load_folder(place, pattern=pattern)
         for warning in caught:
-            print(f"{PROG}: {warning.message}", file=sys.stderr)
+            say(f"{PROG}: {warning.message}")
         for split in (dataset.train, dataset.query, dataset.gallery):
             paths += split.paths
             for name, values in (("id", split.ids), ("camera", split.cams)):

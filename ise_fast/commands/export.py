@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ise_fast.commands.command import Parser, check_suffix, finish, user_path
+from ise_fast.commands.command import Parser, check_suffix, check_target, finish, user_path
 
 PROG = "ise-fast export"
 SUFFIXES = (".onnx", ".pt2")
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: Any) -> None:
     check_suffix("--output", options.output, SUFFIXES)
+    check_target("--output", options.output)
     import torch
 
     from ise_fast.data.files import publish

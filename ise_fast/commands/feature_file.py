@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ise_fast.data.files import publish
+from ise_fast.data.files import is_utf8, publish
 from ise_fast.engine.errors import UsageError
 
 SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
+NAMES = "surrogateescape"  # a file's name that is not UTF-8 keeps its bytes
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
 
 
@@ -34,10 +36,10 @@ def write_features(path: Path, features: NDArray[np.float32], columns: Columns) 
             arrays: dict[str, Any] = {name: np.asarray(values) for name, values in columns.items()}
             np.savez(file, features=features, **arrays)
         else:
-            table = _pandas(kind).DataFrame(dict(columns))
+            table = _table(kind, columns)
             numbers = _pandas(kind).DataFrame(features, columns=[f"f{i}" for i in range(features.shape[1])])
             table = _pandas(kind).concat([table, numbers], axis=1)
-            table.to_csv(file, index=False) if kind == ".csv" else table.to_parquet(file, index=False)
+            _write_table(table, kind, file)
 
 
 def read_features(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
@@ -63,7 +65,7 @@ def read_features(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
             raise UsageError(f"{path}: expected an array 'features', got {_shapes(arrays)}")
         features = _matrix(path, arrays.pop(name))
         return features, {key: array for key, array in arrays.items() if array.shape == features.shape[:1]}
-    table = _pandas(kind).read_csv(path) if kind == ".csv" else _pandas(kind).read_parquet(path)
+    table = _read_csv(path) if kind == ".csv" else _pandas(kind).read_parquet(path)
     numbers = [name for name in table.columns if str(name)[:1] == "f" and str(name)[1:].isdigit()]
     numbers = numbers or [name for name in table.columns if table[name].dtype.kind in "fiu"]
     lists = [name for name in table.columns if len(table) and isinstance(table[name].iloc[0], (list, np.ndarray))]
@@ -90,8 +92,48 @@ def write_columns(path: Path, columns: Columns) -> None:
         elif kind == ".json":
             file.write((json.dumps({name: values.tolist() for name, values in plain.items()}) + "\n").encode())
         else:
-            table = _pandas(kind).DataFrame(plain)
-            table.to_csv(file, index=False) if kind == ".csv" else table.to_parquet(file, index=False)
+            _write_table(_table(kind, plain), kind, file)
+
+
+def check_names(path: Path, names: Iterable[object]) -> None:
+    """Names of files need not be UTF-8, which parquet takes alone; csv keeps their bytes.
+
+    Raises:
+        UsageError: for a name that `path` cannot hold.
+    """
+    if path.suffix.lower() != ".parquet":
+        return
+    for name in map(str, names):
+        if not is_utf8(name):
+            shown = name.encode(errors="backslashreplace").decode()
+            raise UsageError(f"{path}: parquet holds no name that is not UTF-8, such as {shown}; take .csv or .npz")
+
+
+def _table(kind: str, columns: Columns) -> Any:
+    """A table whose texts stay the strings of Python: those of pandas are UTF-8."""
+    pandas, arrays = _pandas(kind), {name: np.asarray(values) for name, values in columns.items()}
+    return pandas.DataFrame(
+        {n: pandas.Series(a, dtype=object if a.dtype.kind == "U" else None) for n, a in arrays.items()}
+    )
+
+
+def _read_csv(path: Path) -> Any:
+    pandas = _pandas(".csv")
+    try:
+        return pandas.read_csv(path, encoding_errors=NAMES)
+    except UnicodeEncodeError:  # a name that is not UTF-8
+        table = pandas.read_csv(path, encoding_errors=NAMES, dtype=object)
+        for name in table.columns:
+            with contextlib.suppress(ValueError, TypeError):  # texts
+                table[name] = pandas.to_numeric(table[name])
+        return table
+
+
+def _write_table(table: Any, kind: str, file: IO[bytes]) -> None:
+    if kind == ".csv":
+        table.to_csv(file, index=False, errors=NAMES)
+    else:
+        table.to_parquet(file, index=False)
 
 
 def _load(path: Path, **options: Any) -> Any:

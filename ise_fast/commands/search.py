@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ise_fast.commands.command import Parser, check_count, check_suffix, finish, user_path
-from ise_fast.commands.feature_file import read_features, write_columns
+from ise_fast.commands.command import Parser, check_count, check_suffix, check_target, finish, user_path
+from ise_fast.commands.feature_file import check_names, read_features, write_columns
+from ise_fast.engine.console import show
 
 PROG = "ise-fast search"
 TABLES = (".csv", ".json", ".npz", ".parquet")
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Any) -> None:
     for output in options.output:
         check_suffix("--output", output, (*TABLES, *PICTURES))
+        check_target("--output", output)
     check_count("-k", options.k)
     check_count("--workers", options.workers)
     import torch
@@ -62,18 +64,20 @@ def _run(options: Any) -> None:
         if gallery.shape[1] != model.num_features:
             raise ValueError(f"--gallery: expected {model.num_features} numbers an image, got {gallery.shape[1]}")
         _check_found(options.k, paths)
+    for output in options.output:
+        check_names(output, (*options.images, *paths))
     queries = model.embed(options.images, workers=options.workers)
     found = ops.knn(gallery.to(queries.device), options.k, y=queries, metric="cosine")
     lists = [
         [(paths[int(i)], 1 - float(d)) for i, d in zip(indices, distances, strict=True)]
         for indices, distances in zip(found.indices.tolist(), found.distances.tolist(), strict=True)
     ]
-    for query, ranks in zip(options.images, lists, strict=True):
-        print(query)
-        for rank, (path, similarity) in enumerate(ranks, 1):
-            print(f"  {rank:3d}  {similarity:6.3f}  {path}")
-    for output in options.output:
+    for output in options.output:  # first: the reader of what follows may end
         _write(output, options.images, lists, model.size)
+    for query, ranks in zip(options.images, lists, strict=True):
+        show(str(query))
+        for rank, (path, similarity) in enumerate(ranks, 1):
+            show(f"  {rank:3d}  {similarity:6.3f}  {path}")
 
 
 def _check_found(k: int, gallery: Sequence[str]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LONGEST = 255  # bytes of a file name, on the file systems of Linux
 
 
 @contextmanager
@@ -24,8 +27,12 @@ def publish(target: Path, *, folder: bool = False) -> Iterator[Path]:
     """A temporary path beside `target`; what the block wrote there becomes `target` when the block ends without error.
 
     Leftovers of killed processes are removed: hold `exclusive` for this target where several processes may write it.
+    A device or a pipe is written to as it is. Errors name the target.
     """
-    temporary = target.with_name(f".{target.name}.partial")
+    if not folder and target.exists() and not target.is_file() and not target.is_dir():
+        yield target
+        return
+    temporary = _beside(target)
     _remove(temporary)
     if folder:
         temporary.mkdir(parents=True)
@@ -36,9 +43,18 @@ def publish(target: Path, *, folder: bool = False) -> Iterator[Path]:
             _remove(target)
         os.replace(temporary, target)
         _sync(target.parent)
-    except BaseException:
+    except BaseException as error:
         _remove(temporary)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename, error.filename2 = str(target), None
         raise
+
+
+def _beside(target: Path) -> Path:
+    """A hidden name; one of its own for a name that leaves no room for more letters."""
+    name = os.fsencode(target.name)
+    kept = target.name if len(name) <= LONGEST - len("..partial") else hashlib.sha256(name).hexdigest()
+    return target.with_name(f".{kept}.partial")
 
 
 def _sync(path: Path) -> None:
@@ -55,3 +71,8 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def is_utf8(name: str) -> bool:
+    """Whether the name of a file is text: the system takes any bytes."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)

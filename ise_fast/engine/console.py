@@ -73,9 +73,14 @@ def say(text: str) -> None:
         silence(sys.stderr)
 
 
+def show(text: str) -> None:
+    """A line on standard output; what is no text in the name of a file is written as an escape."""
+    print(text.encode(errors="backslashreplace").decode())
+
+
 @contextlib.contextmanager
 def printing() -> Iterator[None]:
-    """What the block prints has reached standard output when it ends.
+    """The block writes to standard output, and has written when it ends.
 
     Raises:
         SystemExit: with status 0, if the reader has seen enough.

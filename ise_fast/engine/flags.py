@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ise_fast.engine import wording
+from ise_fast.engine.console import printing
 from ise_fast.engine.errors import UsageError
 
 
@@ -85,7 +86,8 @@ def run_parser(parser: Any, argv: Sequence[str], *sections: type) -> dict[str, A
         UsageError: in one line, for words that it does not take.
     """
     try:
-        values = parser.parse_args(list(argv)).as_dict()
+        with printing():  # --help, --print_config
+            values = parser.parse_args(list(argv)).as_dict()
     except ArgumentError as error:
         raise UsageError(wording.explain(argv, sections, " ".join(str(error).split()))) from None
     return dict(values)

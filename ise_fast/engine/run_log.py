@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ise_fast.data.files import publish
+from ise_fast.data.files import is_utf8, publish
 from ise_fast.engine.checkpoint import CheckpointFolder
 from ise_fast.engine.config import TrainConfig, to_yaml
 from ise_fast.engine.console import consoles
@@ -81,6 +81,9 @@ class RunLog:
             self._writer = self._tensorboard(len(history)) if config.run.tensorboard else None
 
     def _tensorboard(self, epoch: int) -> Any:
+        if not is_utf8(str(self.folder)):
+            log.warning("no event files: TensorBoard takes no folder whose name is not UTF-8, such as %s", self.folder)
+            return None
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pandas
 import pytest
 import torch
 from PIL import Image
+from report_run import write_run
 
 import ise_fast
 from ise_fast.__main__ import COMMANDS, main
@@ -61,6 +66,14 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         ),
         (["embed", "x", "--checkpoint", "c", "-o", "f.npy", "-j", "0"], "--workers: expected a number of at least 1"),
         (["search", "x", "--checkpoint", "c", "--gallery", "g", "-k", "0"], "-k: expected a number of at least 1, got"),
+        (
+            ["embed", "x", "--checkpoint", "c", "-o", "no/f.npz"],
+            "--output: no/f.npz cannot be written: there is no folder",
+        ),
+        (["export", "c", "-o", "/proc/m.onnx"], "--output: /proc/m.onnx cannot be written: No such file or directory"),
+        (["cluster", "x.npy", "-o", "x" * 300 + ".csv"], "cannot be written: File name too long"),
+        (["search", "x", "--checkpoint", "c", "--gallery", "g", "-o", "no/r.csv"], "there is no folder no"),
+        (["report", "run", "-o", "."], "--output: expected a file, got the folder ."),
         (["export", "c", "-o", "m.tflite"], "--output: expected a name that ends in .onnx, .pt2, got m.tflite"),
         (["export", "missing.pt", "-o", "m.onnx"], "missing.pt: there is no such file"),
         (["embed", "x"], "the following arguments are required: --checkpoint, -o/--output"),
@@ -118,6 +131,52 @@ def test_embed_writes_what_the_suffix_says(suffix: str, trained: Path, pictures:
         assert columns["id"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
         assert columns["camera"].tolist() == [0, 1] * 4
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_names_that_are_not_utf8_and_long_ones(
+    trained: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(bytes(tmp_path / "h") + b"\xe9.png")
+    shutil.copy(pictures / "0001_c1.png", odd)
+    target = tmp_path / ("x" * 250 + ".csv")  # as long as a name can be: the temporary one needs letters of its own
+    words = ["embed", odd, "--checkpoint", trained, "--quiet", "-o"]
+    assert main([*map(str, words), str(target)]) == 0
+    assert b"h\xe9.png" in target.read_bytes()
+    assert read_features(target)[1]["path"].tolist() == [odd]
+    assert r"f.parquet: parquet holds no name that is not UTF-8, such as" in error(
+        capsys, *words, tmp_path / "f.parquet"
+    )
+    ranks = ["search", odd, "--checkpoint", trained, "--gallery", target, "-k", 1, "-o", tmp_path / "r.csv"]
+    assert main([str(word) for word in ranks]) == 0
+    assert capsys.readouterr().out.count(r"h\udce9.png") == 2
+
+
+class Ended(io.StringIO):
+    """A standard output that cannot be written, or whose reader ended."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--print_config"], ["report", "RUN"]])
+def test_standard_output_that_ends(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(write_run(tmp_path / "run")) if word == "RUN" else word for word in words]
+    monkeypatch.setattr("sys.stdout", Ended(errno.ENOSPC))
+    assert main(words) == 2
+    assert capsys.readouterr().err.splitlines()[0].endswith("No space left on device")
+    monkeypatch.setattr("sys.stdout", Ended(errno.EPIPE))
+    if words[0] == "report":
+        assert main(words) == 0
+    else:
+        with pytest.raises(SystemExit, match="0"):
+            main(words)
+    assert capsys.readouterr().err == ""
 
 
 def test_embed_names_or_skips_what_cannot_be_read(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +69,9 @@ def test_a_gallery_smaller_than_the_ranks() -> None:
     assert (result.rank1, result.rank5) == (0.0, 1.0)
 
 
-def test_command_line(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "run"
     assert main([*flags, "--logs-dir", str(folder)]) == 0
     last = json.loads((folder / "metrics.json").read_text())["last"]
@@ -79,6 +83,19 @@ def test_command_line(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     assert "mAP" in err
     assert "rerank" in err
     figures = json.loads(output.read_text())
+
+    def fails(file: Any, **_: Any) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = features.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", fails)
+        assert command.main([*arguments, "--features", str(features), "--output", "/dev/null"]) == 2
+    assert f"--features: {features} cannot be written: No space left" in capsys.readouterr().err
+    assert features.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.npz", "figures.json", "run"]
+    assert not Path("/dev/null").is_file()
     # The checkpoint's network on the images of training's evaluation: the same figures.
     assert {k: figures["plain"][k] for k in ("mAP", "rank1", "mINP")} == {k: last[k] for k in ("mAP", "rank1", "mINP")}
     assert 0 <= figures["rerank"]["mAP"] <= 1
