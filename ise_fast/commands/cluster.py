@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from ise_fast.commands.command import Parser, check_suffix, check_target, finish, user_path
+from ise_fast.commands.command import Parser, check_count, check_suffix, check_target, finish, user_path
 from ise_fast.commands.feature_file import SUFFIXES, read_features, write_columns
+from ise_fast.engine.console import say
 
 PROG = "ise-fast cluster"
 OUTPUTS = (".csv", ".json", ".npz", ".npy", ".parquet")
 SAMPLE, PART = 256, 65536  # rows that are looked at to estimate pairs, and how many they are compared with at once
+SMALL, LARGE = 1e-12, 1e18  # between these, the length of a row is right in float32
 UNIT = 1e-3  # a row whose length differs by more is not of unit length
 
 
@@ -53,42 +55,60 @@ def _run(options: Any) -> None:
     if options.output is not None:
         check_suffix("--output", options.output, OUTPUTS)
         check_target("--output", options.output)
-        if len(options.eps or []) > 1 and options.output.suffix.lower() == ".npy":
+        if len(set(options.eps or [])) > 1 and options.output.suffix.lower() == ".npy":
             raise ValueError("--output: .npy holds the labels of one --eps; several fit .csv, .npz, .json or .parquet")
+        if options.eps is None and options.distance != "jaccard":
+            raise ValueError(
+                f"--eps: the {options.distance} distance has no usual radius, so labels for --output need one; "
+                "without --output there is advice"
+            )
     check_suffix("FILE", options.file, SUFFIXES)
-    if options.max_pairs < 1:
-        raise ValueError(f"--max-pairs: expected at least 1, got {options.max_pairs}")
+    _check_numbers(options)
     from ise_fast import ops
 
     x, columns = _features(options)
     if options.eps is None and options.distance != "jaccard":
         print(_advice(x, options))
         return
-    radii = sorted(options.eps or [0.6])
+    radii = sorted(set(options.eps or [0.6]))
     from ise_fast._search_progress import announce_search, search_bar
 
     if text := announce_search(x, min(options.k1, len(x))):
-        print(text, file=sys.stderr)
+        say(text)
     begin = time.perf_counter()
     with search_bar(len(x)):
         graph = _graph(x, radii[-1], options)
     seconds = time.perf_counter() - begin
     pairs = graph.indices.numel() / len(x)
-    print(
-        f"{len(x)} rows x {x.shape[1]}: {pairs:.1f} pairs a row within {radii[-1]:g}, {seconds:.1f} s", file=sys.stderr
-    )
-    print("    eps  clusters   largest     noise")
-    results = {}
-    for radius in radii:
-        labels = ops.dbscan(graph, radius, options.min_samples).labels.cpu()
-        results[f"{radius:g}"] = labels.numpy()
-        sizes = labels[labels >= 0].bincount()
-        largest = int(sizes.max()) if len(sizes) else 0
-        print(f"{radius:7g} {len(sizes):9d} {largest:9d} {int((labels < 0).sum()):9d}")
-    if options.output is not None:
-        names = ["label"] if len(radii) == 1 else [f"label_{radius}" for radius in results]
+    say(f"{len(x)} rows x {x.shape[1]}: {pairs:.1f} pairs a row within {radii[-1]:g}, {seconds:.1f} s")
+    results = [ops.dbscan(graph, radius, options.min_samples).labels.cpu() for radius in radii]
+    if options.output is not None:  # first: the reader of what follows may end
+        names = ["label"] if len(radii) == 1 else [f"label_{_name(radius)}" for radius in radii]
         rows = columns if columns else {"row": list(range(len(x)))}
-        write_columns(options.output, {**rows, **dict(zip(names, results.values(), strict=True))})
+        labels = {name: values.numpy() for name, values in zip(names, results, strict=True)}
+        write_columns(options.output, {**rows, **labels})
+    print("    eps  clusters   largest     noise")
+    for radius, values in zip(radii, results, strict=True):
+        sizes = values[values >= 0].bincount()
+        largest = int(sizes.max()) if len(sizes) else 0
+        print(f"{_name(radius):>7s} {len(sizes):9d} {largest:9d} {int((values < 0).sum()):9d}")
+
+
+def _check_numbers(options: Any) -> None:
+    for name in ("min_samples", "k1", "k2", "max_pairs"):
+        check_count("--" + name.replace("_", "-"), getattr(options, name))
+    if options.k2 > options.k1:
+        raise ValueError(f"--k2: expected at most --k1 = {options.k1}, got {options.k2}")
+    for eps in options.eps or []:
+        if not 0 <= eps < math.inf:  # also NaN
+            raise ValueError(f"--eps: expected a number from 0, got {eps:g}")
+        if options.distance == "jaccard" and eps >= 1:
+            raise ValueError(f"--eps: expected less than 1 for --distance jaccard, got {_name(eps)}")
+
+
+def _name(radius: float) -> str:
+    """As few digits as tell it from every other one."""
+    return short if float(short := f"{radius:g}") == radius else repr(radius)
 
 
 def _features(options: Any) -> tuple[Any, dict[str, Any]]:
@@ -101,12 +121,14 @@ def _features(options: Any) -> tuple[Any, dict[str, Any]]:
     numbers, columns = read_features(options.file)
     x = check_features(str(options.file), torch.tensor(numbers, dtype=torch.float32))
     if options.distance != "euclidean":
-        lengths = x.norm(dim=1)
+        lengths = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)  # squares may leave float32
         if not bool((lengths > 0).all()):
             raise ValueError(f"{options.file}: row {int((lengths == 0).nonzero()[0])} is zero and has no direction")
         if bool((lengths - 1).abs().max() > UNIT):
             shortest, longest = float(lengths.min()), float(lengths.max())
-            print(f"rows have lengths {shortest:.3g} to {longest:.3g}: brought to unit length", file=sys.stderr)
+            say(f"rows have lengths {shortest:.3g} to {longest:.3g}: brought to unit length")
+            if not SMALL < shortest <= longest < LARGE:
+                x = x / x.abs().amax(dim=1, keepdim=True)
             x = torch.nn.functional.normalize(x)
     return x.to(choose_device(options.device)), columns
 

@@ -33,6 +33,17 @@ def test_jaccard_labels_of_scaled_rows(blobs: np.ndarray, tmp_path: Path, capsys
     assert said.out.splitlines()[1].split()[:2] == ["0.5", str(table["label"].max() + 1)]
 
 
+@pytest.mark.parametrize("scale", [1e25, 1e-30, 1e-42])
+def test_rows_of_any_length(scale: float, blobs: np.ndarray, tmp_path: Path) -> None:
+    """Squares of such numbers leave float32."""
+    np.save(tmp_path / "x.npy", (scale * blobs.astype(np.float64)).astype(np.float32))
+    words = ["cluster", tmp_path / "x.npy", "--distance", "cosine", "--eps", "0.3", "-o", tmp_path / "l.npy"]
+    assert main([str(word) for word in words]) == 0
+    labels = np.load(tmp_path / "l.npy")
+    assert (labels == DBSCAN(eps=0.3, min_samples=4, metric="cosine").fit_predict(blobs)).all()
+    assert labels.max() == 11
+
+
 def test_several_radii_from_one_graph(blobs: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", blobs)
     words = ["cluster", tmp_path / "x.npy", "--distance", "euclidean", "--eps", "1.2", "0.8", "-o", tmp_path / "l.npz"]
@@ -41,6 +52,9 @@ def test_several_radii_from_one_graph(blobs: np.ndarray, tmp_path: Path) -> None
         for eps in (0.8, 1.2):
             assert (found[f"label_{eps}"] == DBSCAN(eps=eps, min_samples=4).fit_predict(blobs)).all()
         assert found["row"].tolist() == list(range(300))
+    near = [*words[:5], "0.81234561", "0.81234562", "0.81234561", "-o", tmp_path / "l.csv"]
+    assert main([str(word) for word in near]) == 0
+    assert list(pandas.read_csv(tmp_path / "l.csv").columns) == ["row", "label_0.81234561", "label_0.81234562"]
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
@@ -62,8 +76,16 @@ def test_without_eps_it_advises(
         (np.ones((5, 2)), ["-o", "l.npy", "--eps", "0.1", "0.2"], "--output: .npy holds the labels of one --eps"),
         (np.array([[1.0, np.nan]]), [], "x.npy: expected finite values, got NaN or infinity in row 0"),
         (np.zeros((3, 2)), [], "x.npy: row 0 is zero and has no direction"),
-        (np.ones((5, 2)), ["--eps", "1.5"], "eps"),
-        (np.ones((5, 2)), ["--eps", "0.1", "--max-pairs", "0"], "--max-pairs: expected at least 1, got 0"),
+        (np.ones((5, 2)), ["--eps", "1.5"], "--eps: expected less than 1 for --distance jaccard, got 1.5"),
+        (np.ones((5, 2)), ["--eps", "nan"], "--eps: expected a number from 0, got nan"),
+        (np.ones((5, 2)), ["--min-samples", "0"], "--min-samples: expected a number of at least 1, got 0"),
+        (np.ones((5, 2)), ["--k1", "10", "--k2", "40"], "--k2: expected at most --k1 = 10, got 40"),
+        (
+            np.ones((5, 2)),
+            ["-o", "l.csv", "--distance", "cosine"],
+            "--eps: the cosine distance has no usual radius, so",
+        ),
+        (np.ones((5, 2)), ["--eps", "0.1", "--max-pairs", "0"], "--max-pairs: expected a number of at least 1"),
         (
             np.ones((5, 2)),
             ["--eps", "0.1", "--max-pairs", "4"],
