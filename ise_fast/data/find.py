@@ -2,9 +2,9 @@
 
 An image is what is no folder and has a suffix of a format that `decode` reads, in small or capital letters. A broken
 link or a pipe of such a name counts, so that it is named as unreadable instead of missing in silence. Hidden names
-(`._x.jpg` of some archivers), the thumbnails of file servers and the folders of training runs do not count. Linked
-folders are read like others, each folder once, also when links form a loop. Files that hold an image under another
-suffix are counted in a warning.
+(`._x.jpg` of some archivers), the thumbnails of file servers and the folders of training runs do not count, but the
+folder that is asked for counts also where a run lives in it. Linked folders are read like others, each folder once,
+also when links form a loop. Files that hold an image under another suffix are counted in a warning.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .base import DatasetWarning
 from .decode import suffixes
 
 RUN_FILES = frozenset({"config.yaml", "environment.json", "checkpoints"})  # of training: its curves are no images
+RUN_PICTURE = "curves.png"
 NOT_SEARCHED = frozenset({"__MACOSX", "@eaDir"})  # copies and thumbnails that systems put beside images
 PROBES = 100
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\0\0\0\x0cJXL ")
@@ -51,6 +52,7 @@ class _Search:
         self.images: list[Path] = []
         self.others: list[Path] = []  # regular files of other suffixes
         self.repeated: list[Path] = []  # links to folders that are listed anyway
+        self._root = folder
         self._recursive = recursive
         self._seen: set[tuple[int, int]] = set()
         self._folders = deque([folder])
@@ -79,9 +81,12 @@ class _Search:
     def _list(self, folder: Path) -> None:
         with os.scandir(folder) as scanned:
             entries = list(scanned)
-            if {entry.name for entry in entries} >= RUN_FILES:
+            is_run = {entry.name for entry in entries} >= RUN_FILES
+            if is_run and folder != self._root:
                 return
             for entry in entries:
+                if is_run and entry.name == RUN_PICTURE:
+                    continue
                 path = folder / entry.name
                 if entry.name.startswith(".") or entry.name in NOT_SEARCHED:
                     continue

@@ -183,6 +183,8 @@ def test_pictures_of_a_training_run_are_no_images(tmp_path: Path, write_images: 
     for name in ("config.yaml", "environment.json"):
         (tmp_path / "logs/folder" / name).touch()
     assert names(tmp_path) == ["1.jpg", "logs/other/2.jpg", "people/checkpoints/3.jpg"]
+    write_images(tmp_path / "logs/folder", ["4.jpg", "a/curves.png"])  # --logs-dir is --data-dir
+    assert names(tmp_path / "logs/folder") == ["4.jpg", "a/curves.png"]
 
 
 def test_an_identity_of_no_letters_is_none(tmp_path: Path, write_images: WriteImages) -> None:
