@@ -37,6 +37,8 @@ class Parser(argparse.ArgumentParser):
 
 def user_path(text: str) -> Path:
     """A path of the command line; ~ is the home folder also where the shell does not say so."""
+    if not text.strip():  # an unset variable of a shell
+        raise argparse.ArgumentTypeError("expected a path, got an empty one")
     return Path(os.path.expanduser(text))
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ise_fast.engine.errors import UsageError
-from ise_fast.engine.flags import add_flags, expand_home, normalise, run_parser
+from ise_fast.engine.flags import add_flags, expand_home, normalise, run_parser, text
 from ise_fast.engine.sections import DataConfig, MixConfig, ModelConfig, OptimConfig, PlanConfig, RunConfig
+from ise_fast.engine.wording import kind
 from ise_fast.methods import LABELS, METHODS, find_labels, find_method
 
 __all__ = [
@@ -112,8 +113,7 @@ def _of_kind(values: Mapping[str, Any], section: type) -> dict[str, Any]:
     known = typing.get_type_hints(section)
     for key in values:
         if key in known and not _is_kind(values[key], known[key]):
-            hint = getattr(known[key], "__name__", known[key])
-            raise UsageError(f"--{key.replace('_', '-')}: expected {hint}, got {values[key]!r}")
+            raise UsageError(f"--{key.replace('_', '-')}: expected {kind(known[key])}, got {values[key]!r}")
     return {key: values[key] for key in values if key in known}
 
 
@@ -132,11 +132,14 @@ def parse(argv: Sequence[str], prog: str = "python -m ise_fast.train") -> TrainC
         UsageError: an unknown flag, a value of the wrong type or out of range, or an unknown preset; one line.
         SystemExit: for `--help` and `--print_config`.
     """
-    from ise_fast.engine import presets
+    from ise_fast.engine import presets, settings_file
 
     argv = normalise(argv)
+    files = settings_file.read_files(argv)
     own = _named(argv, "method"), _named(argv, "labels")
     sections = *_SECTIONS.values(), *plug_ins(*own)
+    for nodes in files:
+        settings_file.check(nodes, sections)
     parser = _parser(prog, own)
     settled = [a for a in argv if a not in ("-h", "--help") and not a.startswith("--print_config")]
     asked = run_parser(parser, settled, *sections)
@@ -180,7 +183,7 @@ def _parser(prog: str, own: Sequence[str | None] = ()) -> Any:
     parser.add_argument("--config", metavar="FILE", action="config", help=about)
     wording.describe(parser, "--print_config", "print all settings as YAML and stop")
     parser.add_argument(
-        "--preset", metavar="NAME", type=str | None, default=None, help=f"settings: {', '.join(presets.names())}"
+        "--preset", metavar="NAME", type=text, default=None, help=f"settings: {', '.join(presets.names())}"
     )
     taken: set[str] = set()
     for section in (*_SECTIONS.values(), *plug_ins(*own)):

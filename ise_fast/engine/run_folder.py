@@ -65,9 +65,6 @@ def choose(config: TrainConfig, held: contextlib.ExitStack) -> RunPlace:
 
 def _choose(config: TrainConfig, held: contextlib.ExitStack) -> RunPlace:
     resume, given = config.run.resume, config.run.logs_dir
-    for flag, value in (("--logs-dir", given), ("--resume", resume)):
-        if value is not None and not value.strip():  # an unset variable of a shell
-            raise UsageError(f"{flag}: expected a path, got an empty one")
     if given is not None and Path(given).exists() and not Path(given).is_dir():
         raise UsageError(f"--logs-dir: expected a folder, got the file {given}")
     if resume not in (None, "auto"):

@@ -7,6 +7,7 @@ speaks of Python types and does not say which flag was meant.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from ise_fast._words import meant
 OTHERS = ("config", "preset", "help", "version", "print_config")  # flags that are no setting of a section
 # Flags of other programs of this field, and what says the same here.
 ELSEWHERE = {"use-hard": "--memory-mode hard"}
+MISREAD = re.compile(r"[+-]?\d[\d_]*(:\d+)+(\.\d*)?|[+-]?0[0-7_]+")  # by YAML: base 60, base 8
 SWITCH = {"true", "yes", "false", "no"}
 
 
@@ -81,15 +83,26 @@ def explain(argv: Sequence[str], sections: Iterable[type], said: str) -> str:
     return _of_file(said, hints)
 
 
+def misread(argv: Sequence[str], sections: Iterable[type]) -> str | None:
+    """One line on a number that YAML would take for another one: 1:30 for 90, 010 for 8."""
+    hints, shorts = _hints(sections)
+    for word, following in itertools.pairwise([*argv, ""]):
+        name, equals, value = word.partition("=")
+        flag, value = shorts.get(name) or name.removeprefix("--"), value if equals else following
+        if {int, float} & set(kinds(hints.get(flag))) and MISREAD.fullmatch(value):
+            return f"--{flag}: expected {kind(hints[flag])}, got {value!r}"
+    return None
+
+
 def kind(hint: Any) -> str:
     """The values of a type in plain words."""
     choices = _choices(hint)
     if choices:
         return f"one of {', '.join(choices)}"
-    kinds = _kinds(hint)
-    if bool in kinds:
+    named = kinds(hint)
+    if bool in named:
         return "true or false"
-    return "a whole number" if int in kinds else "a number" if float in kinds else "a value"
+    return "a whole number" if int in named else "a number" if float in named else "text"
 
 
 def metavar(field: dataclasses.Field[Any], hint: Any) -> str:
@@ -97,9 +110,9 @@ def metavar(field: dataclasses.Field[Any], hint: Any) -> str:
     choices = _choices(hint)
     if choices:
         return "{" + ",".join(choices) + "}"
-    kinds = _kinds(hint)
+    named = kinds(hint)
     text = "PATH" if field.metadata.get("path") else field.name.rsplit("_", 1)[-1].upper()
-    return "N" if int in kinds else "X" if float in kinds else text
+    return "N" if int in named else "X" if float in named else text
 
 
 def help_formatter() -> Any:
@@ -149,17 +162,17 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 def _problem(hint: Any, value: str) -> str | None:
     """What is wrong with a value, or None."""
-    choices, kinds = _choices(hint), _kinds(hint)
-    if type(None) in kinds and value in ("null", "~"):
+    choices, named = _choices(hint), kinds(hint)
+    if type(None) in named and value in ("null", "~"):
         return None
     if choices:
         wrong = value not in choices
-    elif bool in kinds:
+    elif bool in named:
         wrong = value.lower() not in SWITCH
-    elif int in kinds:
+    elif int in named:
         wrong = re.fullmatch(r"[+-]?[\d_]+|0[xob]\w+", value) is None
     else:
-        wrong = float in kinds and not _is_number(value)
+        wrong = float in named and not _is_number(value)
     if not wrong:
         return None
     return f"expected {kind(hint)}, got {value!r}{near_to(value, choices)}"
@@ -171,12 +184,13 @@ def _of_file(said: str, hints: Mapping[str, Any]) -> str:
     name = found[1].replace("_", "-") if found else ""
     if found and name in hints:
         return f"{found[1]}: {_problem(hints[name], found[2]) or f'expected {kind(hints[name])}, got {found[2]!r}'}"
+    found = re.search(r'Parser key "(\w+)": (expected text.*)', said)
+    if found:
+        return f"{found[1]}: {found[2]}"
     found = re.search(r"Option '([^']+)' is not accepted", said)
     if found:
         near = meant(found[1], [name.replace("-", "_") for name in hints])
         return f"--config: there is no setting {found[1]!r}; {near or '--help lists them'}"
-    if said.startswith("Unexpected config: "):
-        return f"--config: expected settings, such as eps: 0.5, got {said.removeprefix('Unexpected config: ')}"
     return re.sub(r'^Parser key "config": ', "--config: ", said)
 
 
@@ -184,7 +198,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
     return tuple(str(value) for value in typing.get_args(hint)) if typing.get_origin(hint) is Literal else ()
 
 
-def _kinds(hint: Any) -> tuple[Any, ...]:
+def kinds(hint: Any) -> tuple[Any, ...]:
     """The types that a hint names: of X | None both."""
     return typing.get_args(hint) or (hint,)
 

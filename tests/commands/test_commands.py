@@ -70,6 +70,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
             ["embed", "x", "--checkpoint", "c", "-o", "no/f.npz"],
             "--output: no/f.npz cannot be written: there is no folder",
         ),
+        (["embed", "", "--checkpoint", "c", "-o", "f.npy"], "argument images: expected a path, got an empty one"),
         (["export", "c", "-o", "/proc/m.onnx"], "--output: /proc/m.onnx cannot be written: No such file or directory"),
         (["cluster", "x.npy", "-o", "x" * 300 + ".csv"], "cannot be written: File name too long"),
         (["search", "x", "--checkpoint", "c", "--gallery", "g", "-o", "no/r.csv"], "there is no folder no"),

@@ -83,6 +83,9 @@ MSMT, ALL = "did you mean msmt17-ise?", ", ".join(METHODS)
         ("--preset msmt17_isee", f"--preset: expected one of {', '.join(presets.names())}, got 'msmt17_isee'; {MSMT}"),
         ("--method ICE", f"--method: expected one of {ALL}, or package.module:NAME, got 'ICE'; did you mean ise?"),
         ("-b many", "--batch-size: expected a whole number, got 'many'"),
+        ("--seed 1:30", "--seed: expected a whole number, got '1:30'"),
+        ("-b 020", "--batch-size: expected a whole number, got '020'"),
+        ("--lr=1:30", "--lr: expected a number, got '1:30'"),
         ("--iters 3.5", "--iters: expected a whole number, got '3.5'"),
         ("--eps -x", "--eps: expected a number, got nothing"),
         ("--height none", "--height: expected a whole number, got 'none'"),
@@ -101,14 +104,35 @@ def test_errors_in_our_own_words(words: str, said: str) -> None:
         ("eps: abc", "eps: expected a number, got 'abc'"),
         ("epcohs: 3", "--config: there is no setting 'epcohs'; did you mean epochs?"),
         ("memory_mode: had", "memory_mode: expected one of hard, momentum, kalman, got 'had'; did you mean hard?"),
-        ("- 3", "--config: expected settings, such as eps: 0.5, got - 3"),
+        ("- 3", "--config: expected settings in FILE, such as eps: 0.5, got a list"),
+        ("# eps: 0.5", "--config: expected settings in FILE, such as eps: 0.5, got nothing"),
+        ("milestones: 40", "milestones: expected text, got 40; write it in quotes: '40'"),
+        ("labels: yes", "labels: expected text, got yes; write it in quotes: 'yes'"),
+        ("arch: [a]", "arch: expected text, got ['a']; write it in quotes"),
+        ("preset: 5", "preset: expected text, got 5; write it in quotes: '5'"),
+        ("tf32: 1", "tf32: expected true or false, got '1'"),
+        ("mix: null", "mix: expected one of none, mixup, cutmix, feature, got nothing"),
+        ("eps: 0.5\nk1: 20\neps: 0.6", "--config: FILE has 'eps' twice, in line 3 again"),
+        ("data_dir: ''", "--data-dir: expected a path, got an empty one"),
+        ("[" * 5000, "--config: FILE cannot be read as YAML: it is nested too deep"),
+        ("{", "--config: FILE cannot be read as YAML in line 2: expected the node content, but found '<stream end>'"),
+        ("arch: \udce9", "--config: FILE is not UTF-8; save it as UTF-8"),
     ],
 )
 def test_errors_in_a_file_of_settings(text: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(text + "\n")
+    (tmp_path / "c.yaml").write_text(text + "\n", errors="surrogateescape")
     with pytest.raises(UsageError) as raised:
         parse(["--config", str(tmp_path / "c.yaml"), "--eps", "-0.5"])
-    assert str(raised.value) == said
+    assert str(raised.value) == said.replace("FILE", str(tmp_path / "c.yaml"))
+
+
+@pytest.mark.parametrize("value", ["#1", "~x", "[1]", "a: b", "2024", "yes", "'x'"])
+def test_texts_of_the_command_line_are_not_read_as_yaml(value: str, tmp_path: Path) -> None:
+    config = parse(["--identity-pattern", value, "--arch", value])
+    assert (config.data.identity_pattern, config.model.arch) == (value, value)
+    (tmp_path / "c.yaml").write_text(to_yaml(config))
+    assert parse(["--config", str(tmp_path / "c.yaml")]) == config
+    assert parse(["--config", str(tmp_path / "c.yaml"), "--identity-pattern", "null"]).data.identity_pattern is None
 
 
 @pytest.mark.parametrize(
@@ -405,6 +429,7 @@ def test_paths_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert parse(["--config", "~/c.yaml"]).settings["eps"] == 0.45
     assert parse(["--data-dir", "a~b", "--pretrained", "none"]).data.data_dir == "a~b"
     assert parse(["--data-dir=./~"]).data.data_dir == "./~"
+    assert parse(["--data-dir=~"]).data.data_dir == str(tmp_path)
     for words in (["--logs-dir=~nobody-of-this-name/x"], ["--config=~nobody-of-this-name/x"]):
         with pytest.raises(UsageError, match=r"--\S+: there is no home folder ~nobody-of-this-name; write \./~nobody"):
             parse(words)

@@ -113,6 +113,7 @@ def test_command_line(
         ([], "--checkpoint"),
         (["--checkpoint", "/no/such.pt"], "/no/such.pt"),
         (["--checkpoint", "x", "--nope"], "--nope"),
+        (["--checkpoint", "x", "--data-dir", ""], "--data-dir: expected a path, got an empty one"),
         (["--checkpoint", "x", "--features", "f.csv"], "--features: expected a name that ends in .npz, got f.csv"),
     ],
 )

@@ -69,7 +69,9 @@ def test_a_folder_of_another_program_stays_as_it_is(
     assert contents(tmp_path) == {"config.yaml": text.encode()}
 
 
-@pytest.mark.parametrize("flag", ["--logs-dir", "--resume"])
+@pytest.mark.parametrize(
+    "flag", ["--logs-dir", "--resume", "--data-dir", "--cache-dir", "--labels-csv", "--pretrained", "--config"]
+)
 def test_an_empty_path(flag: str, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*flags, flag, ""]) == 2
     assert f"{flag}: expected a path" in error(capsys)
