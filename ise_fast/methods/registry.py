@@ -112,9 +112,18 @@ def _find(flag: str, entries: Mapping[str, EntryT], kind: type[EntryT], name: st
         )
     try:
         entry = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module of others may fail in any way
+    except (Exception, SystemExit) as error:  # a module of others may fail in any way
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{flag}: {name} cannot be loaded ({why})") from error
     if not isinstance(entry, kind):
         raise ValueError(f"{flag}: expected {name} to be a {kind.__name__}, got {type(entry).__name__}")
+    _check_settings(flag, name, entry.settings)
     return entry
+
+
+def _check_settings(flag: str, name: str, settings: type) -> None:
+    if not isinstance(settings, type) or not dataclasses.is_dataclass(settings):
+        raise ValueError(f"{flag}: expected the settings of {name} to be a dataclass, got {settings!r}")
+    for item in dataclasses.fields(settings):
+        if item.default is dataclasses.MISSING:
+            raise ValueError(f"{flag}: expected a default of {item.name} in the settings of {name}, got none")

@@ -106,7 +106,7 @@ def own_backbone(place: str, pretrained: str) -> nn.Module:
     module, _, function = place.partition(":")
     try:
         net = getattr(importlib.import_module(module), function)()
-    except Exception as error:  # code of others may fail in any way
+    except (Exception, SystemExit) as error:  # code of others may fail in any way
         raise ValueError(f"arch: {place} cannot be called ({type(error).__name__}: {_line(error)})") from error
     if not isinstance(net, nn.Module):
         raise ValueError(f"arch: expected {place} to return a torch.nn.Module, got {type(net).__name__}")
@@ -153,5 +153,5 @@ def _warn_of_other_colours(net: nn.Module, name: str, pretrained: str) -> None:
         )
 
 
-def _line(error: Exception | None) -> str:
+def _line(error: BaseException | None) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -106,3 +106,32 @@ def test_a_method_of_ones_own_brings_its_flags(tmp_path: Path, monkeypatch: pyte
     monkeypatch.delitem(sys.modules, "own_flags")
     (tmp_path / "own_flags.py").unlink()
     assert TrainConfig.from_flat(config.flat()).model == config.model
+
+
+STRANGE = """
+import dataclasses
+from ise_fast.methods import METHODS
+@dataclasses.dataclass(frozen=True)
+class Plain(METHODS["ise"].settings):
+    knob: int = 3
+class NoData: pass
+@dataclasses.dataclass
+class NoDefault:
+    knob: int
+PLAIN, NO_DATA, NO_DEFAULT = (dataclasses.replace(METHODS["ise"], settings=s) for s in (Plain, NoData, NoDefault))
+def __getattr__(name):
+    raise SystemExit(3)
+"""
+
+
+def test_strange_methods_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "strange.py").write_text(STRANGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert parse(["--method", "strange:PLAIN", "--knob", "4"]).settings["knob"] == 4  # without `flag`
+    for name, message in (
+        ("NO_DATA", "expected the settings of strange:NO_DATA to be a dataclass, got <class 'strange.NoData'>"),
+        ("NO_DEFAULT", "expected a default of knob in the settings of strange:NO_DEFAULT, got none"),
+        ("BYE", r"strange:BYE cannot be loaded \(SystemExit: 3\)"),
+    ):
+        with pytest.raises(UsageError, match=f"--method: {message}"):
+            parse(["--method", f"strange:{name}"])

@@ -160,6 +160,7 @@ def test_vectors_are_taken_as_they_are(own: ModuleType) -> None:
     ("make", "options", "message"),
     [
         (lambda: 1 / 0, {}, r"arch: their_networks:make cannot be called \(ZeroDivisionError: division by zero\)"),
+        (lambda: sys.exit(3), {}, r"arch: their_networks:make cannot be called \(SystemExit: 3\)"),
         (dict, {}, "arch: expected their_networks:make to return a torch.nn.Module, got dict"),
         (nn.Identity, {"pretrained": "imagenet"}, "pretrained: expected none or a path for their_networks:make"),
         (lambda: nn.Flatten(0), {}, r"arch: expected an output \[B, C\], .* or \[B, C, h, w\], got \(12288,\)"),
