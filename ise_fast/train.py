@@ -31,6 +31,10 @@ from ise_fast.engine.trainer import Trainer
 
 PROG = "python -m ise_fast.train"
 FIGURES = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mINP": "mINP"}
+RESULTS = (
+    *(PAGE, "metrics.json", "metrics.jsonl", "curves.png", "config.yaml", "environment.json", "train.log"),
+    *("tensorboard/", "checkpoints/"),
+)
 log = logging.getLogger("ise_fast.train")
 
 
@@ -129,6 +133,8 @@ def _train(config: TrainConfig, world: World, held: contextlib.ExitStack) -> Tra
         log.info(
             "resumed from %s: epoch %d, iteration %d", place.path, state.progress.epoch + 1, state.progress.iteration
         )
+        if state.progress.epoch >= config.optim.epochs:
+            log.info("%d epochs are done already: nothing is left to train", state.progress.epoch)
     if test is None:
         log.info("no queries with identities: nothing is evaluated, the last epoch counts")
 
@@ -194,11 +200,7 @@ def _say_where(folder: Path, summary: dict[str, Any]) -> None:
             chosen = " (chosen on the test split)" if name == "best" else ""
             figures = " ".join(f"{label} {record[key]:.1%}" for key, label in FIGURES.items())
             log.info("%-9s epoch %3d: %s%s", name, record["epoch"], figures, chosen)
-    names = (
-        "report.html " * (folder / PAGE).exists()
-        + "metrics.json metrics.jsonl curves.png config.yaml environment.json train.log tensorboard/ checkpoints/"
-    )
-    log.info("results are in %s: %s", folder, names)
+    log.info("results are in %s: %s", folder, " ".join(name for name in RESULTS if (folder / name).exists()))
 
 
 if __name__ == "__main__":

@@ -154,6 +154,10 @@ def load(path: Path) -> dict[str, Any]:
         UsageError: if the file is missing, damaged (its digest is compared) or not one of ours.
     """
     try:
+        if path.is_dir():
+            raise UsageError(
+                f"checkpoint {path}: it is a folder; expected a file, such as checkpoints/best.pt of a run"
+            )
         if not path.is_file():
             raise UsageError(f"checkpoint {path}: there is no such file")
         damage = digest.damage(path)

@@ -10,6 +10,7 @@ import fcntl
 import itertools
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ class RunPlace:
         content: of that checkpoint.
         locked: no other run can take the folder any more.
         name: of a numbered folder below LOGS, where the next number will do as well; None: this folder or none.
+        number: of that folder.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class RunPlace:
     content: dict[str, Any] | None = None
     locked: bool = False
     name: str | None = None
+    number: int = 1
 
 
 def choose(config: TrainConfig, held: contextlib.ExitStack) -> RunPlace:
@@ -70,9 +73,8 @@ def _choose(config: TrainConfig, held: contextlib.ExitStack) -> RunPlace:
     if resume not in (None, "auto"):
         return _from_checkpoint(config, Path(resume), held)
     if given is None:
-        name, taken = _name(config), 0
-        while _used(_numbered(name, taken + 1)):
-            taken += 1
+        name = _name(config)
+        taken = _last(name)
         if resume is None or not taken:
             return _new(name, held)
         folder = _numbered(name, taken)
@@ -94,7 +96,7 @@ def claim(place: RunPlace, held: contextlib.ExitStack) -> Path:
     Raises:
         UsageError: if it cannot be made or written, or another run took it meanwhile.
     """
-    folder, number = place.folder, 1
+    folder, number = place.folder, place.number
     locked = place.locked
     while not locked:
         try:
@@ -118,6 +120,11 @@ def claim(place: RunPlace, held: contextlib.ExitStack) -> Path:
 
 
 def _from_checkpoint(config: TrainConfig, path: Path, held: contextlib.ExitStack) -> RunPlace:
+    if path.is_dir():
+        raise UsageError(
+            f"--resume: expected auto or a checkpoint, got the folder {path}; the run in it goes on with "
+            f"--logs-dir {path} --resume auto"
+        )
     content = checkpoint.load(path)
     checkpoint_parts.require_all(path, content)
     if config.run.logs_dir is not None:
@@ -156,14 +163,21 @@ def _settings(folder: Path) -> dict[str, Any] | None:
 
 
 def _new(name: str, held: contextlib.ExitStack) -> RunPlace:
-    """The first folder of that name that holds no run and is not in use."""
-    for number in itertools.count(1):
+    """The first folder of that name after all that hold a run, if it is not in use."""
+    for number in itertools.count(_last(name) + 1):
         folder = _numbered(name, number)
         if not folder.is_dir():
             break  # made by `claim`
-        if not _used(folder) and _lock(folder, held):
-            return RunPlace(folder, locked=True, name=name)
-    return RunPlace(folder, name=name)
+        if _lock(folder, held) and not _used(folder):
+            return RunPlace(folder, locked=True, name=name, number=number)
+    return RunPlace(folder, name=name, number=number)
+
+
+def _last(name: str) -> int:
+    """The highest number of a folder of that name that holds a run; 0: there is none. Some may have been removed."""
+    numbered = re.compile(re.escape(name) + r"(?:-([2-9]|[1-9]\d+))?")
+    found = [(numbered.fullmatch(path.name), path) for path in (LOGS.iterdir() if LOGS.is_dir() else ())]
+    return max((int(match[1] or 1) for match, path in found if match and _used(path)), default=0)
 
 
 def _name(config: TrainConfig) -> str:

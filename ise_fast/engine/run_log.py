@@ -59,22 +59,23 @@ class RunLog:
         """Create the folder and its files.
 
         Args:
-            config: written as config.yaml, which `--config` reads back.
+            config: written as config.yaml, which `--config` reads back, unless the run has more epochs already.
             history: epochs of a resumed run; the metrics file then holds exactly these, whatever came after the
                 checkpoint.
         """
         with self._writing("train.log"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            handler = LogFile(
-                self.folder / "train.log", mode="a" if history else "w", encoding="utf-8", errors="backslashreplace"
-            )
+            mode = "w" if config.run.resume is None else "a"
+            handler = LogFile(self.folder / "train.log", mode, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger("ise_fast").addHandler(handler)
         self._files.callback(handler.close)
         self._files.callback(logging.getLogger("ise_fast").removeHandler, handler)
         for console in consoles():
             console.say_gone()
-        self._write("config.yaml", to_yaml(config))
+        done = history[-1]["epoch"] if history else 0
+        if config.optim.epochs >= done or not (self.folder / "config.yaml").exists():  # else nothing is trained
+            self._write("config.yaml", to_yaml(config))
         self._write("environment.json", json.dumps(environment(), indent=2) + "\n")
         self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
         with self._writing("tensorboard"):

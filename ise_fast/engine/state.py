@@ -22,9 +22,11 @@ from ise_fast.methods import Labeller, Memory
 
 log = logging.getLogger(__name__)
 
-# Settings that may differ between the run that saved and the run that resumes. Only `epochs` has a say in the weights:
-# a longer run is a wish that resuming must grant, at the price of a jump in the interpolation degree. Where the images
-# and their table lie is free: the signature of the list says whether they are the same.
+# Settings that may differ between the run that saved and the run that resumes. Two have a say in the weights: `epochs`,
+# since a longer run is a wish that resuming must grant, at the price of a jump in the interpolation degree, and
+# `test_batch_size`, since memory may be short elsewhere: products of other sizes round differently, and so do those of
+# another number of threads, which is no setting. Of these two there is a warning. Where the images and their table lie
+# is free: the signature of the list says whether they are the same.
 _FREE = {"preset", "data_dir", "labels_csv", "workers", "cache", "cache_dir", "logs_dir", "resume", "device", "epochs"}
 _FREE |= {"checkpoint_step", "keep_checkpoints", "tensorboard", "report", "progress", "test_batch_size", "eval_step"}
 _FREE |= {"print_freq", "quiet", "cuda_graph"}
@@ -113,6 +115,7 @@ class TrainState:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
+            "threads": torch.get_num_threads(),
             "random": self.world.gather_objects(checkpoint.random_state()),
             "memory": self.memory.state_dict(),
             "labeller": self.labeller.state_dict(),
@@ -138,6 +141,7 @@ class TrainState:
             raise UsageError(
                 f"--resume: the run was started with other settings ({what}); use the old ones or a new --logs-dir"
             )
+        self._warn_of_other_rounding(state)
         state = self._match_images(state)
         try:
             self.model.load_state_dict(state["model"])
@@ -162,6 +166,18 @@ class TrainState:
         names = [item.name for item in dataclasses.fields(Progress)]
         known = {"groups": None, **state}  # older versions: batches had no groups
         self.progress = Progress(**{name: known[name] for name in names})
+
+    def _warn_of_other_rounding(self, state: Mapping[str, Any]) -> None:
+        """The run goes on, but not with the bits that it would have had without the stop."""
+        before, now = before_settings(state["config"])["test_batch_size"], self.config.run.test_batch_size
+        if before != now:
+            log.warning("--test-batch-size %s -> %s: features are rounded differently from here on", before, now)
+        threads, here = state.get("threads"), torch.get_num_threads()  # older versions: not known
+        if self.world.device.type == "cpu" and threads not in (None, here):
+            log.warning(
+                "the run had %s threads, here are %d: sums are rounded differently from here on; OMP_NUM_THREADS=%s "
+                "keeps the bits", threads, here, threads,
+            )  # fmt: skip
 
     def _match_images(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """Pseudo labels belong to images by their place in the list: the state for the list of now.

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -18,7 +19,9 @@ import pytest
 import torch
 
 from ise_fast.engine import checkpoint
+from ise_fast.engine.config import parse
 from ise_fast.engine.features import FeatureExtractor
+from ise_fast.engine.run_log import RunLog
 from ise_fast.engine.step import TrainStep
 from ise_fast.train import main
 from tests.engine.conftest import assert_same_weights, final_weights, train_unheard
@@ -287,6 +290,37 @@ def test_resume_with_other_settings_is_refused(
     assert "--eps 0.6 -> 0.5" in capsys.readouterr().err
     assert main([*flags, "--logs-dir", str(folder)]) == 2
     assert "holds a run" in capsys.readouterr().err
+
+
+def test_a_finished_run_that_is_resumed(
+    flags: list[str], tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    before = {name: (folder / name).read_text() for name in ("config.yaml", "train.log")}
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    again = [*flags, "--epochs", "1", "--test-batch-size", "32", "--resume"]
+    assert main([*again, "auto", "--logs-dir", str(folder)]) == 0
+    said = capsys.readouterr().err
+    assert "2 epochs are done already: nothing is left to train" in said
+    assert "--test-batch-size 64 -> 32: features are rounded differently" in said
+    assert re.search(r"had \d+ threads, here are 77: sums are .* OMP_NUM_THREADS=\d+ keeps the bits", said)
+    assert (folder / "config.yaml").read_text() == before["config.yaml"]
+    assert (folder / "train.log").read_text().startswith(before["train.log"])
+    newest = max((straight / "checkpoints").glob("checkpoint-*.pt"))
+    assert main([*again, str(newest), "--logs-dir", str(tmp_path / "new")]) == 0
+    where = f"results are in {tmp_path / 'new'}: metrics.json metrics.jsonl config.yaml environment.json train.log\n"
+    assert where in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("extra", "kept"), [([], False), (["--resume", "auto"], True)])
+def test_the_log_of_a_first_epoch_that_was_killed(extra: list[str], kept: bool, tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text("before\n")
+    run_log = RunLog(tmp_path, checkpoint.CheckpointFolder(tmp_path / "checkpoints"))
+    run_log.open(parse(["--no-tensorboard", *extra]))
+    run_log.close()
+    assert (tmp_path / "train.log").read_text() == "before\n" * kept
 
 
 def test_a_setting_newer_than_the_checkpoint_stands_for_its_default(

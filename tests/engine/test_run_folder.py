@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ise_fast.engine import run_folder
+from ise_fast.engine import checkpoint, run_folder
 from ise_fast.engine.config import parse
 from ise_fast.engine.errors import UsageError
 from ise_fast.train import main
@@ -121,6 +121,27 @@ def test_two_runs_that_start_at_once_get_two_numbers(tmp_path: Path, monkeypatch
         run_folder.claim(places[0], first)
         with pytest.raises(UsageError, match="in use"):
             run_folder.claim(places[1], second)
+
+
+def test_numbers_with_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in ("", "-3", "-10", "-x-11", "-12-x"):
+        (tmp_path / f"logs/synthetic-ise{number}/checkpoints").mkdir(parents=True)
+        (tmp_path / f"logs/synthetic-ise{number}/checkpoints/checkpoint-0001-000000.pt").touch()
+    (tmp_path / "logs/synthetic-ise-11").mkdir()  # failed before it saved anything
+    with contextlib.ExitStack() as held:
+        assert run_folder.choose(parse([]), held).folder.name == "synthetic-ise-11"
+        assert run_folder.claim(run_folder.choose(parse([]), held), held).name == "synthetic-ise-12"
+        with pytest.raises(UsageError, match="no checkpoint in logs/synthetic-ise-10/checkpoints can be read"):
+            run_folder.choose(parse(["--resume", "auto"]), held)
+
+
+def test_a_folder_is_no_checkpoint(straight: Path, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*flags, "--resume", str(straight)]) == 2
+    said = error(capsys)
+    assert f"got the folder {straight}; the run in it goes on with --logs-dir {straight} --resume auto" in said
+    with pytest.raises(UsageError, match=r"it is a folder; expected a file, such as checkpoints/best\.pt of a run"):
+        checkpoint.load(straight)
 
 
 def test_a_lock_file_where_folders_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
