@@ -16,6 +16,10 @@ from ise_fast.engine.errors import UsageError
 
 SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
 NAMES = "surrogateescape"  # a file's name that is not UTF-8 keeps its bytes
+REMEDIES = {  # by what a library says
+    **dict.fromkeys(("pickle", "Python objects"), "; save numbers alone, such as array.astype(numpy.float32)"),
+    **dict.fromkeys(("can't decode", "surrogates not allowed"), "; save it as UTF-8"),
+}
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
 
 
@@ -54,10 +58,23 @@ def read_features(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
         OSError: if the file cannot be read.
     """
     kind = path.suffix.lower()
+    if kind in (".csv", ".parquet"):
+        _pandas(kind)
+    try:
+        return _read(path, kind)
+    except (UsageError, OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file surfaces as one of a dozen types
+        why = " ".join(str(error).split()) or type(error).__name__
+        remedy = next((remedy for said, remedy in REMEDIES.items() if said in why), "")
+        raise UsageError(f"{path}: cannot be read: {why}{remedy}") from error
+
+
+def _read(path: Path, kind: str) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
     if kind == ".npy":
-        return _matrix(path, _load(path, mmap_mode="r")), {}
+        return _matrix(path, np.load(path, mmap_mode="r", allow_pickle=False)), {}
     if kind == ".npz":
-        with _load(path) as archive:
+        with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         wide = [name for name, array in arrays.items() if array.ndim == 2]
         name = "features" if "features" in arrays else wide[0] if len(wide) == 1 else None
@@ -71,7 +88,12 @@ def read_features(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
     lists = [name for name in table.columns if len(table) and isinstance(table[name].iloc[0], (list, np.ndarray))]
     if len(lists) == 1:
         features, numbers = np.stack(table[lists[0]].to_list()), lists
+    elif not numbers:
+        names = ", ".join(str(name) for name in table.columns[:5])
+        raise UsageError(f"{path}: expected columns of numbers with commas between them, got {names}")
     else:
+        for name in numbers:
+            _require_numbers(path, table[name])
         features = table[numbers].to_numpy(dtype=np.float64 if kind == ".csv" else None)
     return _matrix(path, features), {str(n): table[n].to_numpy() for n in table.columns if n not in numbers}
 
@@ -136,17 +158,22 @@ def _write_table(table: Any, kind: str, file: IO[bytes]) -> None:
         table.to_parquet(file, index=False)
 
 
-def _load(path: Path, **options: Any) -> Any:
-    try:
-        return np.load(path, allow_pickle=False, **options)
-    except (ValueError, EOFError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
+def _require_numbers(path: Path, column: Any) -> None:
+    if column.dtype.kind in "fiu":
+        return
+    for row, value in enumerate(column.tolist()):
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            raise UsageError(f"{path}: column {column.name}: expected numbers, got {value!r} in row {row}") from None
 
 
 def _matrix(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
         raise UsageError(f"{path}: expected [n, d] numbers, got shape {array.shape} of {array.dtype}")
-    return array
+    if array.dtype.itemsize > 8:  # long double
+        return array.astype(np.float64)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _shapes(arrays: Mapping[str, NDArray[Any]]) -> str:

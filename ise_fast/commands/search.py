@@ -41,6 +41,9 @@ def _run(options: Any) -> None:
     for output in options.output:
         check_suffix("--output", output, (*TABLES, *PICTURES))
         check_target("--output", output)
+    for image in options.images:
+        if image.is_dir():
+            raise ValueError(f"IMAGES: expected images to look for, got the folder {image}; name images in it")
     check_count("-k", options.k)
     check_count("--workers", options.workers)
     import torch
@@ -50,6 +53,7 @@ def _run(options: Any) -> None:
     from ise_fast.engine.inference import load_model
 
     model = load_model(options.checkpoint, device=choose_device(options.device))
+    queries = model.embed(options.images, workers=options.workers)  # first: they are few
     if options.gallery.is_dir():
         from ise_fast.commands.embed import find_images
 
@@ -66,7 +70,6 @@ def _run(options: Any) -> None:
         _check_found(options.k, paths)
     for output in options.output:
         check_names(output, (*options.images, *paths))
-    queries = model.embed(options.images, workers=options.workers)
     found = ops.knn(gallery.to(queries.device), options.k, y=queries, metric="cosine")
     lists = [
         [(paths[int(i)], 1 - float(d)) for i, d in zip(indices, distances, strict=True)]

@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -69,6 +70,10 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (
             ["embed", "x", "--checkpoint", "c", "-o", "no/f.npz"],
             "--output: no/f.npz cannot be written: there is no folder",
+        ),
+        (
+            ["search", ".", "--checkpoint", "c", "--gallery", "g"],
+            "IMAGES: expected images to look for, got the folder .",
         ),
         (["embed", "", "--checkpoint", "c", "-o", "f.npy"], "argument images: expected a path, got an empty one"),
         (["export", "c", "-o", "/proc/m.onnx"], "--output: /proc/m.onnx cannot be written: No such file or directory"),
@@ -294,6 +299,43 @@ def test_feature_files_of_other_programs(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("hello")
     with pytest.raises(ValueError, match=r"text.npy: cannot be read"):
         read_features(tmp_path / "text.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("u.csv", "path,f0\na,1\n".encode("utf-16"), "cannot be read: .*; save it as UTF-8"),
+        ("w.csv", b"path,f0,f1\na,1,2\nb,x,3\n", "column f0: expected numbers, got 'x' in row 1"),
+        ("s.csv", b"path;f0;f1\na;1,5;2\n", "expected columns of numbers with commas between them, got path;f0;f1"),
+        ("e.csv", b"", "cannot be read: No columns to parse from file"),
+        ("e.npz", b"", "cannot be read: No data left in file"),
+        ("t.npz", 200, "cannot be read: File is not a zip file"),  # truncated
+        ("f.npz", -100, "cannot be read: Bad CRC-32 for file 'features.npy'"),  # another byte
+    ],
+)
+def test_damaged_feature_files(
+    name: str, content: bytes | int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if isinstance(content, int):
+        np.savez(tmp_path / "whole.npz", features=np.arange(300.0).reshape(100, 3))
+        whole = (tmp_path / "whole.npz").read_bytes()
+        content = whole[:content] if content > 0 else whole[:500] + bytes([whole[500] ^ 255]) + whole[501:]
+    (tmp_path / name).write_bytes(content)
+    assert re.search(f"{name}: {message}", error(capsys, "cluster", tmp_path / name))
+
+
+def test_numbers_of_other_machines_and_objects(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((4, 3))
+    for kind in (">f4", np.longdouble, np.float16, ">i2"):
+        np.save(tmp_path / "x.npy", (100 * x).astype(kind))
+        np.testing.assert_array_equal(
+            torch.tensor(read_features(tmp_path / "x.npy")[0]).double(), (100 * x).astype(kind)
+        )
+    np.save(tmp_path / "o.npy", x.astype(object), allow_pickle=True)
+    np.savez(tmp_path / "o.npz", features=x.astype(object))
+    for name in ("o.npy", "o.npz"):
+        with pytest.raises(ValueError, match=rf"{name}: cannot be read: .*; save numbers alone, such as array\.astype"):
+            read_features(tmp_path / name)
 
 
 def test_parquet_needs_a_package_or_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
