@@ -205,7 +205,8 @@ def _check_targets(config: EvaluateConfig) -> None:
 def _write(flag_name: str, target: str, write: Callable[[Any], object]) -> None:
     """Whole or not at all: what was there before stays where the new file cannot be written."""
     try:
-        with publish(Path(os.path.realpath(target))) as temporary, temporary.open("wb") as file:
+        place = os.path.realpath(target) if os.path.isfile(target) else target  # a link stays one
+        with publish(Path(place)) as temporary, temporary.open("wb") as file:
             write(file)
     except OSError as error:
         raise UsageError(f"{flag_name}: {target} cannot be written: {error.strerror or error}") from error

@@ -135,7 +135,7 @@ def _table(kind: str, columns: Columns) -> Any:
     """A table whose texts stay the strings of Python: those of pandas are UTF-8."""
     pandas, arrays = _pandas(kind), {name: np.asarray(values) for name, values in columns.items()}
     return pandas.DataFrame(
-        {n: pandas.Series(a, dtype=object if a.dtype.kind == "U" else None) for n, a in arrays.items()}
+        {n: pandas.Series(a, dtype=object if a.dtype.kind in "UO" else None) for n, a in arrays.items()}
     )
 
 

@@ -82,7 +82,7 @@ def add_flags(parser: Any, section: type, taken: set[str] | None = None) -> None
             kind["type"] = text  # not read as YAML, where # begins a comment and ~ is nothing
         if hints[item.name] is bool:
             kind = {"action": ActionYesNo(no_prefix="no-"), "nargs": "?"}  # --rerank, --rerank true, --no-rerank
-        group.add_argument(*names, default=item.default, help=item.metadata.get("help"), **kind)
+        group.add_argument(*names, default=item.default, help=item.metadata.get("help", ""), **kind)
 
 
 def text(value: Any) -> str | None:

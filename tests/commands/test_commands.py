@@ -155,6 +155,8 @@ def test_names_that_are_not_utf8_and_long_ones(
     ranks = ["search", odd, "--checkpoint", trained, "--gallery", target, "-k", 1, "-o", tmp_path / "r.csv"]
     assert main([str(word) for word in ranks]) == 0
     assert capsys.readouterr().out.count(r"h\udce9.png") == 2
+    assert main(["cluster", str(target), "--k1", "1", "--k2", "1", "-o", str(tmp_path / "l.csv")]) == 0
+    assert (tmp_path / "l.csv").read_bytes().endswith(b"h\xe9.png,-1\n")
 
 
 class Ended(io.StringIO):
