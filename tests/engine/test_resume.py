@@ -323,6 +323,17 @@ def test_the_log_of_a_first_epoch_that_was_killed(extra: list[str], kept: bool, 
     assert (tmp_path / "train.log").read_text() == "before\n" * kept
 
 
+def test_no_event_files_in_a_folder_that_tensorboard_cannot_take(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"l\xfcg")
+    run_log = RunLog(folder, checkpoint.CheckpointFolder(folder / "checkpoints"))
+    run_log.open(parse(["--tensorboard"]))
+    run_log.close()
+    assert r"no event files: TensorBoard takes no folder whose name is not UTF-8, such as" in (
+        folder / "train.log"
+    ).read_text(encoding="utf-8")
+    assert not (folder / "tensorboard").exists()
+
+
 def test_a_setting_newer_than_the_checkpoint_stands_for_its_default(
     flags: list[str], tmp_path: Path, straight: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
