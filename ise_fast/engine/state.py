@@ -175,7 +175,7 @@ class TrainState:
         threads, here = state.get("threads"), torch.get_num_threads()  # older versions: not known
         if self.world.device.type == "cpu" and threads not in (None, here):
             log.warning(
-                "the run had %s threads, here are %d: sums are rounded differently from here on; OMP_NUM_THREADS=%s "
+                "threads: %s then, %d now: sums are rounded differently from here on; OMP_NUM_THREADS=%s "
                 "keeps the bits", threads, here, threads,
             )  # fmt: skip
 

@@ -305,7 +305,7 @@ def test_a_finished_run_that_is_resumed(
     said = capsys.readouterr().err
     assert "2 epochs are done already: nothing is left to train" in said
     assert "--test-batch-size 64 -> 32: features are rounded differently" in said
-    assert re.search(r"had \d+ threads, here are 77: sums are .* OMP_NUM_THREADS=\d+ keeps the bits", said)
+    assert re.search(r"threads: \d+ then, 77 now: sums are .* OMP_NUM_THREADS=\d+ keeps the bits", said)
     assert (folder / "config.yaml").read_text() == before["config.yaml"]
     assert (folder / "train.log").read_text().startswith(before["train.log"])
     newest = max((straight / "checkpoints").glob("checkpoint-*.pt"))
