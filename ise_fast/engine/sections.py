@@ -67,7 +67,7 @@ class PlanConfig:
 
 @dataclass(frozen=True)
 class MixConfig:
-    """Mixed batches and smoothed labels, with any method."""
+    """Mixed batches and smoothed labels, with any method but PPLR, CycAs and, for smoothed labels, MMCL."""
 
     mix: Literal["none", "mixup", "cutmix", "feature"] = flag(
         "none", "mix images (mixup), boxes of images (cutmix), or features, each pair with the losses of both labels"
