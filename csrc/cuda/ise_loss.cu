@@ -32,9 +32,9 @@ __global__ void reduce_losses(const double* contrastive, const double* preservin
     if (preserving) p += preserving[i];
   }
   c = block_sum(c, scratch) / static_cast<double>(rows * (1 + k));
-  if (!isfinite(length_of_bits(*longest))) c = NAN;
   p = block_sum(p, scratch) / static_cast<double>(rows);
   if (threadIdx.x == 0) {
+    if (!isfinite(length_of_bits(*longest))) c = NAN;
     *contrastive_out = static_cast<float>(c);
     *preserving_out = static_cast<float>(p);
     *loss = static_cast<float>(c + lp_weight * p);
