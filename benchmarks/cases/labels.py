@@ -312,7 +312,7 @@ def many_neighbours(setting: Setting) -> Iterator[Case]:
         yield _against_sklearn("many_neighbours", {"N": n, "d": d, "neighbours": neighbours}, x, eps)
 
 
-def _against_sklearn(operator: str, shape: dict[str, int], x: Any, eps: float) -> Case:
+def _against_sklearn(operator: str, shape: dict[str, float], x: Any, eps: float) -> Case:
     truth = torch.from_numpy(_fitted("ours", x, eps))
     theirs = partial(_fitted, "scikit-learn", x, eps)
     return Case(

@@ -35,8 +35,8 @@ class DBSCAN(GraphClusterer):
 
     scikit-learn's `p` and `metric_params`, other metrics and callables are refused.
 
-    float32 input is compared as scikit-learn does: in float64 where it takes a tree, which "auto" does for the Euclidean
-    distance of more than 11 samples with at most 15 columns, else as by its brute force (see
+    float32 input is compared as scikit-learn does: in float64 where it takes a tree, which "auto" does for the
+    Euclidean distance of more than 11 samples with at most 15 columns, else as by its brute force (see
     `ise_fast.ops.radius_graph`). Other NumPy types are compared as float64, float16 and bfloat16 tensors as float32.
     Sparse features are made dense.
 
