@@ -54,7 +54,8 @@ CloseRows CloseRowFinder::take(const Part& part, std::vector<Uncertain>& uncerta
     if (near) furthest = std::max(furthest, reach);
   }
   uncertain = std::move(others);
-  // Rows that are all equal are settled quickly as they are; differences of rows at the end of float32 may be beyond it.
+  // Rows that are all equal are settled quickly as they are; differences of rows at the end of float32 may be beyond
+  // it.
   const bool worth = static_cast<int64_t>(close.uncertain.size()) >= least_queries(n);
   if (!worth || !(0 < furthest && furthest < FLT_MAX / 2)) return close;
 

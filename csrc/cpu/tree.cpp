@@ -320,13 +320,15 @@ Met rows_met(const PairFilter& filter, Search search) {
       met.compared += nearest(tree, point, search.k, neighbours);
       continue;
     }
-    tree.leaves({point, point}, [&] { return search.bound; }, [&](const auto& leaf) {
-      double distance[kLeaf];
-      tree.distances(point, leaf, distance);
-      met.compared += leaf.end - leaf.begin;
-      met.found += std::count_if(distance, distance + (leaf.end - leaf.begin),
-                                 [&](double value) { return value <= search.bound; });
-    });
+    tree.leaves(
+        {point, point}, [&] { return search.bound; },
+        [&](const auto& leaf) {
+          double distance[kLeaf];
+          tree.distances(point, leaf, distance);
+          met.compared += leaf.end - leaf.begin;
+          met.found += std::count_if(distance, distance + (leaf.end - leaf.begin),
+                                     [&](double value) { return value <= search.bound; });
+        });
   }
   return met;
 }
@@ -334,8 +336,8 @@ Met rows_met(const PairFilter& filter, Search search) {
 }  // namespace
 
 bool tree_pays(const PairFilter& filter, Search search, Metric metric, int64_t width) {
-  // In distances of the tree, each with its share of nodes: a score of the filter, both ways, and a pair within the radius,
-  // which it compares again, sorts and copies.
+  // In distances of the tree, each with its share of nodes: a score of the filter, both ways, and a pair within the
+  // radius, which it compares again, sorts and copies.
   constexpr double kPair = 0.03, kFound = 6;
   constexpr int64_t kLeastRows = 256;
   const int64_t n = filter.base().original.size(0), d = filter.base().original.size(1);

@@ -83,7 +83,8 @@ inline torch::stable::Tensor device_contiguous(const torch::stable::Tensor& tens
   return out;
 }
 
-// The same, and a copy too where it shares memory with `written`, which is contiguous: other blocks read what one writes.
+// The same, and a copy too where it shares memory with `written`, which is contiguous: other blocks read what one
+// writes.
 inline torch::stable::Tensor contiguous_apart(const torch::stable::Tensor& tensor,
                                               const torch::stable::Tensor& written) {
   const torch::stable::Tensor out = device_contiguous(tensor);

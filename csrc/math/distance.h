@@ -35,8 +35,8 @@ ISE_HOST_DEVICE double cosine_distance(double dot, double a_squared, double b_sq
   return distance < 0.0 ? 0.0 : distance > 2.0 ? 2.0 : distance;
 }
 
-// From the value that is compared to the value that is returned: the largest float32 for what is beyond it, since a graph
-// has finite values.
+// From the value that is compared to the value that is returned: the largest float32 for what is beyond it, since a
+// graph has finite values.
 ISE_HOST_DEVICE float returned_distance(double compared, Metric metric) {
   const double distance = metric == Metric::kEuclidean ? sqrt(compared) : compared;
   return static_cast<float>(distance < FLT_MAX ? distance : FLT_MAX);
