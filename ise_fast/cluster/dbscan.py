@@ -97,8 +97,8 @@ class DBSCAN(GraphClusterer):
             lambda: (check_number("eps", self.eps, 0), check_int("min_samples", self.min_samples, 1))
         )
         peers.same(eps=eps, min_samples=least, metric=self.metric)
-        compared = self._compared(x, sum(peers.objects(len(x))))
-        features = HeldRows("X", compared, peers, keep_double=True, unit=False)
+        features = HeldRows("X", x, peers, keep_double=True, unit=False)
+        features.x = self._compared(features.x, features.rows)
         return own_dbscan(own_radius(features, eps, self.metric), eps, least)
 
     def _nearest_core(self, x: Tensor) -> Tensor:

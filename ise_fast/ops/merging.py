@@ -87,7 +87,8 @@ def merge_rows(x: Tensor, labels: Tensor, penalty: float, merges: int) -> Merges
     widest = 4.001 * float(rows.double().square().sum(1).max())
     while True:
         out = merge_nearest(radius_graph(rows, radius, metric="sqeuclidean"), labels, penalty, wanted)
-        outside = float(torch.tensor(radius)) + 2 * penalty * int(sizes.min())  # the least D that a pair may have there
+        least = float(torch.tensor(radius, dtype=torch.float32, device="cpu"))  # of a pair outside, as a graph has it
+        outside = least + 2 * penalty * int(sizes.min())
         enough = len(out.pairs) == wanted and float(out.dissimilarity[-1]) < outside
         if enough or radius >= widest:
             return out
