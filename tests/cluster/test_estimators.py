@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pandas
 import pytest
 import sklearn.cluster
 import torch
@@ -160,6 +159,7 @@ def test_the_kind_of_array_that_comes_goes_back(estimator: Any, foreign: type[Fo
 @pytest.mark.parametrize("estimator", [DBSCAN(0.7, 4), KMeans(3)])
 def test_names_of_columns_go_with_their_table(estimator: Any) -> None:
     x = features(0, 30, 4)
+    pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(x, columns=list("abcd"))
     assert estimator.fit(table).feature_names_in_.tolist() == list("abcd")
     estimator.fit(torch.from_numpy(x[:, :3].copy()))
