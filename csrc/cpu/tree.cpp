@@ -336,9 +336,9 @@ Met rows_met(const PairFilter& filter, Search search) {
 }  // namespace
 
 bool tree_pays(const PairFilter& filter, Search search, Metric metric, int64_t width) {
-  // In distances of the tree, each with its share of nodes: a score of the filter, both ways, and a pair within the
-  // radius, which it compares again, sorts and copies.
-  constexpr double kPair = 0.03, kFound = 6;
+  // In distances of the tree, each with its share of nodes: a score of the filter, both ways, and, over the columns of
+  // a distance and 4 more, a pair within the radius, which the filter compares again, sorts and copies.
+  constexpr double kPair = 0.03, kFound = 24;
   constexpr int64_t kLeastRows = 256;
   const int64_t n = filter.base().original.size(0), d = filter.base().original.size(1);
   if (metric == Metric::kCosine || d > kTreeColumns || filter.query().original.size(0) == 0) return false;
@@ -346,7 +346,8 @@ bool tree_pays(const PairFilter& filter, Search search, Metric metric, int64_t w
   if (n < kLeastRows) return false;
   const Met met = with_width(d, [&](auto columns) { return rows_met<decltype(columns)::value>(filter, search); });
   const double scores = static_cast<double>(met.queries * n) * (filter.self() ? 1 : 2);
-  return static_cast<double>(met.compared) < kPair * scores + kFound * static_cast<double>(met.found);
+  return static_cast<double>(met.compared) <
+         kPair * scores + kFound / static_cast<double>(d + 4) * static_cast<double>(met.found);
 }
 
 void tree_nearest(const PairFilter& filter, int64_t k, Metric metric, float* distances, int64_t* neighbours) {
